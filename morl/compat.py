@@ -1,0 +1,35 @@
+"""Mends for packages that do not fit together out of the box. Imports nothing heavy at import."""
+
+from __future__ import annotations
+
+import sys
+
+
+def guard_torchvision() -> None:
+    """Let a CUDA build of torchvision be imported next to a CPU build of torch.
+
+    The package index serves torchvision with CUDA operators only. Without CUDA they do not
+    load, and importing it fails because two operator schemas are missing; transformers then
+    cannot import its vision processors. Declaring the schemas is enough: the Python part is
+    all that is used. Call this before anything imports transformers.
+    """
+    if "torchvision" in sys.modules:
+        return
+    import torch
+
+    try:
+        _ = torch.ops.torchvision.nms
+    except (AttributeError, RuntimeError):
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        # The schemas live as long as the library object.
+        torch._morl_torchvision_schemas = library  # type: ignore[attr-defined]
+
+
+def vllm_platform_plugin() -> None:
+    """Entry point of vLLM's platform plugins: the earliest hook that all of its processes run.
+
+    Returns None, which says "no platform of ours"; only the side effect is wanted.
+    """
+    guard_torchvision()

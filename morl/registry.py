@@ -1,0 +1,202 @@
+"""Named functions that a recipe can use: rewards, sources, engines, advantages, losses, environments.
+
+Built-ins have no privileges: they come through the same entry points as a stranger's
+package. Discovery reads package metadata and imports nothing; a function is imported
+when a recipe names it. Its keyword-only parameters are its options, so its signature
+is the schema that the recipe is checked against.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import importlib.metadata
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from morl.errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for the nearest known name, or the list of them when none is near."""
+    names = sorted(set(known))
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; known: {', '.join(names)}" if names else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One registered name."""
+
+    kind: str
+    name: str
+    origin: str
+    """Where it comes from: `distribution version (module:attribute)`."""
+    target: str
+    """`module:attribute`: the function, importable in any process."""
+
+    def load(self) -> Callable[..., Any]:
+        """Import the function.
+
+        Raises: UsageError when the module or the attribute is missing.
+        """
+        module_name, _, attribute = self.target.partition(":")
+        try:
+            found: Any = importlib.import_module(module_name)
+            for part in attribute.split("."):
+                found = getattr(found, part)
+        except (ImportError, AttributeError) as error:
+            raise UsageError(f"{self.kind} '{self.name}' from {self.origin} cannot be imported: {error}") from error
+        if not callable(found):
+            raise UsageError(f"{self.kind} '{self.name}' from {self.origin} is not callable")
+        function: Callable[..., Any] = found
+        return function
+
+
+class Registry:
+    """The functions of one kind, found by name.
+
+    Example: `rewards = Registry("reward", "morl.rewards")`, then `@rewards.register("math")`.
+    """
+
+    def __init__(self, kind: str, group: str) -> None:
+        self.kind = kind
+        self.group = group
+        self._decorated: dict[str, Entry] = {}
+
+    @functools.cached_property
+    def _discovered(self) -> dict[str, Entry]:
+        found: dict[str, Entry] = {}
+        for point in importlib.metadata.entry_points(group=self.group):
+            dist = point.dist
+            package = f"{dist.name} {dist.version}" if dist else "unknown package"
+            entry = Entry(self.kind, point.name, f"{package} ({point.value})", point.value)
+            self._refuse_duplicate(entry, found)
+            found[point.name] = entry
+        return found
+
+    def _refuse_duplicate(self, entry: Entry, known: Mapping[str, Entry]) -> None:
+        other = known.get(entry.name)
+        if other is not None and other.target != entry.target:
+            raise UsageError(
+                f"two {self.kind}s are called '{entry.name}': {other.origin} and {entry.origin}; "
+                "rename one, or uninstall its package"
+            )
+
+    def register(self, name: str) -> Callable[[F], F]:
+        """Decorator: make a function usable in recipes under `name`.
+
+        The function must live at the top level of an importable module.
+        Raises: UsageError when another function has the name.
+        """
+
+        def decorate(function: F) -> F:
+            target = f"{function.__module__}:{function.__qualname__}"
+            entry = Entry(self.kind, name, target, target)
+            self._refuse_duplicate(entry, self._decorated)
+            self._refuse_duplicate(entry, self._discovered)
+            self._decorated[name] = entry
+            return function
+
+        return decorate
+
+    def entries(self) -> dict[str, Entry]:
+        """Every known name, sorted. Imports nothing."""
+        return dict(sorted({**self._decorated, **self._discovered}.items()))
+
+    def entry(self, name: str) -> Entry:
+        """The entry called `name`. Raises: UsageError with the nearest known name."""
+        known = self.entries()
+        if name not in known:
+            raise UsageError(f"unknown {self.kind} '{name}'{did_you_mean(name, known)}")
+        return known[name]
+
+    def load(self, name: str) -> Callable[..., Any]:
+        """The function called `name`, imported."""
+        return self.entry(name).load()
+
+
+@functools.cache
+def options_model(function: Callable[..., Any]) -> type[BaseModel]:
+    """A strict pydantic model of a function's keyword-only parameters.
+
+    A parameter annotated `Annotated[T, Field(...)]` brings its bounds and description.
+    """
+    hints = get_type_hints(inspect.unwrap(function), include_extras=True)
+    fields: dict[str, Any] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+            fields[parameter.name] = (hints.get(parameter.name, Any), Field(default=default))
+    name = f"{getattr(function, '__name__', 'function')}_options"
+    config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    return create_model(name, __config__=config, **fields)
+
+
+def check_options(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with their defaults, validated against the function's signature.
+
+    Raises: pydantic.ValidationError; `explain` turns its items into text.
+    """
+    model = options_model(function)(**options)
+    return {name: getattr(model, name) for name in type(model).model_fields}
+
+
+def explain(error: Any, known: Iterable[str]) -> str:
+    """One item of `ValidationError.errors()` as a rule and a remedy."""
+    if error["type"] == "extra_forbidden":
+        return f"unknown key{did_you_mean(str(error['loc'][-1]), known)}"
+    if error["type"] == "missing":
+        return "required, and missing"
+    message = error["msg"][:1].lower() + error["msg"][1:]
+    value = error.get("input")
+    shown = repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
+    return f"{message}, not {shown[:80]}"
+
+
+def call_by_name(function: Callable[..., Any], available: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """Call `function` with those of the `available` values that its positional parameters name.
+
+    Raises: UsageError when it asks for a name that is not available.
+    """
+    arguments: dict[str, Any] = {}
+    for name in wanted_arguments(function):
+        if name not in available:
+            raise UsageError(f"{_label(function)} asks for '{name}'; available: {', '.join(sorted(available))}")
+        arguments[name] = available[name]
+    return function(**arguments, **options)
+
+
+@functools.cache
+def wanted_arguments(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of the positional parameters: what the function wants to be given by name."""
+    parameters = inspect.signature(function).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _label(function: Callable[..., Any]) -> str:
+    module = sys.modules.get(function.__module__)
+    return f"{getattr(module, '__name__', function.__module__)}:{function.__qualname__}"
+
+
+__all__ = [
+    "Entry",
+    "Registry",
+    "ValidationError",
+    "call_by_name",
+    "check_options",
+    "did_you_mean",
+    "explain",
+    "options_model",
+    "wanted_arguments",
+]

@@ -1,0 +1,178 @@
+"""The values that flow through a run, one type a stage.
+
+    Prompt -> Sample -> Score -> Group -> Batch
+
+Shape suffixes: `P` prompts, `G` samples of a group, `T` tokens, `B` rows, `N` predicted
+tokens. Everything is frozen; invariants are checked on construction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+FinishReason = Literal["stop", "length", "abort"]
+Status = Literal["ok", "no_answer", "bad_gold", "timeout", "error", "gated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One question of one objective.
+
+    >>> Prompt("math/0", "math", ({"role": "user", "content": "2+2?"},), gold="4").objective
+    'math'
+    """
+
+    id: str
+    """`<objective>/<row>`: the row of data it comes from, the same in every epoch."""
+    objective: str
+    """Name of the objective: it chooses the rewards."""
+    messages: tuple[Mapping[str, Any], ...]
+    """Chat messages `{"role", "content"}`; content is a string or a list of typed parts."""
+    media: tuple[Any, ...] = ()
+    """Images and videos in the order in which the messages name them."""
+    gold: Any = None
+    """The reference answer as the objective's verifier wants it; None if it wants none."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """The row itself, for rewards that read other columns."""
+
+    def __post_init__(self) -> None:
+        if not self.messages:
+            raise ValueError(f"prompt {self.id!r} has no messages")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One answer to one prompt, token-exact.
+
+    >>> Sample("math/0", 0, (52, 2), (1, 1), (-0.1, -0.2), 3, "stop", "4").length
+    2
+    """
+
+    prompt_id: str
+    index: int
+    """Which of the prompt's samples this is: 0 <= index < samples_per_prompt."""
+    token_ids_T: tuple[int, ...]
+    """The answer's tokens, end-of-turn token included when the policy wrote one."""
+    loss_mask_T: tuple[int, ...]
+    """1 on tokens the policy wrote, 0 on tokens an environment or a tool wrote."""
+    logprobs_T: tuple[float, ...]
+    """Natural log-probability of each token under the distribution it was drawn from."""
+    policy_version: int
+    """Optimiser steps behind the weights that wrote it."""
+    finish_reason: FinishReason
+    text: str
+    """The decoded answer, special tokens left out."""
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.token_ids_T), len(self.loss_mask_T), len(self.logprobs_T)}
+        if len(lengths) != 1:
+            raise ValueError(
+                f"sample {self.prompt_id}#{self.index}: tokens, mask and log-probs differ in length: {lengths}"
+            )
+
+    @property
+    def length(self) -> int:
+        """Tokens that the policy wrote."""
+        return sum(self.loss_mask_T)
+
+
+@dataclass(frozen=True, slots=True)
+class TermScore:
+    """What one reward term said of one sample."""
+
+    value: float | None
+    """The reward function's own value, before scale and weight; None is "no score"."""
+    status: Status
+    detail: str = ""
+    """One readable line: what was extracted, or why there is no score."""
+    seconds: float = 0.0
+    """Time the reward function took."""
+
+    def __post_init__(self) -> None:
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"a term's value must be finite or None, not {self.value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What an objective's rewards said of one sample."""
+
+    value: float | None
+    """The mixed reward in [0, 1]; None is "no score" and never counts as 0."""
+    terms: Mapping[str, TermScore] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.value is not None and not 0.0 <= self.value <= 1.0:
+            raise ValueError(f"a score lies in [0, 1] or is None, not {self.value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A prompt with its scored samples: the unit of advantage."""
+
+    prompt: Prompt
+    prompt_ids_T: tuple[int, ...]
+    """The prompt as the engine received it, chat template applied, media placeholders expanded."""
+    samples_G: tuple[Sample, ...]
+    scores_G: tuple[Score, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.samples_G) != len(self.scores_G):
+            raise ValueError(f"group {self.prompt.id!r}: {len(self.samples_G)} samples, {len(self.scores_G)} scores")
+
+    @property
+    def values_G(self) -> tuple[float | None, ...]:
+        """Rewards of the samples, None where there is no score."""
+        return tuple(score.value for score in self.scores_G)
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether two samples got different rewards, so that the group can teach anything."""
+        scored = {value for value in self.values_G if value is not None}
+        return len(scored) > 1
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Tensors for the learner, nothing else: rows of tokens laid end to end.
+
+    A row is a prompt followed by its answers. An answer attends to its row's prompt and
+    to itself, so its segment number is its identity and its positions go on from the
+    prompt's end. `B` rows, `T` tokens in all, `N` tokens the loss is taken on.
+    """
+
+    token_ids_T: torch.Tensor
+    """int64."""
+    positions_T: torch.Tensor
+    """int64; restart in each row, and in each answer at the prompt's end."""
+    segments_T: torch.Tensor
+    """int64; 0 on the prompt, 1.. on the answers of a row."""
+    row_starts_B1: torch.Tensor
+    """int64 of B + 1: row b is tokens row_starts[b] to row_starts[b + 1]."""
+    sources_N: torch.Tensor
+    """int64; the index into T of the token whose hidden state predicts target n; ascending by row."""
+    targets_N: torch.Tensor
+    """int64; the predicted token ids."""
+    advantages_N: torch.Tensor
+    """float32."""
+    rollout_logprobs_N: torch.Tensor
+    """float32; log-probability of each target when it was sampled."""
+    weights_N: torch.Tensor
+    """float32; what the aggregation gives each token; the loss is their weighted sum."""
+
+    def __post_init__(self) -> None:
+        if not len(self.token_ids_T) == len(self.positions_T) == len(self.segments_T) == int(self.row_starts_B1[-1]):
+            raise ValueError("token_ids, positions and segments must cover the rows exactly")
+        n = {len(x) for x in (self.sources_N, self.targets_N, self.advantages_N, self.rollout_logprobs_N)}
+        if n != {len(self.weights_N)}:
+            raise ValueError("sources, targets, advantages, log-probs and weights must have one length")
+
+    @property
+    def rows(self) -> int:
+        return len(self.row_starts_B1) - 1
