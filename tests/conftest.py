@@ -1,0 +1,31 @@
+"""Shared fixtures: one tiny model, one Ray cluster for the whole session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny import make_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random causal language model of about 0.1M parameters with a real tokenizer."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny", seed=0)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """A local Ray cluster that the tests share."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=256 * 1024**2,
+        _node_ip_address="127.0.0.1",
+    )
+    yield
+    ray.shutdown()
