@@ -1,0 +1,251 @@
+"""Checkpoints that are whole or not there.
+
+A checkpoint is a folder `step-000010` with a `manifest.json` that holds the size and the
+SHA-256 of every file. It is written under a hidden name and renamed when everything is on
+the disk, so whatever instant the process is killed at, the last good one can be found.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from morl.errors import CheckpointError, UsageError
+from morl.files import fsync_path, replacing
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+STATE = "trainer.json"
+
+_NAME = re.compile(r"step-(\d{6,})")
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+logger = logging.getLogger(__name__)
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint folder: 10 for `…/step-000010`.
+
+    Raises: CheckpointError when the folder is not called like a checkpoint.
+    """
+    match = _NAME.fullmatch(Path(path).name)
+    if match is None:
+        raise CheckpointError(f"{path}: not a checkpoint; its folder would be called step-000010 or alike")
+    return int(match[1])
+
+
+def newest_good(root: Path) -> Path | None:
+    """The latest checkpoint under `root` that is whole, or None. Changes nothing on the disk.
+
+    Torn ones are skipped, with a warning that names the file and what is wrong with it.
+    """
+    for folder in reversed(_folders(root)):
+        fault = find_fault(folder)
+        if fault is None:
+            return folder
+        logger.warning("checkpoint %s is skipped: %s", folder, fault)
+    return None
+
+
+def find_fault(folder: Path, *, contents: bool = True) -> str | None:
+    """What is wrong with a checkpoint, `<file>: <fault>`, or None when it is whole.
+
+    Without `contents` the files' sizes are compared, but not their hashes.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        version, step, files = manifest["format"], manifest["step"], dict(manifest["files"])
+    except FileNotFoundError:
+        return f"{MANIFEST}: missing"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{MANIFEST}: unreadable: {error!r}"
+    if version != FORMAT:
+        return f"{MANIFEST}: written in format {version}; this version of morl reads format {FORMAT}"
+    if step != step_of(folder):
+        return f"{MANIFEST}: of step {step}"
+    with ThreadPoolExecutor() as pool:
+        faults = pool.map(lambda name: _file_fault(folder, name, files[name], contents), sorted(files))
+        return next((fault for fault in faults if fault), None)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The trainer's state in a checkpoint. Raises: CheckpointError when it is missing or unreadable."""
+    path = folder / STATE
+    try:
+        state: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    return state
+
+
+def write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write the trainer's state, plain JSON values, into a checkpoint being written."""
+    with replacing(folder / STATE) as file:
+        file.write(json.dumps(dict(state), indent=1, sort_keys=True).encode())
+
+
+class CheckpointStore:
+    """The checkpoints of the run that this process writes.
+
+    One process at a time may hold it: opening it clears away what a killed one left
+    half-written. Those who only read use `newest_good`.
+    """
+
+    def __init__(self, root: Path, keep: int) -> None:
+        """Open `root`, made if missing, and keep the newest `keep` >= 1 checkpoints in it."""
+        if keep < 1:
+            raise UsageError(f"run.keep_checkpoints must be at least 1, not {keep}")
+        self.root = Path(root).absolute()
+        self.keep = keep
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._clear_leftovers()
+
+    def newest_good(self) -> Path | None:
+        """The latest checkpoint that is whole, or None; torn ones are skipped with a warning."""
+        return newest_good(self.root)
+
+    @contextmanager
+    def writing(self, step: int) -> Iterator[Path]:
+        """An empty folder to write the checkpoint of `step` into; it counts once the block ends well.
+
+        When the block or the disk fails, the folder is gone and the older checkpoints are
+        as before. For a moment there are `keep` + 1 checkpoints on the disk.
+        Raises: CheckpointError when the disk is full or cannot be written.
+        """
+        target = self.root / f"step-{step:06d}"
+        draft = self._hidden(target, "tmp")
+        try:
+            draft.mkdir()
+            yield draft
+            _seal(draft, step)
+            self._publish(draft, target)
+        except BaseException as error:
+            remedy = _remedy(error, self.root)
+            shutil.rmtree(draft, ignore_errors=True)
+            if remedy is None:
+                raise
+            raise CheckpointError(
+                f"{target}: the checkpoint could not be written: {remedy}; older checkpoints are intact"
+            ) from error
+        self._prune(step)
+
+    def _publish(self, draft: Path, target: Path) -> None:
+        """Give the draft its name; an earlier checkpoint of the same step steps aside until it has it."""
+        aside = self._hidden(target, "old")
+        if target.exists():
+            target.rename(aside)
+        draft.rename(target)
+        fsync_path(self.root)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def _prune(self, step: int) -> None:
+        """Drop all but the newest `keep` checkpoints up to `step`, and those of a future given up.
+
+        Later ones exist only where a run went back to before them. Torn ones do not count,
+        or they would push out the good.
+        """
+        whole = [folder for folder in _folders(self.root) if find_fault(folder, contents=False) is None]
+        kept = [folder for folder in whole if step_of(folder) <= step][-self.keep :]
+        for folder in _folders(self.root):
+            if folder not in kept:
+                self._drop(folder)
+
+    def _drop(self, folder: Path) -> None:
+        # Renamed first: a half-deleted folder must not bear a checkpoint's name.
+        doomed = self._hidden(folder, "tmp")
+        try:
+            folder.rename(doomed)
+            shutil.rmtree(doomed)
+        except OSError as error:
+            logger.warning("checkpoint %s could not be deleted: %s", folder, error)
+
+    def _clear_leftovers(self) -> None:
+        for aside in self.root.glob(".step-*.old-*"):
+            target = self.root / aside.name[1:].partition(".")[0]
+            if target.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                aside.rename(target)
+        for draft in self.root.glob(".step-*.tmp-*"):
+            logger.info("%s was left half-written, and is deleted", draft)
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def _hidden(self, folder: Path, kind: str) -> Path:
+        return self.root / f".{folder.name}.{kind}-{uuid.uuid4().hex[:8]}"
+
+
+def _folders(root: Path) -> list[Path]:
+    """The checkpoint folders, oldest first, whole or not."""
+    if not root.is_dir():
+        return []
+    return sorted((path for path in root.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()), key=step_of)
+
+
+def _seal(folder: Path, step: int) -> None:
+    """Put every byte on the disk, then the manifest that vouches for them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    with ThreadPoolExecutor() as pool:
+        entries = dict(pool.map(lambda path: (path.relative_to(folder).as_posix(), _entry(path)), files))
+    for inner in folder.rglob("*"):
+        if inner.is_dir():
+            fsync_path(inner)
+    with replacing(folder / MANIFEST) as file:
+        file.write(json.dumps({"format": FORMAT, "step": step, "files": entries}, indent=1).encode())
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    fsync_path(path)
+    return {"bytes": path.stat().st_size, "sha256": _digest(path)}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _file_fault(folder: Path, name: str, entry: Mapping[str, Any], contents: bool) -> str | None:
+    path = folder / name
+    try:
+        size = path.stat().st_size
+        if size != entry["bytes"]:
+            return f"{name}: {size} bytes instead of {entry['bytes']}"
+        if contents and _digest(path) != entry["sha256"]:
+            return f"{name}: its contents do not match the manifest's hash"
+    except FileNotFoundError:
+        return f"{name}: missing"
+    except OSError as error:
+        return f"{name}: unreadable: {error}"
+    return None
+
+
+def _remedy(error: BaseException, root: Path) -> str | None:
+    """What went wrong with the disk and what mends it; None when the disk is not to blame.
+
+    torch and safetensors report a full disk as errors of their own, so the free space is
+    looked at too; Ray keeps the error of another process in `cause`.
+    """
+    if not isinstance(error, Exception):
+        return None
+    chain = (error, error.__cause__, getattr(error, "cause", None))
+    codes = {link.errno for link in chain if isinstance(link, OSError) and link.errno is not None}
+    free = shutil.disk_usage(root).free
+    if codes & _FULL or free < 1024**2:
+        return (
+            f"no space left on the disk ({free / 1024**2:.0f} MiB free). Free some, lower run.keep_checkpoints, "
+            "or set run.dir to a larger disk; then resume the run"
+        )
+    if errno.EFBIG in codes:
+        return f"{error}. Raise the limit on file sizes (ulimit -f), then resume the run"
+    if codes:
+        return f"{error}. See that the folder exists and can be written, then resume the run"
+    return None

@@ -1,0 +1,229 @@
+"""The folder of a run, and how a run is asked to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from morl.errors import UsageError
+from morl.files import replacing
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+    from morl.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+
+class RunFolder:
+    """Where everything of a run lies, `runs/<name>/`.
+
+    `RunFolder(path)` names the files of a run to read; `RunFolder.open` claims the folder
+    for the process that writes the run, until `close`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path).absolute()
+        self._lock: BaseFileLock | None = None
+        self._handlers: list[logging.Handler] = []
+
+    @classmethod
+    def open(cls, recipe: Recipe, *, resume: bool = False, path: Path | None = None) -> Self:
+        """Claim the folder of the recipe's run, or `path`, and write `recipe.yaml` into it.
+
+        With `resume`, a run that is there is continued and each key of the recipe that has
+        changed is logged. When the recipe's own folder holds none yet, a new one starts, so
+        that a cluster can restart a job with the command it began with.
+
+        Raises: UsageError when the folder holds a run and `resume` is not asked for, when
+        `path` holds none to resume, or when another process is writing to it.
+        """
+        run = cls(Path(recipe.run.dir) / recipe.run.name if path is None else path)
+        if resume and path is not None and not run.holds_a_run():
+            raise UsageError(f"{path}: there is no run here to resume")
+        run.path.mkdir(parents=True, exist_ok=True)
+        run._claim()
+        try:
+            if run.holds_a_run() and not resume:
+                raise UsageError(
+                    f"{run.path} holds a run already: go on with it (--resume), or give this one "
+                    "another name (run.name=…)"
+                )
+            run._start_logging()
+            run._save_recipe(recipe.to_yaml(), resume)
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    def close(self) -> None:
+        """Stop logging to the folder and let another process have it."""
+        for handler in self._handlers:
+            logging.getLogger("morl").removeHandler(handler)
+            handler.close()
+        self._handlers.clear()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as resolved."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One row a step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def eval(self) -> Path:
+        """One row an evaluation of a set."""
+        return self.path / "eval.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def log(self) -> Path:
+        """What the run had to say, with times."""
+        return self.path / "log.txt"
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.path / "report.html"
+
+    def samples(self, step: int) -> Path:
+        """The samples of one step with their scores."""
+        return self.path / "samples" / f"step-{step:06d}.jsonl.zst"
+
+    def holds_a_run(self) -> bool:
+        """Whether any work lies here: a recipe and a log of a start that failed are none."""
+        files = (self.metrics, self.eval)
+        folders = (self.checkpoints, self.path / "samples")
+        return any(file.is_file() and file.stat().st_size for file in files) or any(
+            folder.is_dir() and any(folder.glob("step-*")) for folder in folders
+        )
+
+    def _claim(self) -> None:
+        import filelock
+
+        # The operating system lets go of it when the process dies, however it dies.
+        lock = filelock.FileLock(self.path / ".lock", thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise UsageError(
+                f"{self.path}: another process is writing this run; wait for it, or give this one "
+                "another name (run.name=…)"
+            ) from None
+        except NotImplementedError:
+            logger.warning("%s: this file system has no locks; see that one process alone writes here", self.path)
+        else:
+            self._lock = lock
+
+    def _start_logging(self) -> None:
+        from rich.logging import RichHandler
+
+        to_file = logging.FileHandler(self.log, encoding="utf-8")
+        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        to_console = RichHandler(level=logging.WARNING, show_path=False, markup=False)
+        self._handlers = [to_file, to_console]
+        root = logging.getLogger("morl")
+        root.setLevel(logging.INFO)
+        for handler in self._handlers:
+            root.addHandler(handler)
+
+    def _save_recipe(self, text: str, resume: bool) -> None:
+        if resume and self.recipe.is_file():
+            for key, old, new in changes(_load_yaml(self.recipe.read_text("utf-8")), _load_yaml(text)):
+                logger.warning("the recipe has changed since this run began: %s was %s, is now %s", key, old, new)
+        elif resume:
+            logger.warning("%s: nothing to resume yet; the run starts from the beginning", self.path)
+        with replacing(self.recipe) as file:
+            file.write(text.encode())
+
+
+def changes(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
+    """Each key path whose value differs, with both values as text; "not set" where there is none."""
+    if old == new:
+        return
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        yield path, _shown(old), _shown(new)
+        return
+    for key in sorted({*old, *new}, key=str):
+        yield from changes(old.get(key, _NOT_SET), new.get(key, _NOT_SET), f"{path}.{key}" if path else str(key))
+
+
+_NOT_SET = object()
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is _NOT_SET else repr(value)
+
+
+def _load_yaml(text: str) -> Any:
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe", pure=True).load(text)
+
+
+class Interrupt:
+    """Turns SIGINT and SIGTERM into a polite request to stop.
+
+    The first signal only sets `requested`: the loop finishes its step and saves. A SIGINT
+    after it raises KeyboardInterrupt. Signals reach the main thread alone, so elsewhere
+    this does nothing. Enter it after `ray.init`, which installs a SIGTERM handler of its own.
+
+    >>> with Interrupt() as interrupt:
+    ...     interrupt.requested is None
+    True
+    """
+
+    def __init__(self) -> None:
+        self.requested: str | None = None
+        """Name of the signal that asked for the end, as "SIGTERM"; None while none has."""
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            # None stands for a handler that was not installed from Python; it cannot be put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._previous.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if self.requested is not None:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
+        self.requested = name
+        # Written straight to the descriptor: the signal may have come in the middle of a print.
+        text = f"\n{name}: this step will be finished and saved; Ctrl-C again to stop at once.\n"
+        os.write(2, text.encode())
