@@ -1,0 +1,18 @@
+"""Rollouts: engines that sample answers from the policy, the pool that supervises them, the collector."""
+
+from morl.rollout.collector import Codec, Collector, Rollout
+from morl.rollout.engine import ENGINES, Completion, Engine, Request, Sampling, choose_engine
+from morl.rollout.pool import EnginePool
+
+__all__ = [
+    "ENGINES",
+    "Codec",
+    "Collector",
+    "Completion",
+    "Engine",
+    "EnginePool",
+    "Request",
+    "Rollout",
+    "Sampling",
+    "choose_engine",
+]

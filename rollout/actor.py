@@ -1,0 +1,310 @@
+"""An engine in a Ray actor, and the handle that keeps one alive."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from morl.errors import MorlError, RunError
+from morl.registry import Entry
+from morl.rollout.engine import Completion, Engine, Request
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long the driver waits, in seconds, before it takes an engine for dead."""
+
+    start_s: float = 900.0
+    """For the engine's process to be placed and the model to be loaded."""
+    generate_s: float = 1800.0
+    """Between two completions."""
+    load_s: float = 600.0
+    """For new weights to be loaded."""
+    call_s: float = 60.0
+    """For anything else."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """All that is needed to build an engine, once or again."""
+
+    entry: Entry
+    model: str
+    dtype: str
+    version: int
+    options: Mapping[str, Any]
+    actor_options: Mapping[str, Any] = field(default_factory=dict)
+    """Ray's: resources and runtime environment."""
+    max_restarts: int = 3
+    """For one call; then the call fails."""
+    deadlines: Deadlines = field(default_factory=Deadlines)
+
+    def build(self) -> Engine:
+        """The engine, in this process."""
+        engine: Engine = self.entry.load()(self.model, dtype=self.dtype, version=self.version, **self.options)
+        return engine
+
+
+class EngineActor:
+    """The side that runs in the actor's process: the protocol, passed on to the engine."""
+
+    _engine: Engine
+
+    async def start(self, spec: EngineSpec) -> int:
+        """Build the engine. A method, not the constructor, so that its errors reach the caller whole."""
+        self._engine = spec.build()
+        return os.getpid()
+
+    async def generate(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
+        """See `Engine.generate`."""
+        async with aclosing(self._engine.generate(requests)) as completions:
+            async for completion in completions:
+                yield completion
+
+    async def abort(self, request_ids: Sequence[str]) -> None:
+        """See `Engine.abort`."""
+        await self._engine.abort(request_ids)
+
+    async def load_weights(self, folder: str) -> int:
+        """See `Engine.load_weights`."""
+        return await self._engine.load_weights(folder)
+
+    async def clear_caches(self) -> None:
+        """See `Engine.clear_caches`."""
+        await self._engine.clear_caches()
+
+    async def policy_version(self) -> int:
+        """See `Engine.policy_version`."""
+        return await self._engine.policy_version()
+
+    async def close(self) -> None:
+        """See `Engine.close`."""
+        await self._engine.close()
+
+
+class _EngineDiedError(Exception):
+    """The actor, its engine or the way to it is gone; the cause is chained."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A run of a request's samples that have not landed, as a request of its own."""
+
+    whole: Request
+    first: int
+    count: int
+
+    @property
+    def request(self) -> Request:
+        return replace(
+            self.whole, id=f"{self.whole.id}#{self.first}", samples=self.count, seed=self.whole.seed + self.first
+        )
+
+    def restore(self, completion: Completion) -> Completion:
+        return replace(completion, request_id=self.whole.id, index=self.first + completion.index)
+
+
+def missing_parts(request: Request, landed: set[int]) -> list[_Part]:
+    """The samples that have not landed, as runs of consecutive indices: same seeds, fewest requests."""
+    parts: list[_Part] = []
+    for index in range(request.samples):
+        if index in landed:
+            continue
+        if parts and parts[-1].first + parts[-1].count == index:
+            parts[-1] = replace(parts[-1], count=parts[-1].count + 1)
+        else:
+            parts.append(_Part(request, index, 1))
+    return parts
+
+
+class ActorEngine:
+    """An engine in a Ray actor, behind the engine protocol, replaced when it dies.
+
+    A replacement serves the folder that was loaded last, and is asked only for the
+    completions that have not landed, with the seeds they had.
+    """
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self._spec = spec
+        self._actor: Any = None
+        self._starting = asyncio.Lock()
+        self._folder: str | None = None
+        self._version = spec.version
+        self._parts: dict[str, list[_Part]] = {}
+        self._aborted: set[str] = set()
+        self.pid: int | None = None
+        """Of the actor's process; another one after a restart."""
+
+    async def start(self) -> None:
+        """Start the actor and load the model.
+
+        Raises: what the engine raises, if it is a MorlError; else RunError.
+        """
+        try:
+            await self._live()
+        except _EngineDiedError as died:
+            raise RunError(f"the rollout engine '{self._spec.entry.name}' did not start: {died}") from died
+
+    async def generate(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
+        """See `Engine.generate`. Raises: RunError when the engine has died too often."""
+        landed: dict[str, set[int]] = {request.id: set() for request in requests}
+        restarts = 0
+        try:
+            while any(len(landed[request.id]) < request.samples for request in requests):
+                for request in requests:
+                    self._parts[request.id] = missing_parts(request, landed[request.id])
+                try:
+                    async with aclosing(self._attempt([request.id for request in requests])) as completions:
+                        async for completion in completions:
+                            landed[completion.request_id].add(completion.index)
+                            yield completion
+                except _EngineDiedError as died:
+                    restarts += 1
+                    self._check_restarts(restarts, died)
+                else:
+                    break
+        finally:
+            for request in requests:
+                self._parts.pop(request.id, None)
+                self._aborted.discard(request.id)
+
+    async def abort(self, request_ids: Sequence[str]) -> None:
+        """See `Engine.abort`."""
+        known = [request_id for request_id in request_ids if request_id in self._parts]
+        self._aborted.update(known)
+        parts = [part.request.id for request_id in known for part in self._parts[request_id]]
+        if parts and self._actor is not None:
+            # An engine that is dying has nothing left to abort: the call that uses it deals with that.
+            await self._quietly(self._actor.abort.remote(parts))
+
+    async def load_weights(self, folder: str) -> int:
+        """See `Engine.load_weights`."""
+        self._folder = folder
+        self._version = int(await self._call("load_weights", folder, deadline=self._spec.deadlines.load_s))
+        return self._version
+
+    async def clear_caches(self) -> None:
+        """See `Engine.clear_caches`."""
+        await self._call("clear_caches", deadline=self._spec.deadlines.call_s)
+
+    async def policy_version(self) -> int:
+        """See `Engine.policy_version`."""
+        return int(await self._call("policy_version", deadline=self._spec.deadlines.call_s))
+
+    async def close(self) -> None:
+        """See `Engine.close`."""
+        if self._actor is not None:
+            await self._quietly(self._actor.close.remote())
+            self._discard(self._actor)
+
+    async def _attempt(self, request_ids: Sequence[str]) -> AsyncGenerator[Completion, None]:
+        """What one actor yields of the missing parts, until it is done or dies."""
+        actor = await self._live()
+        parts = {part.request.id: part for request_id in request_ids for part in self._parts[request_id]}
+        for part in [part for part in parts.values() if part.whole.id in self._aborted]:
+            # Aborted while its engine died: what it had written is lost.
+            del parts[part.request.id]
+            for index in range(part.first, part.first + part.count):
+                yield Completion(part.whole.id, index, (), (), "abort", self._version)
+        stream = actor.generate.options(num_returns="streaming").remote([part.request for part in parts.values()])
+        deadline = self._spec.deadlines.generate_s
+        exhausted = False
+        try:
+            while True:
+                try:
+                    reference = await self._answer(actor, anext(stream), deadline)
+                except StopAsyncIteration:
+                    exhausted = True
+                    return
+                completion: Completion = await self._answer(actor, reference, deadline)
+                yield parts[completion.request_id].restore(completion)
+        finally:
+            if not exhausted and actor is self._actor:
+                await self._quietly(actor.abort.remote(list(parts)))
+
+    async def _call(self, method: str, *arguments: Any, deadline: float) -> Any:
+        restarts = 0
+        while True:
+            try:
+                actor = await self._live()
+                return await self._answer(actor, getattr(actor, method).remote(*arguments), deadline)
+            except _EngineDiedError as died:
+                restarts += 1
+                self._check_restarts(restarts, died)
+
+    async def _live(self) -> Any:
+        """The actor, started if there is none, serving the folder that was loaded last."""
+        async with self._starting:
+            if self._actor is None:
+                import ray
+
+                options = {"max_restarts": 0, "max_task_retries": 0, **self._spec.actor_options}
+                actor = self._actor = ray.remote(EngineActor).options(**options).remote()
+                deadlines = self._spec.deadlines
+                try:
+                    self.pid = int(await self._answer(actor, actor.start.remote(self._spec), deadlines.start_s))
+                    if self._folder is not None:
+                        load = actor.load_weights.remote(self._folder)
+                        self._version = int(await self._answer(actor, load, deadlines.load_s))
+                except BaseException:
+                    self._discard(actor)
+                    raise
+            return self._actor
+
+    async def _answer(self, actor: Any, reply: Awaitable[T], deadline: float) -> T:
+        """The actor's answer within the deadline.
+
+        Raises: the MorlError that the engine raised; `_EngineDiedError` for everything else, with
+        the actor discarded: an engine that failed in an unforeseen way is not to be trusted.
+        """
+        import ray
+
+        try:
+            return await asyncio.wait_for(_as_coroutine(reply), deadline)
+        except TimeoutError as error:
+            self._discard(actor)
+            raise _EngineDiedError(f"no answer within {deadline:g} s") from error
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, MorlError):
+                raise error.cause from None
+            self._discard(actor)
+            raise _EngineDiedError(f"{type(error.cause).__name__}: {error.cause}") from error
+        except ray.exceptions.RayError as error:
+            self._discard(actor)
+            raise _EngineDiedError(str(error)) from error
+
+    def _discard(self, actor: Any) -> None:
+        import ray
+
+        ray.kill(actor)
+        if self._actor is actor:
+            self._actor = None
+
+    def _check_restarts(self, restarts: int, died: _EngineDiedError) -> None:
+        if restarts > self._spec.max_restarts:
+            raise RunError(
+                f"the rollout engine '{self._spec.entry.name}' died {restarts} times in one call "
+                f"(rollout.max_restarts is {self._spec.max_restarts}); the last cause: {died}"
+            ) from died
+
+    async def _quietly(self, reply: Awaitable[Any]) -> None:
+        """Wait for a courtesy call; an engine that cannot answer it is dealt with by whoever needs it next."""
+        import ray
+
+        try:
+            await asyncio.wait_for(_as_coroutine(reply), self._spec.deadlines.call_s)
+        except (TimeoutError, ray.exceptions.RayError):
+            return
+
+
+def _as_coroutine(reply: Awaitable[T]) -> Coroutine[Any, Any, T]:
+    async def wait() -> T:
+        return await reply
+
+    return wait()

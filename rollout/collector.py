@@ -1,0 +1,128 @@
+"""From prompts to groups: sample, decode, have each answer scored the moment it lands."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from morl.errors import RunError, StaleWeightsError
+from morl.rollout.engine import Completion, Engine, Request, Sampling
+from morl.types import Group, Prompt, Sample, Score
+
+Scored = tuple[Sample, "asyncio.Task[Score]"]
+
+
+class Codec(Protocol):
+    """Between prompts and tokens."""
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """The prompt's token ids, chat template applied."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The answer's text, special tokens left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """The groups of one collection, and what they cost."""
+
+    groups: list[Group]
+    """In the order of the prompts; samples in the order of their index."""
+    generated_tokens: int
+    generate_s: float
+    """Seconds from the first request to the last completion."""
+    reward_wait_s: float
+    """Seconds from the last completion to the last score."""
+
+
+class Collector:
+    """Samples a policy and has its answers scored."""
+
+    def __init__(
+        self, pool: Engine, codec: Codec, score: Callable[[Prompt, Sample], Awaitable[Score]], *, seed: int
+    ) -> None:
+        self._pool = pool
+        self._codec = codec
+        self._score = score
+        self._seed = seed
+
+    async def collect(
+        self, prompts: Sequence[Prompt], *, key: str, samples: int, sampling: Sampling, version: int
+    ) -> Rollout:
+        """`samples` scored answers to each prompt.
+
+        `key` names the collection ("step-12"): with the collector's seed and a prompt's place
+        it decides the random stream, so the same call draws the same answers.
+
+        Raises: StaleWeightsError when an answer was written by another version than
+        `version`; RunError when an engine loses or doubles one; whatever `score` raises.
+        """
+        requests = [
+            Request(f"{key}/{i}", self._codec.encode(prompt), samples, request_seed(self._seed, key, i), sampling)
+            for i, prompt in enumerate(prompts)
+        ]
+        place = {request.id: i for i, request in enumerate(requests)}
+        scored: list[dict[int, Scored]] = [{} for _ in prompts]
+        begin = end = time.perf_counter()
+        try:
+            # A score that raises cancels the generation that is still going on.
+            async with asyncio.TaskGroup() as scoring, aclosing(self._pool.generate(requests)) as landing:
+                async for completion in landing:
+                    end = time.perf_counter()
+                    i = place[completion.request_id]
+                    if completion.policy_version != version:
+                        raise StaleWeightsError(
+                            f"{completion.request_id} was written by policy version {completion.policy_version}; "
+                            f"the learner is at {version}"
+                        )
+                    if completion.index in scored[i]:
+                        raise RunError(f"the engine answered {completion.request_id}#{completion.index} twice")
+                    sample = self._sample(prompts[i], completion)
+                    task = scoring.create_task(_awaited(self._score(prompts[i], sample)))
+                    scored[i][completion.index] = (sample, task)
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        done = time.perf_counter()
+        for request, by_index in zip(requests, scored, strict=True):
+            if len(by_index) != samples:
+                raise RunError(f"the engine answered {request.id} {len(by_index)} times, not {samples}")
+        groups = [_group(*parts) for parts in zip(prompts, requests, scored, strict=True)]
+        tokens = sum(sample.length for group in groups for sample in group.samples_G)
+        return Rollout(groups, tokens, end - begin, done - end)
+
+    def _sample(self, prompt: Prompt, completion: Completion) -> Sample:
+        return Sample(
+            prompt_id=prompt.id,
+            index=completion.index,
+            token_ids_T=completion.token_ids_T,
+            loss_mask_T=(1,) * len(completion.token_ids_T),
+            logprobs_T=completion.logprobs_T,
+            policy_version=completion.policy_version,
+            finish_reason=completion.finish_reason,
+            text=self._codec.decode(completion.token_ids_T),
+        )
+
+
+def request_seed(seed: int, key: str, index: int) -> int:
+    """A seed that depends on these three alone, far from every other one."""
+    digest = hashlib.blake2b(f"{seed}/{key}/{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 3
+
+
+async def _awaited(score: Awaitable[Score]) -> Score:
+    return await score
+
+
+def _group(prompt: Prompt, request: Request, by_index: dict[int, Scored]) -> Group:
+    pairs = [by_index[index] for index in range(request.samples)]
+    return Group(
+        prompt=prompt,
+        prompt_ids_T=request.prompt_ids_T,
+        samples_G=tuple(sample for sample, _ in pairs),
+        scores_G=tuple(task.result() for _, task in pairs),
+    )

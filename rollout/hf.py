@@ -1,0 +1,320 @@
+"""The embedded engine: transformers `generate`, in this process, on a GPU or the CPU.
+
+The same list of requests gives the same bits again: each sample draws from a stream of its
+own, and which rows share a batch depends on the requests alone, never on time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from morl.errors import CheckpointError
+from morl.rollout.engine import Completion, Request, Sampling, check_fits
+from morl.rollout.weights import read_policy_version, weight_files
+from morl.types import FinishReason
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(slots=True)
+class _Row:
+    """One completion being written."""
+
+    request: Request
+    index: int
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish: FinishReason | None = None
+
+
+class HFEngine:
+    """Transformers behind the engine protocol.
+
+    All work runs on one thread, in the order in which it was asked for: weights never
+    change under a generation, and the caller's event loop stays free.
+    """
+
+    def __init__(self, model: str, *, dtype: str, version: int = 0, max_sequences: int = 64) -> None:
+        """Load the checkpoint folder `model`; at most `max_sequences` completions are written at a time."""
+        from morl.compat import guard_torchvision
+
+        guard_torchvision()
+        import torch
+        from transformers import AutoModelForCausalLM, GenerationConfig
+
+        self._version = version
+        self._max_sequences = max_sequences
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype)).to(device).eval()
+        # The checkpoint's own defaults (top_k, repetition penalty, ...) would bend the distribution.
+        self._model.generation_config = GenerationConfig(pad_token_id=0)
+        self._context = int(self._model.config.get_text_config().max_position_embeddings)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="hf-engine")
+        self._in_flight: set[str] = set()
+        self._aborted: set[str] = set()
+
+    async def generate(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
+        """See `Engine.generate`."""
+        for request in requests:
+            check_fits(request, self._context)
+        ids = {request.id for request in requests}
+        self._in_flight |= ids
+        loop = asyncio.get_running_loop()
+        landed: asyncio.Queue[Completion | None] = asyncio.Queue()
+
+        def land(row: _Row) -> None:
+            loop.call_soon_threadsafe(landed.put_nowait, self._completion(row))
+
+        work = loop.run_in_executor(self._worker, self._generate, requests, land)
+        work.add_done_callback(lambda _: landed.put_nowait(None))
+        try:
+            while (completion := await landed.get()) is not None:
+                yield completion
+            await work
+        finally:
+            self._aborted |= ids
+            await asyncio.wait([work])
+            self._aborted -= ids
+            self._in_flight -= ids
+
+    async def abort(self, request_ids: Sequence[str]) -> None:
+        """See `Engine.abort`."""
+        self._aborted |= self._in_flight.intersection(request_ids)
+
+    async def load_weights(self, folder: str) -> int:
+        """See `Engine.load_weights`."""
+        return await asyncio.get_running_loop().run_in_executor(self._worker, self._load, folder)
+
+    async def clear_caches(self) -> None:
+        """Nothing outlives a call of `generate`."""
+
+    async def policy_version(self) -> int:
+        """See `Engine.policy_version`."""
+        return self._version
+
+    async def close(self) -> None:
+        """See `Engine.close`."""
+        self._aborted |= self._in_flight
+        await asyncio.to_thread(self._worker.shutdown)
+        self._model = None
+
+    def _completion(self, row: _Row) -> Completion:
+        return Completion(
+            request_id=row.request.id,
+            index=row.index,
+            token_ids_T=tuple(row.token_ids),
+            logprobs_T=tuple(row.logprobs),
+            finish_reason=row.finish or "abort",
+            policy_version=self._version,
+        )
+
+    def _load(self, folder: str) -> int:
+        from safetensors import safe_open
+
+        version = read_policy_version(folder)
+        targets: dict[str, torch.Tensor] = self._model.state_dict(keep_vars=True)
+        # By identity: of tied parameters, one name is enough.
+        missing = {id(target): name for name, target in targets.items()}
+        for path in weight_files(folder):
+            with safe_open(path, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - not a dict
+                    tensor = tensors.get_tensor(name)
+                    if name not in targets or targets[name].shape != tensor.shape:
+                        raise CheckpointError(
+                            f"{path}: the model has no parameter {name} of shape {tuple(tensor.shape)}"
+                        )
+                    targets[name].data.copy_(tensor)
+                    missing.pop(id(targets[name]), None)
+        if missing:
+            raise CheckpointError(f"{folder} lacks {len(missing)} parameters, among them {min(missing.values())}")
+        self._version = version
+        return version
+
+    def _generate(self, requests: Sequence[Request], land: Callable[[_Row], None]) -> None:
+        for rows in batches(requests, self._max_sequences):
+            for row in rows:
+                if row.request.id in self._aborted:
+                    row.finish = "abort"
+                    land(row)
+            live = [row for row in rows if row.finish is None]
+            if live:
+                self._write(live, land)
+
+    def _write(self, rows: list[_Row], land: Callable[[_Row], None]) -> None:
+        """Write one batch of completions, all with the same sampling parameters.
+
+        `generate` computes every row until the last one ends. So it is left whenever half
+        of the rows have ended, and entered again with the other half and their cache.
+        """
+        import torch
+        from transformers import LogitsProcessorList, StoppingCriteriaList
+
+        sampling = rows[0].request.sampling
+        uniforms = torch.from_numpy(np.stack([uniform_stream(row, sampling.max_new_tokens) for row in rows]))
+        token_ids, mask = _left_pad([row.request.prompt_ids_T for row in rows], self._model.device)
+        cache = self._prefill(rows, token_ids, mask)
+        uniforms = uniforms.to(token_ids.device)
+        while rows:
+            draw = _Draw(rows, sampling, uniforms, self._aborted, land)
+            token_ids = self._model.generate(
+                input_ids=token_ids,
+                attention_mask=mask,
+                past_key_values=cache,
+                max_new_tokens=sampling.max_new_tokens - len(rows[0].token_ids),
+                do_sample=False,
+                logits_processor=LogitsProcessorList([draw]),
+                stopping_criteria=StoppingCriteriaList([_HalfDone(rows)]),
+            )
+            live = [i for i, row in enumerate(rows) if row.finish is None]
+            rows = [rows[i] for i in live]
+            if rows:
+                keep = torch.tensor(live, device=token_ids.device)
+                cache.batch_select_indices(keep)
+                token_ids, uniforms = token_ids[keep], uniforms[keep]
+                new = token_ids.shape[1] - mask.shape[1]
+                mask = torch.cat([mask[keep], mask.new_ones(len(live), new)], dim=1)
+
+    def _prefill(self, rows: list[_Row], token_ids: torch.Tensor, mask: torch.Tensor) -> Any:
+        """The rows' cache of all prompt tokens but the last; each distinct prompt is computed once."""
+        import torch
+        from transformers import DynamicCache
+
+        cache = DynamicCache(config=self._model.config.get_text_config())
+        if token_ids.shape[1] == 1:
+            return cache
+        slots: dict[tuple[int, ...], int] = {}
+        slot_of_row = [slots.setdefault(row.request.prompt_ids_T, len(slots)) for row in rows]
+        first = torch.tensor([slot_of_row.index(slot) for slot in range(len(slots))], device=token_ids.device)
+        prompts, prompt_mask = token_ids[first, :-1], mask[first, :-1]
+        with torch.no_grad():
+            self._model(
+                input_ids=prompts,
+                attention_mask=prompt_mask,
+                position_ids=(prompt_mask.cumsum(-1) - 1).clamp(min=0),
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        cache.batch_select_indices(torch.tensor(slot_of_row, device=token_ids.device))
+        return cache
+
+
+class _Draw:
+    """`generate`'s logits processor: draws every row's token and leaves only that one in the scores."""
+
+    def __init__(
+        self,
+        rows: Sequence[_Row],
+        sampling: Sampling,
+        uniforms_BT: torch.Tensor,
+        aborted: set[str],
+        land: Callable[[_Row], None],
+    ) -> None:
+        self._rows = rows
+        self._sampling = sampling
+        self._uniforms_BT = uniforms_BT
+        self._aborted = aborted
+        self._land = land
+        self._step = len(rows[0].token_ids)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        tokens_B, logprobs_B = draw(scores, self._uniforms_BT[:, self._step], self._sampling)
+        self._step += 1
+        for row, token, logprob in zip(self._rows, tokens_B.tolist(), logprobs_B.tolist(), strict=True):
+            if row.finish is None:
+                self._append(row, token, logprob)
+        return scores.fill_(-float("inf")).scatter_(1, tokens_B[:, None], 0.0)
+
+    def _append(self, row: _Row, token: int, logprob: float) -> None:
+        if row.request.id in self._aborted:
+            row.finish = "abort"
+        else:
+            row.token_ids.append(token)
+            row.logprobs.append(logprob)
+            if token in self._sampling.stop_token_ids:
+                row.finish = "stop"
+            elif len(row.token_ids) == self._sampling.max_new_tokens:
+                row.finish = "length"
+        if row.finish is not None:
+            self._land(row)
+
+
+class _HalfDone:
+    """`generate`'s stopping criterion: ends every row once half of them have ended."""
+
+    def __init__(self, rows: Sequence[_Row]) -> None:
+        self._rows = rows
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        import torch
+
+        live = sum(row.finish is None for row in self._rows)
+        return torch.full((len(self._rows),), live <= len(self._rows) // 2, device=input_ids.device)
+
+
+def draw(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
+    """A token for each row by inverse CDF, and its log-prob before `top_p`.
+
+    `logits_BV` (float32) is overwritten; `uniforms_B` (float64) lie in [0, 1).
+    """
+    import torch
+
+    logits_BV[:, list(sampling.banned_token_ids)] = -float("inf")
+    logprobs_BV = torch.log_softmax(logits_BV.div_(sampling.scale), dim=-1)
+    if sampling.temperature == 0:
+        tokens_B = logprobs_BV.argmax(dim=-1)
+    else:
+        probs_BV = logprobs_BV.double().exp_()
+        if sampling.top_p < 1:
+            probs_BV = nucleus(probs_BV, sampling.top_p)
+        cdf_BV = probs_BV.cumsum(dim=-1)
+        # Just below the whole mass, so that rounding cannot reach past the last token that has any.
+        whole_B1 = torch.nextafter(cdf_BV[:, -1:], torch.zeros_like(cdf_BV[:, -1:]))
+        tokens_B = torch.searchsorted(cdf_BV, uniforms_B[:, None] * whole_B1, right=True).squeeze(1)
+    return tokens_B, logprobs_BV.gather(1, tokens_B[:, None]).squeeze(1)
+
+
+def nucleus(probs_BV: torch.Tensor, top_p: float) -> torch.Tensor:
+    """The probabilities with all but the likeliest tokens, which together reach `top_p`, set to 0."""
+    sorted_BV, order_BV = probs_BV.sort(dim=-1, descending=True)
+    before_BV = sorted_BV.cumsum(dim=-1) - sorted_BV
+    return probs_BV.scatter(1, order_BV, sorted_BV.masked_fill(before_BV >= top_p, 0.0))
+
+
+def uniform_stream(row: _Row, length: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The numbers in [0, 1) that a row's tokens are drawn with: a function of its seed alone."""
+    generator = np.random.Generator(np.random.Philox(key=row.request.seed + row.index))
+    return generator.random(length)
+
+
+def batches(requests: Sequence[Request], size: int) -> Iterator[list[_Row]]:
+    """Rows to be written together: one sampling, similar prompt lengths, samples of a prompt side by side."""
+    by_sampling: dict[Sampling, list[Request]] = {}
+    for request in requests:
+        by_sampling.setdefault(request.sampling, []).append(request)
+    for alike in by_sampling.values():
+        alike.sort(key=lambda request: len(request.prompt_ids_T))
+        rows = (_Row(request, index) for request in alike for index in range(request.samples))
+        while batch := list(itertools.islice(rows, size)):
+            yield batch
+
+
+def _left_pad(prompts: Sequence[Sequence[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask, int64, padded on the left to the longest prompt."""
+    import torch
+
+    width = max(map(len, prompts))
+    token_ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros_like(token_ids)
+    for i, prompt in enumerate(prompts):
+        token_ids[i, width - len(prompt) :] = torch.tensor(prompt)
+        mask[i, width - len(prompt) :] = 1
+    return token_ids.to(device), mask.to(device)

@@ -1,0 +1,144 @@
+"""N engines behind the protocol of one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from morl.errors import RunError, UsageError
+from morl.rollout.actor import ActorEngine, Deadlines, EngineSpec
+from morl.rollout.engine import ENGINES, Completion, Engine, Request
+
+
+class EnginePool:
+    """Splits requests over its engines: request i goes to engine i modulo their number."""
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self.engines = tuple(engines)
+
+    @classmethod
+    async def start(
+        cls,
+        engine: str,
+        model: str,
+        *,
+        dtype: str,
+        count: int = 1,
+        version: int = 0,
+        options: Mapping[str, Any] | None = None,
+        local: bool = False,
+        num_gpus: float = 0,
+        num_cpus: float | None = None,
+        max_restarts: int = 3,
+        deadlines: Deadlines | None = None,
+    ) -> EnginePool:
+        """Build `count` engines: in this process if `local`, else in supervised Ray actors.
+
+        `num_gpus` and `num_cpus` are what Ray reserves for each actor. Without a GPU the
+        default is next to nothing: learner and engines take turns on the same cores.
+
+        Raises: UsageError, MissingExtraError or RunError when an engine cannot start.
+        """
+        if num_cpus is None:
+            num_cpus = 1 if num_gpus else 0.01
+        spec = EngineSpec(
+            entry=ENGINES.entry(engine),
+            model=model,
+            dtype=dtype,
+            version=version,
+            options=dict(options or {}),
+            actor_options={
+                "num_cpus": num_cpus,
+                "num_gpus": num_gpus,
+                "runtime_env": {"env_vars": _environment(count)},
+            },
+            max_restarts=max_restarts,
+            deadlines=deadlines or Deadlines(),
+        )
+        if local:
+            return cls([spec.build() for _ in range(count)])
+        actors = [ActorEngine(spec) for _ in range(count)]
+        pool = cls(actors)
+        outcomes = await asyncio.gather(*(actor.start() for actor in actors), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                await pool.close()
+                raise outcome
+        return pool
+
+    async def generate(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
+        """See `Engine.generate`."""
+        if len({request.id for request in requests}) != len(requests):
+            raise UsageError("two requests have the same id")
+        shares = [requests[i :: len(self.engines)] for i in range(len(self.engines))]
+        streams = [engine.generate(share) for engine, share in zip(self.engines, shares, strict=True) if share]
+        async with aclosing(_merged(streams)) as completions:
+            async for completion in completions:
+                yield completion
+
+    async def abort(self, request_ids: Sequence[str]) -> None:
+        """See `Engine.abort`."""
+        await asyncio.gather(*(engine.abort(request_ids) for engine in self.engines))
+
+    async def load_weights(self, folder: str) -> int:
+        """See `Engine.load_weights`. Raises: RunError when the engines disagree."""
+        return _agreed(await asyncio.gather(*(engine.load_weights(folder) for engine in self.engines)))
+
+    async def clear_caches(self) -> None:
+        """See `Engine.clear_caches`."""
+        await asyncio.gather(*(engine.clear_caches() for engine in self.engines))
+
+    async def policy_version(self) -> int:
+        """See `Engine.policy_version`. Raises: RunError when the engines disagree."""
+        return _agreed(await asyncio.gather(*(engine.policy_version() for engine in self.engines)))
+
+    async def close(self) -> None:
+        """See `Engine.close`."""
+        await asyncio.gather(*(engine.close() for engine in self.engines))
+
+
+def _environment(count: int) -> dict[str, str]:
+    """Variables that an actor's process must see before it imports anything."""
+    threads = max(1, (os.cpu_count() or 1) // count)
+    return {
+        # Ray sets 1 for an actor that reserves less than a core.
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+        # Otherwise an actor that reserves no GPU sees them all.
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    }
+
+
+def _agreed(versions: Sequence[int]) -> int:
+    if len(set(versions)) != 1:
+        raise RunError(f"the engines serve different policy versions: {versions}")
+    return versions[0]
+
+
+async def _merged(streams: Sequence[AsyncGenerator[Completion, None]]) -> AsyncGenerator[Completion, None]:
+    """Items of all streams as they come. The first error ends the others."""
+    landed: asyncio.Queue[Completion | asyncio.Task[None]] = asyncio.Queue()
+
+    async def pump(stream: AsyncGenerator[Completion, None]) -> None:
+        async with aclosing(stream):
+            async for completion in stream:
+                landed.put_nowait(completion)
+
+    tasks = [asyncio.create_task(pump(stream)) for stream in streams]
+    for task in tasks:
+        task.add_done_callback(landed.put_nowait)
+    running = len(tasks)
+    try:
+        while running:
+            item = await landed.get()
+            if isinstance(item, Completion):
+                yield item
+            else:
+                running -= 1
+                item.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
