@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 import uuid
@@ -231,15 +232,15 @@ def _file_fault(folder: Path, name: str, entry: Mapping[str, Any], contents: boo
 def _remedy(error: BaseException, root: Path) -> str | None:
     """What went wrong with the disk and what mends it; None when the disk is not to blame.
 
-    torch and safetensors report a full disk as errors of their own, so the free space is
-    looked at too; Ray keeps the error of another process in `cause`.
+    torch and safetensors report a full disk as errors of their own, so the free space and
+    the text are looked at too; Ray keeps the error of another process in `cause`.
     """
     if not isinstance(error, Exception):
         return None
     chain = (error, error.__cause__, getattr(error, "cause", None))
     codes = {link.errno for link in chain if isinstance(link, OSError) and link.errno is not None}
     free = shutil.disk_usage(root).free
-    if codes & _FULL or free < 1024**2:
+    if codes & _FULL or free < 1024**2 or any(os.strerror(code) in str(error) for code in _FULL):
         return (
             f"no space left on the disk ({free / 1024**2:.0f} MiB free). Free some, lower run.keep_checkpoints, "
             "or set run.dir to a larger disk; then resume the run"

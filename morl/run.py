@@ -48,7 +48,10 @@ class RunFolder:
         run = cls(Path(recipe.run.dir) / recipe.run.name if path is None else path)
         if resume and path is not None and not run.holds_a_run():
             raise UsageError(f"{path}: there is no run here to resume")
-        run.path.mkdir(parents=True, exist_ok=True)
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"run.dir: {run.path} cannot be made: {error}") from error
         run._claim()
         try:
             if run.holds_a_run() and not resume:
@@ -135,8 +138,8 @@ class RunFolder:
                 f"{self.path}: another process is writing this run; wait for it, or give this one "
                 "another name (run.name=…)"
             ) from None
-        except NotImplementedError:
-            logger.warning("%s: this file system has no locks; see that one process alone writes here", self.path)
+        except (NotImplementedError, OSError) as error:
+            logger.warning("%s cannot be locked (%s); see that one process alone writes here", self.path, error)
         else:
             self._lock = lock
 
@@ -166,11 +169,20 @@ def changes(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str, str]
     """Each key path whose value differs, with both values as text; "not set" where there is none."""
     if old == new:
         return
-    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+    old_items, new_items = _items(old), _items(new)
+    if old_items is None or new_items is None:
         yield path, _shown(old), _shown(new)
         return
-    for key in sorted({*old, *new}, key=str):
-        yield from changes(old.get(key, _NOT_SET), new.get(key, _NOT_SET), f"{path}.{key}" if path else str(key))
+    for key in {**old_items, **new_items}:
+        yield from changes(
+            old_items.get(key, _NOT_SET), new_items.get(key, _NOT_SET), f"{path}.{key}" if path else str(key)
+        )
+
+
+def _items(value: Any) -> Mapping[Any, Any] | None:
+    if isinstance(value, list):
+        return dict(enumerate(value))
+    return value if isinstance(value, Mapping) else None
 
 
 _NOT_SET = object()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import math
@@ -10,7 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from morl.errors import DataError
 from morl.files import replacing
@@ -76,7 +75,10 @@ def write_samples(path: Path, step: int, groups: Iterable[Group]) -> None:
     """
     import zstandard
 
-    with replacing(path) as file, zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False) as stream:
+    with (
+        replacing(path) as file,
+        zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(file, closefd=False) as stream,
+    ):
         for group in groups:
             for sample, score in zip(group.samples_G, group.scores_G, strict=True):
                 stream.write(_line(sample_row(step, group, sample, score)))
@@ -94,11 +96,22 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{path}: no samples (step-….jsonl.zst) lie here; track.samples: true keeps them")
     for file in files:
         try:
-            with file.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
-                for line in io.TextIOWrapper(stream, encoding="utf-8"):
-                    yield json.loads(line)
+            with file.open("rb") as raw:
+                yield from map(json.loads, _decompressed_lines(raw))
         except (OSError, ValueError, zstandard.ZstdError) as error:
             raise DataError(f"{file}: not a readable file of samples: {error}") from error
+
+
+def _decompressed_lines(raw: BinaryIO) -> Iterator[bytes]:
+    import zstandard
+
+    # Not zstandard's stream reader: that takes a file that was cut off for one that ends.
+    frame, rest = zstandard.ZstdDecompressor().decompressobj(), b""
+    while chunk := raw.read(1 << 16):
+        *lines, rest = (rest + frame.decompress(chunk)).split(b"\n")
+        yield from lines
+    if not frame.eof:
+        raise ValueError("it is cut off")
 
 
 def sample_row(step: int, group: Group, sample: Sample, score: Score) -> dict[str, Any]:
@@ -173,7 +186,7 @@ def _without_media(text: str) -> str:
     return text
 
 
-def _append(file: io.BufferedWriter, row: Mapping[str, Any]) -> None:
+def _append(file: BinaryIO, row: Mapping[str, Any]) -> None:
     file.write(_line(plain(row)))
     file.flush()
     os.fsync(file.fileno())

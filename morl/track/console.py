@@ -1,0 +1,141 @@
+"""What the user sees while a run goes on: a live table on a terminal, a line a step elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+# Column title, metric, format.
+_COLUMNS = (
+    ("reward", "reward", ".3f"),
+    ("pass rate", "pass_rate", ".0%"),
+    ("length", "length", ".0f"),
+    ("zero signal", "zero_signal_rate", ".0%"),
+    ("no score", "no_score_rate", ".0%"),
+)
+_FOOT = (
+    ("entropy", "policy/entropy", ".3f"),
+    ("log-prob mismatch", "policy/logprob_mismatch", ".2g"),
+    ("gradient norm", "learner/grad_norm", ".2g"),
+    ("rollout tokens/s", "rollout/tokens_per_s", ".0f"),
+)
+
+
+class ConsoleTracker:
+    """Shows each objective's latest metrics, how its reward has changed, and when the run will end."""
+
+    def __init__(
+        self,
+        name: str,
+        objectives: Sequence[str],
+        *,
+        steps: int,
+        done: int = 0,
+        first_rewards: Mapping[str, float] | None = None,
+        console: Console | None = None,
+    ) -> None:
+        """Show the run `name` of `steps` steps, of which `done` lie behind it.
+
+        `first_rewards` holds the reward each objective began with, where the run is a resumed one.
+        """
+        import rich
+
+        self._objectives = tuple(objectives)
+        self._steps, self._done = steps, done
+        self._first = dict(first_rewards or {})
+        self._latest: dict[str, float] = {}
+        self._since, self._at_start = time.monotonic(), done
+        # The shared console: warnings then appear above the live table, not through it.
+        self._console = console or rich.get_console()
+        self._live: Live | None = None
+        if self._console.is_terminal:
+            # The speed of hours, not of half a minute: a step may take longer than that.
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self._console,
+                speed_estimate_period=6 * 3600,
+            )
+            self._task = self._progress.add_task(escape(name), total=steps, completed=done)
+            self._live = Live(self._picture(), console=self._console, refresh_per_second=2)
+            self._live.start()
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Show one step's metrics."""
+        self._latest.update(metrics)
+        for name in self._objectives:
+            key = f"objective/{name}/reward"
+            if key in metrics:
+                self._first.setdefault(name, metrics[key])
+        self._done = step
+        if self._live is None:
+            self._say(self._line(metrics))
+        else:
+            self._progress.update(self._task, completed=step)
+            self._live.update(self._picture(), refresh=True)
+
+    def log_eval(self, row: Mapping[str, Any]) -> None:
+        """Show one evaluation's plain values in a line."""
+        shown = (f"{key} {_short(value)}" for key, value in row.items() if isinstance(value, str | int | float))
+        self._say("evaluation  " + "  ".join(shown))
+
+    def close(self) -> None:
+        """Leave the last table standing."""
+        if self._live is not None:
+            self._live.stop()
+
+    def _picture(self) -> Group:
+        foot = [f"{title} {self._latest[key]:{form}}" for title, key, form in _FOOT if key in self._latest]
+        table = Table(caption="   ".join(foot) or None, caption_justify="left")
+        table.add_column("objective")
+        for title, _, _ in _COLUMNS:
+            table.add_column(title, justify="right")
+        table.add_column("since start", justify="right")
+        for name in self._objectives:
+            cells = [self._cell(name, metric, form) for _, metric, form in _COLUMNS]
+            table.add_row(escape(name), *cells, self._change(name))
+        return Group(table, self._progress)
+
+    def _cell(self, objective: str, metric: str, form: str) -> str:
+        value = self._latest.get(f"objective/{objective}/{metric}")
+        return "–" if value is None else format(value, form)
+
+    def _change(self, objective: str) -> str:
+        value = self._latest.get(f"objective/{objective}/reward")
+        if value is None or objective not in self._first:
+            return "–"
+        change = value - self._first[objective]
+        colour = "green" if change > 0 else "red" if change < 0 else "default"
+        return f"[{colour}]{change:+.3f}[/]"
+
+    def _line(self, metrics: Mapping[str, float]) -> str:
+        parts = [f"step {self._done}/{self._steps}"]
+        for name in self._objectives:
+            values = [
+                f"{title} {format(metrics[key], form)}"
+                for title, metric, form in _COLUMNS
+                if (key := f"objective/{name}/{metric}") in metrics
+            ]
+            parts.append(f"{name}: {', '.join(values) or 'no samples'}")
+        per_step = (time.monotonic() - self._since) / max(1, self._done - self._at_start)
+        left = timedelta(seconds=round(per_step * (self._steps - self._done)))
+        return " | ".join([*parts, f"{left} left"])
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _short(value: str | float) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

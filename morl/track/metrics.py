@@ -1,0 +1,102 @@
+"""A step's groups as named numbers.
+
+A mean of nothing is left out of the row, never NaN: an objective with no scored sample has
+no `reward`, but it has a `no_score_rate` of 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from morl.types import Group, Sample, Score
+
+# Scores are weighted sums of floats: a full mark may fall short of 1 by a rounding.
+_ROUNDING = 1e-9
+
+
+def step_metrics(groups: Sequence[Group], pass_at: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of a step's rewards: those of `objective_metrics` and `term_metrics`, in one row.
+
+    `pass_at` holds, for every objective of the run, the reward in [0, 1] at which a sample
+    passes. An objective without samples in this step has `samples` 0 and nothing else.
+    """
+    row: dict[str, float] = {}
+    for name in pass_at:
+        of_objective = [group for group in groups if group.prompt.objective == name]
+        row |= objective_metrics(name, of_objective, pass_at[name])
+        row |= term_metrics(name, of_objective)
+    return row
+
+
+def objective_metrics(name: str, groups: Sequence[Group], pass_at: float) -> dict[str, float]:
+    """Metrics `objective/<name>/…` of one objective's groups.
+
+    - `samples`: how many samples there are
+    - `reward`: mean over the scored samples
+    - `pass_rate`: share of the scored samples with a reward of at least `pass_at`
+    - `length`: mean tokens that the policy wrote
+    - `zero_signal_rate`: share of groups whose rewards do not differ, which teach nothing
+    - `no_score_rate`: share of samples without a score
+    - `truncated_rate`: share of samples cut off by the token limit
+    """
+    samples: list[Sample] = [sample for group in groups for sample in group.samples_G]
+    values = [value for group in groups for value in group.values_G if value is not None]
+    means = {
+        "reward": _mean(values),
+        "pass_rate": _mean(value >= pass_at - _ROUNDING for value in values),
+        "length": _mean(sample.length for sample in samples),
+        "zero_signal_rate": _mean(not group.has_signal for group in groups),
+        "no_score_rate": 1 - len(values) / len(samples) if samples else None,
+        "truncated_rate": _mean(sample.finish_reason == "length" for sample in samples),
+    }
+    return {f"objective/{name}/samples": float(len(samples))} | _named(f"objective/{name}", means)
+
+
+def term_metrics(objective: str, groups: Sequence[Group]) -> dict[str, float]:
+    """Metrics `term/<objective>/<term>/…` of each reward term of one objective's groups.
+
+    - `value`: mean of the term's own value, before scale and weight, over the samples it scored
+    - `no_score_rate`: share of samples it gave no value
+    - `seconds`: mean time a sample took
+    - `<status>_rate`: share of samples with a status other than ok; left out where there are none
+    """
+    scores: list[Score] = [score for group in groups for score in group.scores_G]
+    row: dict[str, float] = {}
+    for term in sorted({name for score in scores for name in score.terms}):
+        terms = [score.terms[term] for score in scores if term in score.terms]
+        statuses = sorted({score.status for score in terms} - {"ok"})
+        means = {
+            "value": _mean(score.value for score in terms if score.value is not None),
+            "no_score_rate": _mean(score.value is None for score in terms),
+            "seconds": _mean(score.seconds for score in terms),
+            **{f"{status}_rate": _mean(score.status == status for score in terms) for status in statuses},
+        }
+        row |= _named(f"term/{objective}/{term}", means)
+    return row
+
+
+def eval_metrics(row: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of an evaluation's row as `eval/<set>/<key>`, for trackers that take numbers only."""
+    name = row.get("set")
+    prefix = "eval" if name is None else f"eval/{name}"
+    return _numbers(prefix, {key: value for key, value in row.items() if key not in ("step", "set")})
+
+
+def _numbers(prefix: str, row: Mapping[str, Any]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            found |= _numbers(f"{prefix}/{key}", value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[f"{prefix}/{key}"] = float(value)
+    return found
+
+
+def _named(prefix: str, means: Mapping[str, float | None]) -> dict[str, float]:
+    return {f"{prefix}/{key}": value for key, value in means.items() if value is not None}
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    numbers = list(values)
+    return sum(numbers) / len(numbers) if numbers else None
