@@ -1,0 +1,298 @@
+"""Where rows come from. A source is a function whose keyword-only options are keys of `data` in a recipe.
+
+A plugin adds one through the entry point group `morl.sources`.
+"""
+
+from __future__ import annotations
+
+import csv as csv_module
+import io
+import json
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from morl.errors import DataError, MissingExtraError
+from morl.registry import Registry, did_you_mean
+
+SOURCES = Registry("data source", "morl.sources")
+
+_BOM = b"\xef\xbb\xbf"
+_FOREIGN = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f": "zstd", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+
+
+class Rows(Protocol):
+    """Rows of data, each a mapping of field to value. Rows are made when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
+        """One row. Raises: DataError naming the place when it cannot be read."""
+        ...
+
+    def where(self, index: int) -> str:
+        """The row's place as a person would name it: `data/math.jsonl:17`."""
+        ...
+
+
+class JsonLines:
+    """Rows of a JSON lines file. Only the offset of each row is kept in memory, 8 bytes a row."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._offsets = array("Q")
+        # Rows that blank lines stand before: enough to know each row's line.
+        self._blanks = array("Q")
+        with _open(path) as file:
+            offset = _skip_bom(file)
+            for line in file:
+                if line.isspace():
+                    self._blanks.append(len(self._offsets))
+                else:
+                    self._offsets.append(offset)
+                offset += len(line)
+        _refuse_empty(path, len(self._offsets))
+        self._refuse_array()
+
+    def _refuse_array(self) -> None:
+        start = self._line(0)
+        if start.startswith(b"[") and not start.rstrip().endswith(b"]"):
+            raise DataError(
+                f"{self.where(0)}: starts a JSON array, and jsonl wants one object a line: "
+                f"jq -c '.[]' {self.path} > rows.jsonl"
+            )
+
+    def _line(self, index: int) -> bytes:
+        with Path(self.path).open("rb") as file:
+            file.seek(self._offsets[index])
+            return file.readline()
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        try:
+            row = json.loads(self._line(index))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.where(index)}: not UTF-8 text (byte {error.start} of the line)") from error
+        except json.JSONDecodeError as error:
+            raise DataError(f"{self.where(index)}: not valid JSON: {error.msg} (column {error.colno})") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{self.where(index)}: a row is a JSON object, not {_json_type(row)}")
+        return row
+
+    def where(self, index: int) -> str:
+        """`file:line`."""
+        return f"{self.path}:{index + 1 + bisect_right(self._blanks, index)}"
+
+
+class CsvRows:
+    """Rows of a CSV file with a header; every value is text. Only offsets are kept in memory."""
+
+    def __init__(self, path: str, delimiter: str) -> None:
+        self.path = path
+        self._delimiter = delimiter
+        self._offsets = array("Q")
+        self._lines = array("Q")
+        with _open(path) as file:
+            _skip_bom(file)
+            lines = _CountedLines(file, path)
+            reader = csv_module.reader(lines, delimiter=delimiter, strict=True)
+            self._header: list[str] = []
+            while True:
+                offset, line = lines.offset, lines.line + 1
+                try:
+                    record = next(reader)
+                except StopIteration:
+                    break
+                except csv_module.Error as error:
+                    raise DataError(f"{path}:{line}: not valid CSV: {error}") from error
+                if not record:
+                    continue
+                if not self._header:
+                    self._header = record
+                else:
+                    self._offsets.append(offset)
+                    self._lines.append(line)
+        _refuse_empty(path, len(self._offsets))
+        for name in self._header:
+            if not name.strip() or self._header.count(name) > 1:
+                raise DataError(f"{path}:1: column names must be there and differ, and {name!r} does not")
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        with Path(self.path).open("rb") as file:
+            file.seek(self._offsets[index])
+            record = next(csv_module.reader(_CountedLines(file, self.path), delimiter=self._delimiter, strict=True))
+        if len(record) != len(self._header):
+            raise DataError(f"{self.where(index)}: {len(record)} values for {len(self._header)} columns")
+        return dict(zip(self._header, record, strict=True))
+
+    def where(self, index: int) -> str:
+        """`file:line` of the row's first line."""
+        return f"{self.path}:{self._lines[index]}"
+
+
+class _CountedLines:
+    """Lines of a file as text, with the place that the next one starts at."""
+
+    def __init__(self, file: BinaryIO, path: str) -> None:
+        self._file = file
+        self._path = path
+        self.offset = file.tell()
+        self.line = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        raw = self._file.readline()
+        if not raw:
+            raise StopIteration
+        self.offset += len(raw)
+        self.line += 1
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self._path}:{self.line}: not UTF-8 text; save it as UTF-8") from error
+
+
+class TableRows:
+    """Rows of something with a length and items, such as a Hugging Face dataset."""
+
+    def __init__(self, name: str, table: Any) -> None:
+        self._name = name
+        self._table = table
+        _refuse_empty(name, len(table))
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        row: Mapping[str, Any] = self._table[index]
+        return row
+
+    def where(self, index: int) -> str:
+        """`name[index]`, counted from 0."""
+        return f"{self._name}[{index}]"
+
+
+@SOURCES.register("jsonl")
+def jsonl(*, path: str) -> Rows:
+    """One JSON object a line."""
+    return JsonLines(path)
+
+
+@SOURCES.register("csv")
+def csv(*, path: str, delimiter: str = ",") -> Rows:
+    """Comma-separated values with a header line; values are text."""
+    return CsvRows(path, delimiter)
+
+
+@SOURCES.register("parquet")
+def parquet(*, path: str) -> Rows:
+    """A Parquet file; it stays on disk, converted once to a memory-mapped cache."""
+    _open(path).close()
+    from datasets import Dataset
+
+    try:
+        return TableRows(path, Dataset.from_parquet(path))
+    except Exception as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {_root_cause(error)}") from error
+
+
+@SOURCES.register("huggingface")
+def huggingface(*, path: str, split: str = "train", name: str | None = None) -> Rows:
+    """A Hugging Face dataset: a folder of data files, one written by `save_to_disk`, or a name on the hub."""
+    from datasets import DatasetDict, load_dataset, load_from_disk
+
+    label = f"{path}({name}, {split})" if name else f"{path}({split})"
+    try:
+        if (Path(path) / "state.json").is_file() or (Path(path) / "dataset_dict.json").is_file():
+            loaded = load_from_disk(path)
+        else:
+            loaded = load_dataset(path, name, split=split)
+    except Exception as error:
+        raise DataError(f"{label}: cannot be loaded: {_root_cause(error)}") from error
+    if isinstance(loaded, DatasetDict):
+        if split not in loaded:
+            raise DataError(f"{label}: no split '{split}'{did_you_mean(split, loaded)}")
+        loaded = loaded[split]
+    return TableRows(label, loaded)
+
+
+@SOURCES.register("reasoning_gym")
+def reasoning_gym(*, dataset: str, size: int, seed: int = 0, config: dict[str, Any] | None = None) -> Rows:
+    """Generated problems with `question`, `answer` and `metadata`, from the package reasoning_gym."""
+    try:
+        import reasoning_gym as gym
+        from reasoning_gym.factory import DATASETS
+    except ImportError as error:
+        raise MissingExtraError("reasoning_gym", "reasoning-gym", "the data source 'reasoning_gym'") from error
+    if dataset not in DATASETS:
+        raise DataError(f"reasoning_gym has no dataset '{dataset}'{did_you_mean(dataset, DATASETS)}")
+    label = f"reasoning_gym({dataset})"
+    try:
+        made = gym.create_dataset(dataset, size=size, seed=seed, **(config or {}))
+    except (TypeError, ValueError, AssertionError) as error:
+        raise DataError(f"{label}: its config is refused: {error}") from error
+    return TableRows(label, made)
+
+
+def _open(path: str) -> io.BufferedReader:
+    """Raises: DataError when the file is not there, or not a plain file."""
+    try:
+        return Path(path).open("rb")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; paths are relative to the working folder {Path.cwd()}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _skip_bom(file: io.BufferedReader) -> int:
+    """Move past a byte order mark; returns the offset that the text starts at."""
+    start = file.read(3)
+    for magic, remedy in (
+        (b"\x1f\x8b", "gzip"),
+        (b"\x28\xb5\x2f", "zstd"),
+        (b"\xff\xfe", "UTF-16"),
+        (b"\xfe\xff", "UTF-16"),
+    ):
+        if start.startswith(magic):
+            raise DataError(f"{file.name}: {remedy} data; store it as plain UTF-8 text")
+    file.seek(len(_BOM) if start == _BOM else 0)
+    return file.tell()
+
+
+def _refuse_empty(name: str, rows: int) -> None:
+    if rows == 0:
+        raise DataError(f"{name}: there are no rows; fill it, or take its objective out of the recipe")
+
+
+def _json_type(value: Any) -> str:
+    names = {list: "an array", str: "a string", bool: "a truth value", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _root_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+__all__ = [
+    "SOURCES",
+    "CsvRows",
+    "JsonLines",
+    "Rows",
+    "TableRows",
+    "csv",
+    "huggingface",
+    "jsonl",
+    "parquet",
+    "reasoning_gym",
+]

@@ -1,0 +1,280 @@
+"""The recipe: everything a run is, in one YAML file.
+
+`load_recipe` reads one and reports everything that is wrong with it at once, each with its
+line. The sections are in `morl.schema`, and can be had from here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.resources
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from morl import marked
+from morl.errors import Problem, RecipeError, UsageError
+from morl.marked import COMMAND_LINE, Flaw, MarkedMap
+from morl.rules import MISSING, Loc, NoRewards, sentence
+from morl.schema import (
+    AdvantageSpec,
+    AlgorithmSpec,
+    ClusterSpec,
+    DataSpec,
+    EvalSetSpec,
+    EvalSpec,
+    GateSpec,
+    ImportanceSpec,
+    LearnerSpec,
+    LoraSpec,
+    LossSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    Recipe,
+    RolloutSpec,
+    RunSpec,
+    ScoringSpec,
+    Spec,
+    SyncSpec,
+    TermSpec,
+    TrackSpec,
+    UseSpec,
+    WandbSpec,
+    import_plugin,
+)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: a YAML file, or the name of a recipe that comes with morl.
+        overrides: `key.path=value` each, the value being YAML; a list item is called by its
+            index, and `null` takes a key back to its default.
+
+    Raises: RecipeError with everything that is wrong.
+    """
+    recipe, problems = inspect_recipe(path, overrides)
+    if recipe is None or problems:
+        raise RecipeError(problems)
+    return recipe
+
+
+def inspect_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe | None, tuple[Problem, ...]]:
+    """Read a recipe as `load_recipe` does, and go on after errors.
+
+    Wrong keys are left out, then what cannot do without them: the term, the objective. A
+    required key outside the objectives gets a stand-in. Returns what is left, and all problems
+    by line; the recipe is None when no objective is left.
+    """
+    try:
+        name, text = _read(str(path))
+    except UsageError as error:
+        return None, (Problem(str(path), "", str(error)),)
+    root, flaws = marked.parse(text)
+    if not flaws and root is None:
+        flaws = [Flaw(1, (), "the file is empty; a recipe has at least run, model, objectives and rollout")]
+    elif not isinstance(root, MarkedMap) and not flaws:
+        flaws = [Flaw(1, (), "a recipe is a mapping (key: value)")]
+    recipe = None
+    if isinstance(root, MarkedMap):
+        flaws += _override(root, overrides)
+        recipe, found = _validate(root, {flaw.path for flaw in flaws if flaw.lost})
+        flaws += found
+    unique = dict.fromkeys(sorted(flaws, key=lambda flaw: (flaw.mark == COMMAND_LINE, flaw.mark)))
+    return recipe, tuple(
+        Problem("command line" if flaw.mark == COMMAND_LINE else f"{name}:{flaw.mark}", flaw.dotted, flaw.message)
+        for flaw in unique
+    )
+
+
+def builtin_recipes() -> tuple[str, ...]:
+    """Names of the recipes that come with morl."""
+    files = importlib.resources.files("morl.recipes").iterdir()
+    return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
+
+
+def _read(path: str) -> tuple[str, str]:
+    """The recipe's name for messages, and its text. Raises: UsageError when it cannot be read."""
+    source: Any = Path(path)
+    if not source.is_file():
+        stem = source.name.removesuffix(".yaml")
+        known = builtin_recipes()
+        if source.is_dir() and stem not in known:
+            raise UsageError("is a folder, not a recipe")
+        if stem not in known or str(source.parent) not in (".", "recipes"):
+            raise UsageError(f"no such file, and no recipe of morl's own; those are: {', '.join(known) or 'none'}")
+        source = importlib.resources.files("morl.recipes") / f"{stem}.yaml"
+    try:
+        return path, source.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+
+def _override(root: MarkedMap, overrides: Sequence[str]) -> list[Flaw]:
+    """Apply `key.path=value` items; returns what is wrong with them."""
+    flaws = []
+    for item in overrides:
+        dotted, equals, text = item.partition("=")
+        keys = dotted.strip().split(".")
+        if not equals or not all(keys):
+            flaws.append(Flaw(COMMAND_LINE, (), f"{item!r} is not of the form key.path=value"))
+            continue
+        try:
+            value = marked.parse_value(text)
+            if value is None and _has_default(keys):
+                marked.remove_value(root, keys)
+            else:
+                marked.set_value(root, keys, value)
+        except ValueError as error:
+            flaws.append(Flaw(COMMAND_LINE, tuple(keys), str(error), lost=True))
+    return flaws
+
+
+@functools.cache
+def _schema_keys() -> frozenset[str]:
+    """Every key that some section has."""
+
+    def sections(cls: type[Spec]) -> Iterable[type[Spec]]:
+        for sub in cls.__subclasses__():
+            yield sub
+            yield from sections(sub)
+
+    return frozenset(key for section in sections(Spec) for key in section.model_fields)
+
+
+def _has_default(keys: Sequence[str]) -> bool:
+    """Whether `null` takes the key away; for an option of a function it is a value like others."""
+    is_named = (len(keys) == 2 and keys[0] == "objectives") or (len(keys) == 3 and keys[:2] == ["eval", "sets"])
+    return is_named or keys[-1] in _schema_keys()
+
+
+_STAND_INS: dict[Loc, Any] = {
+    ("run",): {"name": "unnamed", "steps": 1},
+    ("run", "name"): "unnamed",
+    ("run", "steps"): 1,
+    ("model",): {"path": "unnamed"},
+    ("model", "path"): "unnamed",
+    ("objectives", "*", "share"): 1.0,
+    ("objectives", "*", "prompt"): "unknown",
+    ("objectives", "*", "rewards"): NoRewards,
+    ("eval", "sets", "*", "prompt"): "unknown",
+    ("eval", "sets", "*", "rewards"): NoRewards,
+    ("rollout",): {"prompts_per_step": 1, "samples_per_prompt": 2, "max_new_tokens": 1},
+    ("rollout", "prompts_per_step"): 1,
+    ("rollout", "samples_per_prompt"): 2,
+    ("rollout", "max_new_tokens"): 1,
+}
+"""What `inspect_recipe` goes on with when a required key is missing or wrong."""
+
+
+def _stand_in(loc: Loc) -> Any:
+    """What to put at a location, or None when it is to be removed."""
+    pattern = ("objectives", "*", *loc[2:]) if loc[0] == "objectives" else ("eval", "sets", "*", *loc[3:])
+    return _STAND_INS.get(loc, _STAND_INS.get(pattern))
+
+
+def _validate(root: MarkedMap, removed: set[Loc]) -> tuple[Recipe | None, list[Flaw]]:
+    """Validate, cut out what is wrong, and again: rules that span keys show only when the keys are right."""
+    flaws: list[Flaw] = []
+    while True:
+        try:
+            return Recipe.model_validate(marked.plain(root)), flaws
+        except ValidationError as error:
+            items = error.errors()
+        cuts: list[Loc] = []
+        for item in items:
+            loc = _written(root, item["loc"])
+            message = sentence(item, ())
+            mark, path = marked.locate(root, loc)
+            if not _follows(item, loc, path, message, removed):
+                flaws.append(Flaw(mark, path, message))
+            cuts.append(loc)
+        if not _cut(root, cuts, removed):
+            return None, flaws
+
+
+def _written(root: MarkedMap, loc: Loc) -> Loc:
+    """The location without what validation adds: keys of a mapping, branches of a union, `use` of a bare name."""
+    added = ("[key]", "literal['all-linear']", "list[constrained-str]")
+    loc = tuple(part for part in loc if part not in added)
+    steps = list(marked.trail(root, loc))
+    if loc[-1:] == ("use",) and len(steps) == len(loc) - 1 and isinstance(steps[-1][0][steps[-1][1]], str):  # type: ignore[index]
+        return loc[:-1]
+    return loc
+
+
+def _follows(item: ErrorDetails, loc: Loc, path: Loc, message: str, removed: set[Loc]) -> bool:
+    """Whether a problem only follows from what was removed, so that it need not be told."""
+    context = item.get("ctx", {})
+    base = loc[: len(loc) - context.get("depth", 0)]
+    causes = [path, *((*base, *depends) for depends in context.get("depends", ()))]
+    if any(gone[: len(cause)] == tuple(cause) for gone in removed for cause in causes):
+        return True
+    if message != MISSING:
+        return False
+    siblings = [str(gone[-1]) for gone in removed if gone[:-1] == path[:-1]]
+    return bool(difflib.get_close_matches(str(path[-1]), siblings, n=1, cutoff=0.6))
+
+
+def _cut(root: MarkedMap, cuts: Sequence[Loc], removed: set[Loc]) -> bool:
+    """Remove the locations, or put stand-ins there; False when nothing could be done."""
+    stand_ins = [loc for loc in cuts if _stand_in(loc) is not None]
+    gone = marked.prune(root, [loc for loc in cuts if loc not in stand_ins])
+    for loc in stand_ins:
+        if len(list(marked.trail(root, loc[:-1]))) == len(loc) - 1:
+            marked.set_value(root, [str(part) for part in loc], _marked_copy(_stand_in(loc)))
+    removed |= gone | set(stand_ins)
+    return bool(gone or stand_ins)
+
+
+def _marked_copy(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    copy = MarkedMap(COMMAND_LINE)
+    for key, item in value.items():
+        copy[key], copy.marks[key] = item, COMMAND_LINE
+    return copy
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, for editors. Options of registered functions are open in it."""
+    schema = Recipe.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "morl recipe"}
+
+
+__all__ = [
+    "AdvantageSpec",
+    "AlgorithmSpec",
+    "ClusterSpec",
+    "DataSpec",
+    "EvalSetSpec",
+    "EvalSpec",
+    "GateSpec",
+    "ImportanceSpec",
+    "LearnerSpec",
+    "LoraSpec",
+    "LossSpec",
+    "ModelSpec",
+    "ObjectiveSpec",
+    "Recipe",
+    "RolloutSpec",
+    "RunSpec",
+    "ScoringSpec",
+    "SyncSpec",
+    "TermSpec",
+    "TrackSpec",
+    "UseSpec",
+    "WandbSpec",
+    "builtin_recipes",
+    "import_plugin",
+    "inspect_recipe",
+    "json_schema",
+    "load_recipe",
+]

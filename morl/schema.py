@@ -1,0 +1,634 @@
+"""The schema of a recipe: one model a section.
+
+A docstring under a field is its documentation, in editors too. Rewards, data sources,
+engines, advantages and losses bring options of their own, which are checked against the
+signature of the function that a recipe names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import io
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from morl.errors import UsageError
+from morl.registry import Registry, check_options, did_you_mean, options_model
+from morl.rules import (
+    NoRewards,
+    Rule,
+    check_prompt,
+    check_template,
+    folder_name,
+    not_a_truth_value,
+    plain_name,
+    ray_address,
+    refuse,
+    sentence,
+)
+
+Int = Annotated[int, BeforeValidator(not_a_truth_value)]
+Float = Annotated[float, BeforeValidator(not_a_truth_value)]
+Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, AfterValidator(plain_name)]
+PromptTemplate = Annotated[str | list[Any], BeforeValidator(check_prompt)]
+GoldTemplate = Annotated[Any, AfterValidator(check_template)]
+
+
+_REGISTRIES = {
+    "reward": ("morl.rewards", "REWARDS", "morl.rewards"),
+    "data source": ("morl.data.sources", "SOURCES", "morl.sources"),
+    "engine": ("morl.rollout", "ENGINES", "morl.engines"),
+    "advantage": ("morl.algorithms", "ADVANTAGES", "morl.advantages"),
+    "loss": ("morl.algorithms", "LOSSES", "morl.losses"),
+}
+
+
+def registry(kind: str) -> Registry:
+    """The registry of a kind: reward, data source, engine, advantage or loss."""
+    module, attribute, group = _REGISTRIES[kind]
+    found: Registry = getattr(importlib.import_module(module), attribute, None) or Registry(kind, group)
+    return found
+
+
+class Spec(BaseModel):
+    """A section of a recipe: immutable, and closed to keys that it does not know."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and cls.model_config.get("extra") == "forbid":
+            unknown = [key for key in value if key not in cls.model_fields]
+            refuse(cls.__name__, [Rule((k,), f"unknown key{did_you_mean(str(k), cls.model_fields)}") for k in unknown])
+        return value
+
+
+class ChoiceSpec(Spec):
+    """A section that names a registered function, and may give options of that function."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: ClassVar[str]
+    key: ClassVar[str] = "use"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The function's own options as they are written; defaults are not filled in."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _offer_own_keys(cls, value: Any) -> Any:
+        """Without a name there is no function to ask: only a slip of our own key can be told."""
+        if isinstance(value, Mapping) and cls.key not in value:
+            fields = list(cls.model_fields)
+            slips = [k for k in value if k not in fields and difflib.get_close_matches(str(k), fields, n=1, cutoff=0.6)]
+            refuse(cls.__name__, [Rule((k,), f"unknown key{did_you_mean(str(k), fields)}") for k in slips])
+        return value
+
+    @model_validator(mode="after")
+    def _check_choice(self) -> Self:
+        refuse(type(self).__name__, _choice_rules(self.kind, self.key, getattr(self, self.key), self.options, self))
+        return self
+
+
+def _choice_rules(kind: str, key: str, name: str, options: Mapping[str, Any], spec: Spec) -> list[Rule]:
+    """What is wrong with the choice of a function and its options."""
+    try:
+        known = registry(kind)
+        known.entry(name)
+        # Importing an algorithm imports torch: only when there are options to check.
+        if not options and kind in ("advantage", "loss"):
+            return []
+        function = known.load(name)
+    except UsageError as error:
+        return [Rule((key,), str(error))]
+    try:
+        check_options(function, options)
+    except ValidationError as error:
+        items = error.errors()
+    else:
+        return []
+    offered = [*options_model(function).model_fields, *type(spec).model_fields]
+    return [Rule(tuple(item["loc"]), sentence(item, offered)) for item in items]
+
+
+class RunSpec(Spec):
+    """What the run is called and how long it is."""
+
+    name: Annotated[str, AfterValidator(folder_name)]
+    """Name of the run; it writes to the folder `<dir>/<name>`."""
+    seed: Annotated[Int, Field(ge=0, lt=2**31)] = 0
+    """Everything random follows from it."""
+    steps: Annotated[Int, Field(ge=1)]
+    """Optimiser steps; each learns from one batch of rollouts."""
+    checkpoint_every: Annotated[Int, Field(ge=0)] = 20
+    """Steps between checkpoints; 0 saves at the end only."""
+    keep_checkpoints: Annotated[Int, Field(ge=1)] = 2
+    """How many of the newest checkpoints stay on disk."""
+    dir: Text = "runs"
+    """Folder of all runs."""
+    offline: bool = True
+    """Forbid the Hugging Face libraries to use the network."""
+
+
+class ModelSpec(Spec):
+    """The policy before training."""
+
+    path: Text
+    """Folder of a Hugging Face checkpoint with its tokenizer, or a name on the hub."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number type of the weights, in learner and engines."""
+
+
+class DataSpec(ChoiceSpec):
+    """Rows from a data source; further keys are the source's own options."""
+
+    kind = "data source"
+    key = "source"
+
+    source: Text
+    """Name of the data source: jsonl, csv, parquet, huggingface, reasoning_gym, or a plugin's."""
+    skip: Annotated[Int, Field(ge=0)] = 0
+    """Rows to leave out at the beginning."""
+    take: Annotated[Int, Field(ge=1)] | None = None
+    """Rows to use after those; all when it is not given."""
+
+
+class GateSpec(Spec):
+    """A condition on another term of the same objective."""
+
+    term: Text
+    """Name of the term whose value decides."""
+    at_least: Float
+    """The term counts only for samples where the other term's value reaches this."""
+
+
+class TermSpec(ChoiceSpec):
+    """One reward of an objective; further keys are the reward's own options."""
+
+    kind = "reward"
+
+    use: Text
+    """Name of the reward; `morl rewards` lists them."""
+    name: Name = ""
+    """Name of the term in metrics and gates; the reward's name when it is not given."""
+    weight: Annotated[Float, Field(gt=0)] = 1.0
+    """Share of the term in the weighted mean, or its exponent in the product."""
+    scale: tuple[Float, Float] | None = None
+    """`[low, high]`: values that become 0 and 1; what lies outside is cut off."""
+    gate: GateSpec | None = None
+    """Counts as 0 unless a term of this objective reaches a threshold."""
+    on_error: Literal["mask", "zero", "fail"] = "mask"
+    """When the reward fails: leave the sample out, count it as 0, or stop the run."""
+    deadline_s: Annotated[Float, Field(gt=0)] = 10.0
+    """Seconds after which the reward is stopped."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_name(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and isinstance(value.get("use"), str) and value.get("name") is None:
+            return {**value, "name": re.sub(r"[^A-Za-z0-9_-]+", "_", value["use"])}
+        return value
+
+    @model_validator(mode="after")
+    def _check_scale(self) -> Self:
+        if self.scale is not None and not self.scale[0] < self.scale[1]:
+            refuse("TermSpec", [Rule(("scale",), f"should be [low, high] with low < high, not {list(self.scale)}")])
+        return self
+
+
+def _or_no_rewards(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    return [] if value is NoRewards else handler(value)
+
+
+RewardTerms = Annotated[list[TermSpec], Field(min_length=1), WrapValidator(_or_no_rewards)]
+
+
+def _term_rules(rewards: Sequence[TermSpec]) -> list[Rule]:
+    """Names must be unique, and gates must name one of them."""
+    names = [term.name for term in rewards]
+    rules = []
+    for index, term in enumerate(rewards):
+        if term.name in names[:index]:
+            key = "use" if term.name == term.use else "name"
+            message = f"two terms are called '{term.name}': give this one another 'name'"
+            rules.append(Rule(("rewards", index, key), message))
+        if term.gate is not None and term.gate.term not in names:
+            message = f"no term is called '{term.gate.term}'{did_you_mean(term.gate.term, names)}"
+            rules.append(Rule(("rewards", index, "gate", "term"), message, [("rewards",)]))
+    return rules
+
+
+class ObjectiveSpec(Spec):
+    """Prompts of one kind, and the rewards that score their answers."""
+
+    share: Annotated[Float, Field(gt=0)]
+    """Its part of the prompts, relative to the other objectives' shares."""
+    data: DataSpec
+    """Where its rows come from."""
+    prompt: PromptTemplate
+    """Jinja template over a row's fields: text, a list of text, {image: …} and {video: …}, or a list of messages."""
+    gold: GoldTemplate = None
+    """Reference answer: a template (`"{{ field }}"` alone keeps the field's type), or a constant."""
+    rewards: RewardTerms
+    """The rewards that are mixed into one score."""
+    combine: Literal["sum", "product"] = "sum"
+    """Weighted mean of the terms, or their product with the weights as exponents."""
+    pass_at: Annotated[Float, Field(gt=0, le=1)] = 1.0
+    """A sample passes when its score reaches this; for pass rates only."""
+
+    @model_validator(mode="after")
+    def _check_terms(self) -> Self:
+        refuse("ObjectiveSpec", _term_rules(self.rewards))
+        return self
+
+
+class UseSpec(ChoiceSpec):
+    """A function by name, or `{use: name, option: value}`."""
+
+    use: Text
+    """Name of the function."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"use": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """A bare name is as good as a mapping."""
+        full = handler(schema)
+        return {"description": cls.__doc__, "anyOf": [{"type": "string"}, full]}
+
+
+class AdvantageSpec(UseSpec):
+    """How rewards of a group become advantages: a name, or `{use: name, option: value}`."""
+
+    kind = "advantage"
+
+
+class LossSpec(UseSpec):
+    """The loss of a token: a name, or `{use: name, option: value}`."""
+
+    kind = "loss"
+
+
+class ImportanceSpec(Spec):
+    """Correction for the difference between the engine's and the learner's probabilities."""
+
+    kind: Literal["none", "truncated"] = "truncated"
+    """`truncated`: each token's loss is weighted by min(learner / engine, cap)."""
+    cap: Annotated[Float, Field(gt=0)] = 2.0
+    """Largest weight."""
+
+
+class AlgorithmSpec(Spec):
+    """The update rule."""
+
+    advantage: AdvantageSpec = Field(default_factory=lambda: AdvantageSpec(use="group_std"))
+    """How the rewards of a group become advantages."""
+    loss: LossSpec = Field(default_factory=lambda: LossSpec(use="on_policy"))
+    """The loss of a token."""
+    aggregation: Literal["prompt_tokens", "batch_tokens", "sequence_mean", "constant"] = "prompt_tokens"
+    """What the sum of token losses is divided by."""
+    importance: ImportanceSpec = ImportanceSpec()
+    """Correction for the difference between the engine's and the learner's probabilities."""
+
+
+class RolloutSpec(Spec):
+    """How answers are sampled for training."""
+
+    engine: Text = "auto"
+    """Name of the engine; `auto` takes vLLM where it is installed, else hf."""
+    engines: Annotated[Int, Field(ge=1)] = 1
+    """How many engines share the prompts."""
+    prompts_per_step: Annotated[Int, Field(ge=1)]
+    """Prompts of one step, over all objectives."""
+    samples_per_prompt: Annotated[Int, Field(ge=2)]
+    """Answers to each prompt; their rewards are compared with each other."""
+    max_new_tokens: Annotated[Int, Field(ge=1)]
+    """Longest answer, in tokens."""
+    temperature: Annotated[Float, Field(gt=0)] = 1.0
+    """What the logits are divided by."""
+    max_prompt_tokens: Annotated[Int, Field(ge=1)] = 2048
+    """Longest prompt, in tokens, chat template included."""
+    options: dict[str, Any] = {}
+    """The engine's own options."""
+    max_restarts: Annotated[Int, Field(ge=0)] = 3
+    """How often in one step an engine that died is started again."""
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> Self:
+        refuse("RolloutSpec", self._engine_rules())
+        return self
+
+    def _engine_rules(self) -> list[Rule]:
+        if self.engine == "auto":
+            message = "belong to one engine: name it with 'engine', because 'auto' may choose another"
+            return [Rule(("options",), message, [("engine",)])] if self.options else []
+        try:
+            engines = registry("engine")
+            engines.entry(self.engine)
+            engine = engines.load(self.engine) if self.options else None
+        except UsageError as error:
+            return [Rule(("engine",), str(error))]
+        if engine is None:
+            return []
+        given = {"dtype": "model.dtype", "version": "the program"}
+        rules = [Rule(("options", k), f"is set by {given[k]}") for k in self.options if k in given]
+        build = engine.__init__ if isinstance(engine, type) else engine
+        options = {key: value for key, value in self.options.items() if key not in given}
+        try:
+            check_options(build, {**options, "dtype": "float32"})
+        except ValidationError as error:
+            known = [name for name in options_model(build).model_fields if name not in given]
+            for item in error.errors():
+                if item["loc"][0] not in given:
+                    rules.append(Rule(("options", *item["loc"]), sentence(item, known)))
+        return rules
+
+
+class LoraSpec(Spec):
+    """Low-rank adapters: only these are trained."""
+
+    rank: Annotated[Int, Field(ge=1)]
+    """Rank of the adapters."""
+    alpha: Annotated[Float, Field(gt=0)]
+    """Scale of the adapters: their output is multiplied by alpha / rank."""
+    dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """Share of the adapters' inputs that is dropped in training."""
+    target_modules: Literal["all-linear"] | Annotated[list[Text], Field(min_length=1)] = "all-linear"
+    """Names of the layers that get an adapter."""
+
+
+class LearnerSpec(Spec):
+    """The optimiser and how it is spread over processes; none of the latter changes the update."""
+
+    ranks: Annotated[Int, Field(ge=1)] = 1
+    """Processes that learn together, one a GPU."""
+    zero: Annotated[Int, Field(ge=0, le=3)] = 0
+    """DeepSpeed ZeRO stage: what the ranks share out: 0 nothing, 1 optimiser, 2 gradients too, 3 weights too."""
+    lr: Annotated[Float, Field(ge=0)] = 1e-6
+    """Learning rate after warm-up."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate goes on after warm-up; linear and cosine end at 0 with the last step."""
+    warmup_steps: Annotated[Int, Field(ge=0)] = 0
+    """Steps in which the learning rate rises from 0."""
+    betas: tuple[Annotated[Float, Field(ge=0, lt=1)], Annotated[Float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """AdamW's decay of the running mean and of the running square of the gradient."""
+    weight_decay: Annotated[Float, Field(ge=0)] = 0.0
+    """AdamW's weight decay."""
+    max_grad_norm: Annotated[Float, Field(gt=0)] = 1.0
+    """The gradient is scaled down to this norm."""
+    tokens_per_microbatch: Annotated[Int, Field(ge=1)] = 16384
+    """Tokens in one forward pass of a rank: memory, never the update, depends on it."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, more time."""
+    offload: bool = False
+    """Keep the optimiser in the memory of the host; needs zero 1, 2 or 3."""
+    lora: LoraSpec | None = None
+    """Train low-rank adapters; all weights when it is not given."""
+
+    @model_validator(mode="after")
+    def _check_offload(self) -> Self:
+        if self.offload and self.zero == 0:
+            refuse("LearnerSpec", [Rule(("offload",), "needs zero 1, 2 or 3, not 0", [("zero",)])])
+        return self
+
+
+class ScoringSpec(Spec):
+    """Where rewards run."""
+
+    workers: Annotated[Int, Field(ge=1)] | None = None
+    """Worker processes; as many as there are CPUs when it is not given."""
+    memory_mb: Annotated[Int, Field(ge=64)] = 2048
+    """Memory of one worker, in MiB."""
+    min_scored: Annotated[Float, Field(ge=0, le=1)] = 0.5
+    """A step in which a smaller part of the samples got a score stops the run."""
+
+
+class SyncSpec(Spec):
+    """How new weights reach the engines."""
+
+    kind: Literal["disk"] = "disk"
+    """`disk`: through a folder that learner and engines share."""
+    folder: Text | None = None
+    """That folder; shared memory of this machine when it is not given."""
+
+
+class EvalSetSpec(Spec):
+    """Rows to measure on; what is not given is the objective's."""
+
+    objective: Text | None = None
+    """The objective whose prompt, gold and rewards it takes; the one of its own name when it is not given."""
+    data: DataSpec
+    """Where its rows come from."""
+    prompt: PromptTemplate | None = None
+    """As in an objective."""
+    gold: GoldTemplate = None
+    """As in an objective."""
+    rewards: RewardTerms | None = None
+    """As in an objective."""
+    combine: Literal["sum", "product"] | None = None
+    """As in an objective."""
+    pass_at: Annotated[Float, Field(gt=0, le=1)] | None = None
+    """As in an objective."""
+    samples: Annotated[Int, Field(ge=1)] = 1
+    """Answers to each prompt, for pass@k."""
+    temperature: Annotated[Float, Field(ge=0)] = 0.0
+    """0 is greedy."""
+    top_p: Annotated[Float, Field(gt=0, le=1)] = 1.0
+    """Sample from the likeliest tokens that together reach this probability."""
+    max_new_tokens: Annotated[Int, Field(ge=1)] | None = None
+    """Longest answer, in tokens; the rollout's when it is not given."""
+
+    @model_validator(mode="after")
+    def _check_set(self) -> Self:
+        rules = _term_rules(self.rewards or [])
+        if self.samples > 1 and self.temperature == 0:
+            message = f"{self.samples} greedy answers are all the same: set a temperature above 0"
+            rules.append(Rule(("samples",), message, [("temperature",)]))
+        refuse("EvalSetSpec", rules)
+        return self
+
+
+class EvalSpec(Spec):
+    """Measurements before, during and after training."""
+
+    every: Annotated[Int, Field(ge=0)] = 0
+    """Steps between measurements; 0 measures before and after training only."""
+    sets: dict[Name, EvalSetSpec] = {}
+    """What is measured, by name."""
+
+
+class WandbSpec(Spec):
+    """Weights & Biases."""
+
+    project: Text
+    """Project that the run belongs to."""
+    entity: Text | None = None
+    """User or team."""
+    name: Text | None = None
+    """Name of the run there; `run.name` when it is not given."""
+    mode: Literal["offline", "online", "disabled"] = "offline"
+    """`offline` writes files that `wandb sync` uploads later."""
+
+
+class TrackSpec(Spec):
+    """Where metrics go besides `metrics.jsonl` and the console."""
+
+    wandb: WandbSpec | None = None
+    """Weights & Biases."""
+    tensorboard: bool = False
+    """Write TensorBoard files."""
+    samples: bool = True
+    """Save every sample with its score."""
+
+
+class ClusterSpec(Spec):
+    """The Ray cluster."""
+
+    address: Annotated[str, AfterValidator(ray_address)] = "local"
+    """`local` starts one on this machine; `auto` or host:port joins one."""
+    start_timeout_s: Annotated[Float, Field(gt=0)] = 300.0
+    """Seconds to wait for the resources that the recipe needs."""
+
+
+class Recipe(Spec):
+    """Everything a run is."""
+
+    run: RunSpec
+    """Name, length and checkpoints."""
+    model: ModelSpec
+    """The policy before training."""
+    objectives: Annotated[dict[Name, ObjectiveSpec], Field(min_length=1)]
+    """What is trained for, by name."""
+    algorithm: AlgorithmSpec = Field(default_factory=AlgorithmSpec)
+    """The update rule."""
+    rollout: RolloutSpec
+    """How answers are sampled for training."""
+    learner: LearnerSpec = LearnerSpec()
+    """The optimiser and its processes."""
+    scoring: ScoringSpec = ScoringSpec()
+    """Where rewards run."""
+    sync: SyncSpec = SyncSpec()
+    """How new weights reach the engines."""
+    eval: EvalSpec = EvalSpec()
+    """Measurements."""
+    track: TrackSpec = TrackSpec()
+    """Where metrics go."""
+    cluster: ClusterSpec = ClusterSpec()
+    """The Ray cluster."""
+    plugins: list[Text] = []
+    """Modules or .py files to import, so that what they register can be used here."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _import_plugins(cls, value: Any) -> Any:
+        plugins = value.get("plugins") if isinstance(value, Mapping) else None
+        if isinstance(plugins, list):
+            rules = []
+            for index, plugin in enumerate(plugins):
+                try:
+                    if isinstance(plugin, str):
+                        import_plugin(plugin)
+                except UsageError as error:
+                    rules.append(Rule(("plugins", index), str(error)))
+            refuse("Recipe", rules)
+        return value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        rules = []
+        if self.learner.warmup_steps > self.run.steps:
+            message = f"warm-up of {self.learner.warmup_steps} steps in a run of {self.run.steps}"
+            rules.append(Rule(("learner", "warmup_steps"), message, [("run", "steps")]))
+        for name, eval_set in self.eval.sets.items():
+            here = ("eval", "sets", name)
+            if eval_set.objective is not None and eval_set.objective not in self.objectives:
+                message = f"no objective is called '{eval_set.objective}'"
+                message += did_you_mean(eval_set.objective, self.objectives)
+                rules.append(Rule((*here, "objective"), message, [("objectives", eval_set.objective)]))
+            elif eval_set.objective is None and name not in self.objectives:
+                lacking = [key for key in ("prompt", "rewards") if getattr(eval_set, key) is None]
+                if lacking:
+                    message = f"no objective has this name: name one with 'objective', or give {' and '.join(lacking)}"
+                    depends = [("objectives", name), *((*here, key) for key in lacking)]
+                    rules.append(Rule(here, message, depends))
+        refuse("Recipe", rules)
+        return self
+
+    def eval_objectives(self) -> dict[str, ObjectiveSpec]:
+        """Each evaluation set as an objective, with what it inherits filled in; shares are 1."""
+        keys = ("data", "prompt", "gold", "rewards", "combine", "pass_at")
+        resolved = {}
+        for name, eval_set in self.eval.sets.items():
+            own = {key: getattr(eval_set, key) for key in keys if getattr(eval_set, key) is not None}
+            base = self.objectives.get(eval_set.objective or name)
+            if base is None:
+                resolved[name] = ObjectiveSpec(share=1.0, **{**own, "rewards": own["rewards"] or NoRewards})
+            else:
+                resolved[name] = base.model_copy(update={"share": 1.0, **own})
+        return resolved
+
+    def to_yaml(self) -> str:
+        """The recipe with every default written out; reading it gives this recipe again."""
+        from ruamel.yaml import YAML
+
+        yaml = YAML(typ="safe", pure=True)
+        yaml.default_flow_style = False
+        yaml.sort_base_mapping_type_on_output = False  # keep the order of the schema
+        yaml.allow_unicode = True
+        yaml.width = 120
+        text = io.StringIO()
+        yaml.dump(self.model_dump(mode="json"), text)
+        return text.getvalue()
+
+
+def import_plugin(plugin: str) -> None:
+    """Import a module, or a .py file, so that its decorators register.
+
+    A file is importable by its name afterwards, in worker processes too.
+    Raises: UsageError when it is missing, fails, or has the name of another module.
+    """
+    try:
+        if not plugin.endswith(".py"):
+            importlib.import_module(plugin)
+            return
+        path = Path(plugin).resolve()
+        if not path.is_file():
+            raise UsageError(f"no such file: {plugin}")
+        if str(path.parent) not in sys.path:
+            sys.path.append(str(path.parent))
+        importlib.invalidate_caches()
+        found = Path(importlib.import_module(path.stem).__file__ or "").resolve()
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"cannot be imported: {type(error).__name__}: {error}") from error
+    if found != path:
+        raise UsageError(f"another module is called '{path.stem}' ({found}): rename the file")
