@@ -83,7 +83,9 @@ def ray_address(value: str) -> str:
 
 
 def check_template(value: Any) -> Any:
-    """Refuse a string that is not a template; anything else is a constant."""
+    """Refuse a string that is not a template, in lists and mappings too; anything else is a constant."""
+    for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        check_template(item)
     if isinstance(value, str):
         import jinja2
 

@@ -50,7 +50,7 @@ Int = Annotated[int, BeforeValidator(not_a_truth_value)]
 Float = Annotated[float, BeforeValidator(not_a_truth_value)]
 Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, AfterValidator(plain_name)]
-PromptTemplate = Annotated[str | list[Any], BeforeValidator(check_prompt)]
+PromptForm = Annotated[str | list[Any], BeforeValidator(check_prompt)]
 GoldTemplate = Annotated[Any, AfterValidator(check_template)]
 
 
@@ -175,7 +175,7 @@ class DataSpec(ChoiceSpec):
     skip: Annotated[Int, Field(ge=0)] = 0
     """Rows to leave out at the beginning."""
     take: Annotated[Int, Field(ge=1)] | None = None
-    """Rows to use after those; all when it is not given."""
+    """Rows to use at most after those; all when it is not given."""
 
 
 class GateSpec(Spec):
@@ -250,10 +250,10 @@ class ObjectiveSpec(Spec):
     """Its part of the prompts, relative to the other objectives' shares."""
     data: DataSpec
     """Where its rows come from."""
-    prompt: PromptTemplate
+    prompt: PromptForm
     """Jinja template over a row's fields: text, a list of text, {image: …} and {video: …}, or a list of messages."""
     gold: GoldTemplate = None
-    """Reference answer: a template (`"{{ field }}"` alone keeps the field's type), or a constant."""
+    """Reference answer: a template (`"{{ field }}"` alone keeps the field's type), a constant, or a list or map of these."""
     rewards: RewardTerms
     """The rewards that are mixed into one score."""
     combine: Literal["sum", "product"] = "sum"
@@ -406,6 +406,8 @@ class LearnerSpec(Spec):
     """The gradient is scaled down to this norm."""
     tokens_per_microbatch: Annotated[Int, Field(ge=1)] = 16384
     """Tokens in one forward pass of a rank: memory, never the update, depends on it."""
+    max_restarts: Annotated[Int, Field(ge=0)] = 3
+    """How often the learner is started again from the last checkpoint after one of its processes died."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, more time."""
     offload: bool = False
@@ -447,7 +449,7 @@ class EvalSetSpec(Spec):
     """The objective whose prompt, gold and rewards it takes; the one of its own name when it is not given."""
     data: DataSpec
     """Where its rows come from."""
-    prompt: PromptTemplate | None = None
+    prompt: PromptForm | None = None
     """As in an objective."""
     gold: GoldTemplate = None
     """As in an objective."""

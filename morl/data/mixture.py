@@ -1,0 +1,79 @@
+"""Which prompts come next: objectives by their shares, rows by a shuffle an epoch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from morl.data.prompts import PromptSet
+from morl.errors import CheckpointError, UsageError
+from morl.types import Prompt
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Mixture:
+    """An endless stream of prompts of several objectives.
+
+    The next prompt is of the objective that lags most behind its share of all prompts so far,
+    so that shares hold at any time to within a few prompts, however the stream is cut into
+    draws. An objective's rows come in an order shuffled anew each epoch, each once an epoch.
+    All follows from the seed and from how many prompts each objective has given: the state.
+    """
+
+    def __init__(self, sets: Mapping[str, PromptSet], shares: Mapping[str, float], seed: int) -> None:
+        if not sets or set(sets) != set(shares):
+            raise UsageError(f"a mixture needs one share for each set: {sorted(sets)} and {sorted(shares)} differ")
+        total = sum(shares.values())
+        self._sets = dict(sets)
+        self._shares = {name: shares[name] / total for name in sets}
+        self._seed = seed
+        self._drawn = dict.fromkeys(sets, 0)
+        self._orders: dict[str, tuple[int, NDArray[np.int64]]] = {}
+
+    def draw(self, n: int) -> list[Prompt]:
+        """The next n prompts. Raises: DataError when a row cannot be made into a prompt."""
+        return [self._next() for _ in range(n)]
+
+    def _next(self) -> Prompt:
+        total = sum(self._drawn.values()) + 1
+        name = max(self._sets, key=lambda name: self._shares[name] * total - self._drawn[name])
+        epoch, position = divmod(self._drawn[name], len(self._sets[name]))
+        prompt = self._sets[name][int(self._order(name, epoch)[position])]
+        self._drawn[name] += 1
+        return prompt
+
+    def _order(self, name: str, epoch: int) -> NDArray[np.int64]:
+        """The rows of an objective in the order of an epoch; only the current one is kept."""
+        import numpy as np
+
+        known = self._orders.get(name)
+        if known is not None and known[0] == epoch:
+            return known[1]
+        digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+        order = np.random.default_rng([self._seed, digest, epoch]).permutation(len(self._sets[name]))
+        self._orders[name] = epoch, order
+        return order
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `restore` needs, as JSON."""
+        return {"drawn": dict(self._drawn), "rows": {name: len(rows) for name, rows in self._sets.items()}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from where `state` was taken.
+
+        Raises: CheckpointError when the objectives or their numbers of rows have changed since.
+        """
+        rows = {name: len(rows) for name, rows in self._sets.items()}
+        if state["rows"] != rows:
+            raise CheckpointError(
+                f"the checkpoint was made with other data: rows {state['rows']} then, {rows} now; "
+                "restore the data, or start a new run"
+            )
+        self._drawn = {name: int(state["drawn"][name]) for name in self._sets}
+
+
+__all__ = ["Mixture"]

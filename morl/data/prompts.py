@@ -1,0 +1,70 @@
+"""The prompts of one objective: its rows, cut to `skip` and `take`, each rendered when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from morl.data.sources import SOURCES, Rows
+from morl.data.templates import PromptTemplate
+from morl.errors import DataError
+from morl.registry import check_options
+from morl.types import Prompt
+
+if TYPE_CHECKING:
+    from morl.recipe import DataSpec, ObjectiveSpec
+
+
+class PromptSet:
+    """A sequence of prompts; prompt i has the id `<objective>/<row of the source>`."""
+
+    def __init__(self, spec: ObjectiveSpec, objective: str) -> None:
+        """Opens the data.
+
+        Raises: DataError when it cannot be opened or has no rows.
+        """
+        self._objective = objective
+        self._rows = load_rows(spec.data)
+        self._template = PromptTemplate(spec.prompt, spec.gold)
+        self._first = spec.data.skip
+        rest = len(self._rows) - spec.data.skip
+        if rest <= 0:
+            raise DataError(f"objective '{objective}': skip {spec.data.skip} leaves none of {len(self._rows)} rows")
+        self._length = rest if spec.data.take is None else min(rest, spec.data.take)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Prompt]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> Prompt:
+        """Prompt 0 <= index < len. Raises: DataError naming the row's place when it cannot be made."""
+        row = self._row(index)
+        return self._template.render(
+            self._rows[row], id=f"{self._objective}/{row}", objective=self._objective, where=self._rows.where(row)
+        )
+
+    def where(self, index: int) -> str:
+        """The row's place: `data/math.jsonl:17`."""
+        return self._rows.where(self._row(index))
+
+    def _row(self, index: int) -> int:
+        if not 0 <= index < self._length:
+            raise IndexError(f"objective '{self._objective}' has {self._length} prompts, and none is {index}")
+        return self._first + index
+
+
+def load_rows(spec: DataSpec) -> Rows:
+    """All rows of a data source, before `skip` and `take`. Raises: DataError, UsageError, MissingExtraError."""
+    source = SOURCES.load(spec.source)
+    rows: Rows = source(**check_options(source, spec.options))
+    return rows
+
+
+def load_prompts(spec: ObjectiveSpec, objective: str) -> PromptSet:
+    """The prompts of an objective. Raises: DataError when its data cannot be opened or has no rows."""
+    return PromptSet(spec, objective)
+
+
+__all__ = ["PromptSet", "load_prompts", "load_rows"]

@@ -1,0 +1,161 @@
+"""From a row of data to a prompt: Jinja templates in a sandbox, where a missing field is an error."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.sandbox import SandboxedEnvironment
+
+from morl.errors import DataError
+from morl.registry import did_you_mean
+from morl.types import Prompt
+
+Row = Mapping[str, Any]
+Render = Callable[[Row], Any]
+"""From the fields of a row to a value."""
+
+
+class _NullError(ValueError):
+    """A template printed a field that is null."""
+
+
+def _refuse_null(value: Any) -> Any:
+    if value is None:
+        raise _NullError
+    return value
+
+
+@functools.cache
+def _environment() -> SandboxedEnvironment:
+    return SandboxedEnvironment(
+        undefined=jinja2.StrictUndefined, finalize=_refuse_null, keep_trailing_newline=True, autoescape=False
+    )
+
+
+@functools.cache
+def _compile(template: str) -> Render:
+    """A template that is one expression gives the expression's own value, any other gives text."""
+    environment = _environment()
+    body = environment.parse(template).body
+    if len(body) == 1 and isinstance(body[0], nodes.Output) and len(body[0].nodes) == 1:
+        inside = re.fullmatch(r"\s*\{\{[-+]?(.*?)[-+]?\}\}\s*", template, re.DOTALL)
+        if inside and not isinstance(body[0].nodes[0], nodes.TemplateData):
+            expression = environment.compile_expression(inside[1], undefined_to_none=False)
+            return lambda fields: expression(fields)
+    return environment.from_string(template).render
+
+
+def _value(template: Any) -> Render:
+    """The value of a template; of a list or a mapping, the value with the templates in it filled in."""
+    if isinstance(template, str):
+        render = _compile(template)
+
+        def evaluate(fields: Row) -> Any:
+            value = render(fields)
+            if isinstance(value, jinja2.Undefined):
+                str(value)  # raises, naming what is missing
+            return _refuse_null(value)
+
+        return evaluate
+    if isinstance(template, Mapping):
+        parts = {key: _value(item) for key, item in template.items()}
+        return lambda fields: {key: part(fields) for key, part in parts.items()}
+    if isinstance(template, list):
+        items = [_value(item) for item in template]
+        return lambda fields: [item(fields) for item in items]
+    return lambda _: template
+
+
+def _text(template: str) -> Render:
+    return _environment().from_string(template).render
+
+
+class PromptTemplate:
+    """A recipe's `prompt` and `gold`, ready to be filled from rows.
+
+    Args:
+        prompt: text (one message of the user), a list of text, `{"image": …}` and `{"video": …}`,
+            or a list of messages `{"role", "content"}` whose content is either.
+        gold: a template; a list or mapping that may hold templates; or a constant. A template
+            that is one expression, `"{{ box }}"`, gives the field's own value; any other, text.
+
+    Every field of the row is a variable, and the row itself is `row`, for fields whose names
+    are no identifiers: `{{ row["Final answer"] }}`.
+    """
+
+    def __init__(self, prompt: str | Sequence[Any], gold: Any = None) -> None:
+        is_chat = not isinstance(prompt, str) and all(isinstance(part, Mapping) and "role" in part for part in prompt)
+        turns: Sequence[Any] = prompt if is_chat else [{"role": "user", "content": prompt}]
+        self._turns = [(str(turn["role"]), _parts(turn["content"])) for turn in turns]
+        self._gold = None if gold is None else _value(gold)
+
+    def render(self, row: Row, id: str, objective: str, where: str = "") -> Prompt:  # noqa: A002
+        """The prompt that a row gives.
+
+        Args:
+            row: the fields.
+            id: id of the prompt.
+            objective: name of the objective.
+            where: the row's place, for errors.
+
+        Raises: DataError when a field is missing or null, the prompt is empty, or a template fails.
+        """
+        fields = {"row": row, **row}
+        media: list[Any] = []
+        try:
+            messages = tuple({"role": role, "content": _content(parts, fields, media)} for role, parts in self._turns)
+            gold = None if self._gold is None else self._gold(fields)
+        except Exception as error:
+            raise DataError(f"{where or id}: {_reason(error, row)}") from error
+        if not media and not any(message["content"].strip() for message in messages if message["role"] != "system"):
+            raise DataError(f"{where or id}: the prompt is empty")
+        return Prompt(id, objective, messages, tuple(media), gold, row)
+
+
+def _parts(content: Any) -> list[tuple[str, Render]]:
+    """Content as pairs of type (text, image, video) and what renders it."""
+    pairs: list[tuple[str, Render]] = []
+    for part in [content] if isinstance(content, str) else content:
+        if isinstance(part, str):
+            pairs.append(("text", _text(part)))
+        else:
+            pairs += [(kind, _value(template)) for kind, template in part.items()]
+    return pairs
+
+
+def _content(parts: Sequence[tuple[str, Render]], fields: Row, media: list[Any]) -> Any:
+    """Text as it is; with an image or a video in it, a list of typed parts. Appends to `media`."""
+    if all(kind == "text" for kind, _ in parts):
+        return "".join(render(fields) for _, render in parts)
+    typed = []
+    for kind, render in parts:
+        value = render(fields)
+        if kind == "text":
+            typed.append({"type": "text", "text": value})
+            continue
+        if isinstance(value, str) and not Path(value).is_file():
+            raise DataError(f"no such {kind}: {value}; paths are relative to the working folder {Path.cwd()}")
+        typed.append({"type": kind})
+        media.append(value)
+    return typed
+
+
+def _reason(error: Exception, row: Row) -> str:
+    """Why a template failed, and the remedy."""
+    if isinstance(error, DataError):
+        return str(error)
+    if isinstance(error, _NullError):
+        return "a field that the template prints is null; give it a value, or write {{ field or '' }}"
+    missing = re.fullmatch(r"'(.*)' is undefined", str(error))
+    if isinstance(error, jinja2.UndefinedError) and missing:
+        return f"the row has no field '{missing[1]}'{did_you_mean(missing[1], map(str, row))}"
+    return f"the template fails: {error}"
+
+
+__all__ = ["PromptTemplate"]
