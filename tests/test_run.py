@@ -126,7 +126,8 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    child.stdout.readline()
+    if not child.stdout.readline():
+        raise AssertionError(child.communicate()[1])
     return child
 
 

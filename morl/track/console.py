@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 # Column title, metric, format.
 _COLUMNS = (
@@ -59,7 +59,7 @@ class ConsoleTracker:
         if self._console.is_terminal:
             # The speed of hours, not of half a minute: a step may take longer than that.
             self._progress = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
@@ -68,7 +68,7 @@ class ConsoleTracker:
                 console=self._console,
                 speed_estimate_period=6 * 3600,
             )
-            self._task = self._progress.add_task(escape(name), total=steps, completed=done)
+            self._task = self._progress.add_task(name, total=steps, completed=done)
             self._live = Live(self._picture(), console=self._console, refresh_per_second=2)
             self._live.start()
 
@@ -105,20 +105,20 @@ class ConsoleTracker:
         table.add_column("since start", justify="right")
         for name in self._objectives:
             cells = [self._cell(name, metric, form) for _, metric, form in _COLUMNS]
-            table.add_row(escape(name), *cells, self._change(name))
+            table.add_row(Text(name), *cells, self._change(name))
         return Group(table, self._progress)
 
     def _cell(self, objective: str, metric: str, form: str) -> str:
         value = self._latest.get(f"objective/{objective}/{metric}")
         return "–" if value is None else format(value, form)
 
-    def _change(self, objective: str) -> str:
+    def _change(self, objective: str) -> Text:
         value = self._latest.get(f"objective/{objective}/reward")
         if value is None or objective not in self._first:
-            return "–"
+            return Text("–")
         change = value - self._first[objective]
         colour = "green" if change > 0 else "red" if change < 0 else "default"
-        return f"[{colour}]{change:+.3f}[/]"
+        return Text(f"{change:+.3f}", style=colour)
 
     def _line(self, metrics: Mapping[str, float]) -> str:
         parts = [f"step {self._done}/{self._steps}"]
@@ -134,7 +134,8 @@ class ConsoleTracker:
         return " | ".join([*parts, f"{left} left"])
 
     def _say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        # Without a terminal a line stays one line, however long.
+        self._console.print(Text(text), soft_wrap=not self._console.is_terminal)
 
 
 def _short(value: str | float) -> str:

@@ -49,6 +49,7 @@ def test_on_a_terminal_a_table_shows_the_latest_and_the_change() -> None:
     assert "+0.000" in boxes
     assert "2/10" in last
     assert "mean 0.1235" in shown
+    assert "[green]" not in shown
 
 
 def test_the_change_of_a_resumed_run_counts_from_its_real_start() -> None:
