@@ -203,7 +203,8 @@ class Interrupt:
 
     The first signal only sets `requested`: the loop finishes its step and saves. A SIGINT
     after it raises KeyboardInterrupt. Signals reach the main thread alone, so elsewhere
-    this does nothing. Enter it after `ray.init`, which installs a SIGTERM handler of its own.
+    this does nothing. `ray.init` installs a SIGTERM handler of its own: call `install`
+    again after it.
 
     >>> with Interrupt() as interrupt:
     ...     interrupt.requested is None
@@ -215,10 +216,15 @@ class Interrupt:
         """Name of the signal that asked for the end, as "SIGTERM"; None while none has."""
         self._previous: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> Self:
+    def install(self) -> None:
+        """Handle the signals, whatever has come to handle them since."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
+                handler = signal.signal(number, self._handle)
+                self._previous.setdefault(number, handler)
+
+    def __enter__(self) -> Self:
+        self.install()
         return self
 
     def __exit__(

@@ -181,6 +181,16 @@ def test_a_second_sigint_stops_at_once_and_a_second_sigterm_does_not() -> None:
     assert "KeyboardInterrupt" in err
 
 
+def test_a_handler_that_a_library_puts_in_between_is_replaced_and_not_restored() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Interrupt() as interrupt:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        interrupt.install()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupt.requested == "SIGTERM"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_outside_the_main_thread_it_leaves_signals_alone() -> None:
     found = []
 
