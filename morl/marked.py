@@ -200,7 +200,7 @@ def _parent(root: MarkedMap, keys: Sequence[str]) -> tuple[MarkedMap | MarkedLis
             return node, step
         if isinstance(node, MarkedMap) and key not in node:
             node[key], node.marks[key] = MarkedMap(COMMAND_LINE), COMMAND_LINE
-        node = node[step]  # type: ignore[index]
+        node = node[step]
     raise ValueError("the key is empty")
 
 

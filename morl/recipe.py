@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib.resources
+import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,8 +55,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         path: a YAML file, or the name of a recipe that comes with morl.
-        overrides: `key.path=value` each, the value being YAML; a list item is called by its
-            index, and `null` takes a key back to its default.
+        overrides: `key.path=value` each, the value being YAML or a template; a list item is
+            called by its index, and `null` takes a key back to its default, or an objective out.
 
     Raises: RecipeError with everything that is wrong.
     """
@@ -127,7 +129,7 @@ def _override(root: MarkedMap, overrides: Sequence[str]) -> list[Flaw]:
             flaws.append(Flaw(COMMAND_LINE, (), f"{item!r} is not of the form key.path=value"))
             continue
         try:
-            value = marked.parse_value(text)
+            value = _override_value(text)
             if value is None and _has_default(keys):
                 marked.remove_value(root, keys)
             else:
@@ -135,6 +137,16 @@ def _override(root: MarkedMap, overrides: Sequence[str]) -> list[Flaw]:
         except ValueError as error:
             flaws.append(Flaw(COMMAND_LINE, tuple(keys), str(error), lost=True))
     return flaws
+
+
+def _override_value(text: str) -> Any:
+    """The value of an override: YAML, or a template, which need not be quoted here."""
+    try:
+        return marked.parse_value(text)
+    except ValueError:
+        if "{{" in text or "{%" in text:
+            return text
+        raise
 
 
 @functools.cache
@@ -183,19 +195,21 @@ def _stand_in(loc: Loc) -> Any:
 def _validate(root: MarkedMap, removed: set[Loc]) -> tuple[Recipe | None, list[Flaw]]:
     """Validate, cut out what is wrong, and again: rules that span keys show only when the keys are right."""
     flaws: list[Flaw] = []
+    slips: set[Loc] = set()
     while True:
         try:
             return Recipe.model_validate(marked.plain(root)), flaws
         except ValidationError as error:
             items = error.errors()
-        cuts: list[Loc] = []
-        for item in items:
-            loc = _written(root, item["loc"])
-            message = sentence(item, ())
-            mark, path = marked.locate(root, loc)
-            if not _follows(item, loc, path, message, removed):
-                flaws.append(Flaw(mark, path, message))
-            cuts.append(loc)
+        cuts = [_written(root, item["loc"]) for item in items]
+        found = [Flaw(*marked.locate(root, loc), sentence(item, ())) for item, loc in zip(items, cuts, strict=True)]
+        slips |= {flaw.path for flaw in found if flaw.message.startswith("unknown key")}
+        flaws += [
+            flaw
+            for flaw, item, loc in zip(found, items, cuts, strict=True)
+            if not _follows(item, loc, flaw.path, removed)
+            and not (flaw.message == MISSING and _is_slip(flaw.path, slips))
+        ]
         if not _cut(root, cuts, removed):
             return None, flaws
 
@@ -210,16 +224,17 @@ def _written(root: MarkedMap, loc: Loc) -> Loc:
     return loc
 
 
-def _follows(item: ErrorDetails, loc: Loc, path: Loc, message: str, removed: set[Loc]) -> bool:
+def _follows(item: ErrorDetails, loc: Loc, path: Loc, removed: set[Loc]) -> bool:
     """Whether a problem only follows from what was removed, so that it need not be told."""
     context = item.get("ctx", {})
     base = loc[: len(loc) - context.get("depth", 0)]
     causes = [path, *((*base, *depends) for depends in context.get("depends", ()))]
-    if any(gone[: len(cause)] == tuple(cause) for gone in removed for cause in causes):
-        return True
-    if message != MISSING:
-        return False
-    siblings = [str(gone[-1]) for gone in removed if gone[:-1] == path[:-1]]
+    return any(gone[: len(cause)] == cause for gone in removed for cause in causes)
+
+
+def _is_slip(path: Loc, unknown: set[Loc]) -> bool:
+    """Whether a missing key seems to be there, misspelt."""
+    siblings = [str(other[-1]) for other in unknown if other[:-1] == path[:-1]]
     return bool(difflib.get_close_matches(str(path[-1]), siblings, n=1, cutoff=0.6))
 
 
@@ -244,7 +259,10 @@ def _marked_copy(value: Any) -> Any:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of a recipe, for editors. Options of registered functions are open in it."""
+    """The JSON schema of a recipe, for editors. Options of registered functions are open in it.
+
+    `python -m morl.recipe > recipes/morl.schema.json` writes it.
+    """
     schema = Recipe.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "morl recipe"}
 
@@ -278,3 +296,7 @@ __all__ = [
     "json_schema",
     "load_recipe",
 ]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")

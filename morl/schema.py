@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import io
 import re
 import sys
@@ -55,18 +56,18 @@ GoldTemplate = Annotated[Any, AfterValidator(check_template)]
 
 
 _REGISTRIES = {
-    "reward": ("morl.rewards", "REWARDS", "morl.rewards"),
-    "data source": ("morl.data.sources", "SOURCES", "morl.sources"),
-    "engine": ("morl.rollout", "ENGINES", "morl.engines"),
-    "advantage": ("morl.algorithms", "ADVANTAGES", "morl.advantages"),
-    "loss": ("morl.algorithms", "LOSSES", "morl.losses"),
+    "reward": ("morl.rewards", "REWARDS"),
+    "data source": ("morl.data.sources", "SOURCES"),
+    "engine": ("morl.rollout", "ENGINES"),
+    "advantage": ("morl.algorithms", "ADVANTAGES"),
+    "loss": ("morl.algorithms", "LOSSES"),
 }
 
 
 def registry(kind: str) -> Registry:
     """The registry of a kind: reward, data source, engine, advantage or loss."""
-    module, attribute, group = _REGISTRIES[kind]
-    found: Registry = getattr(importlib.import_module(module), attribute, None) or Registry(kind, group)
+    module, attribute = _REGISTRIES[kind]
+    found: Registry = getattr(importlib.import_module(module), attribute)
     return found
 
 
@@ -199,7 +200,7 @@ class TermSpec(ChoiceSpec):
     weight: Annotated[Float, Field(gt=0)] = 1.0
     """Share of the term in the weighted mean, or its exponent in the product."""
     scale: tuple[Float, Float] | None = None
-    """`[low, high]`: values that become 0 and 1; what lies outside is cut off."""
+    """`[low, high]`: the values that become 0 and 1, cut off outside; `[10, 0]` turns less into better."""
     gate: GateSpec | None = None
     """Counts as 0 unless a term of this objective reaches a threshold."""
     on_error: Literal["mask", "zero", "fail"] = "mask"
@@ -216,8 +217,10 @@ class TermSpec(ChoiceSpec):
 
     @model_validator(mode="after")
     def _check_scale(self) -> Self:
-        if self.scale is not None and not self.scale[0] < self.scale[1]:
-            refuse("TermSpec", [Rule(("scale",), f"should be [low, high] with low < high, not {list(self.scale)}")])
+        if self.scale is not None and self.scale[0] == self.scale[1]:
+            refuse(
+                "TermSpec", [Rule(("scale",), f"low and high are both {self.scale[0]:g}: nothing lies between them")]
+            )
         return self
 
 
@@ -253,7 +256,7 @@ class ObjectiveSpec(Spec):
     prompt: PromptForm
     """Jinja template over a row's fields: text, a list of text, {image: …} and {video: …}, or a list of messages."""
     gold: GoldTemplate = None
-    """Reference answer: a template (`"{{ field }}"` alone keeps the field's type), a constant, or a list or map of these."""
+    """Reference answer: a template (`"{{ field }}"` alone keeps the type), a constant, a list or mapping of these."""
     rewards: RewardTerms
     """The rewards that are mixed into one score."""
     combine: Literal["sum", "product"] = "sum"
@@ -360,7 +363,7 @@ class RolloutSpec(Spec):
             return []
         given = {"dtype": "model.dtype", "version": "the program"}
         rules = [Rule(("options", k), f"is set by {given[k]}") for k in self.options if k in given]
-        build = engine.__init__ if isinstance(engine, type) else engine
+        build = inspect.getattr_static(engine, "__init__") if inspect.isclass(engine) else engine
         options = {key: value for key, value in self.options.items() if key not in given}
         try:
             check_options(build, {**options, "dtype": "float32"})
@@ -428,7 +431,7 @@ class ScoringSpec(Spec):
     workers: Annotated[Int, Field(ge=1)] | None = None
     """Worker processes; as many as there are CPUs when it is not given."""
     memory_mb: Annotated[Int, Field(ge=64)] = 2048
-    """Memory of one worker, in MiB."""
+    """Memory that one call of a reward may take in a worker, in MiB."""
     min_scored: Annotated[Float, Field(ge=0, le=1)] = 0.5
     """A step in which a smaller part of the samples got a score stops the run."""
 
@@ -603,7 +606,7 @@ class Recipe(Spec):
 
         yaml = YAML(typ="safe", pure=True)
         yaml.default_flow_style = False
-        yaml.sort_base_mapping_type_on_output = False  # keep the order of the schema
+        yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # keeps the order of the schema
         yaml.allow_unicode = True
         yaml.width = 120
         text = io.StringIO()

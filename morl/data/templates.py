@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from morl.errors import DataError
@@ -94,6 +94,7 @@ class PromptTemplate:
         turns: Sequence[Any] = prompt if is_chat else [{"role": "user", "content": prompt}]
         self._turns = [(str(turn["role"]), _parts(turn["content"])) for turn in turns]
         self._gold = None if gold is None else _value(gold)
+        self._names = frozenset(_names(prompt) | _names(gold))
 
     def render(self, row: Row, id: str, objective: str, where: str = "") -> Prompt:  # noqa: A002
         """The prompt that a row gives.
@@ -112,10 +113,18 @@ class PromptTemplate:
             messages = tuple({"role": role, "content": _content(parts, fields, media)} for role, parts in self._turns)
             gold = None if self._gold is None else self._gold(fields)
         except Exception as error:
-            raise DataError(f"{where or id}: {_reason(error, row)}") from error
+            raise DataError(f"{where or id}: {_reason(error, row, self._names)}") from error
         if not media and not any(message["content"].strip() for message in messages if message["role"] != "system"):
             raise DataError(f"{where or id}: the prompt is empty")
         return Prompt(id, objective, messages, tuple(media), gold, row)
+
+
+def _names(template: Any) -> set[str]:
+    """Names of the fields that the templates in a value read."""
+    if isinstance(template, str):
+        return meta.find_undeclared_variables(_environment().parse(template))
+    items = template.values() if isinstance(template, Mapping) else template if isinstance(template, list) else ()
+    return {name for item in items for name in _names(item)}
 
 
 def _parts(content: Any) -> list[tuple[str, Render]]:
@@ -146,16 +155,21 @@ def _content(parts: Sequence[tuple[str, Render]], fields: Row, media: list[Any])
     return typed
 
 
-def _reason(error: Exception, row: Row) -> str:
-    """Why a template failed, and the remedy."""
+def _reason(error: Exception, row: Row, names: Collection[str]) -> str:
+    """Why a template that reads the fields `names` failed, and the remedy."""
     if isinstance(error, DataError):
         return str(error)
     if isinstance(error, _NullError):
-        return "a field that the template prints is null; give it a value, or write {{ field or '' }}"
-    missing = re.fullmatch(r"'(.*)' is undefined", str(error))
-    if isinstance(error, jinja2.UndefinedError) and missing:
-        return f"the row has no field '{missing[1]}'{did_you_mean(missing[1], map(str, row))}"
-    return f"the template fails: {error}"
+        null = sorted(name for name in names if name in row and row[name] is None)
+        which = f"the field '{null[0]}'" if null else "something that the template reads"
+        return f"{which} is null; give it a value, or write {{{{ {null[0] if null else 'field'} or '' }}}}"
+    text = str(error)
+    if isinstance(error, jinja2.UndefinedError):
+        if match := re.fullmatch(r"'(.*)' is undefined", text):
+            return f"the row has no field '{match[1]}'{did_you_mean(match[1], map(str, row))}"
+        if match := re.fullmatch(r"'.* object' has no attribute '(.*)'", text):
+            return f"the template reads '{match[1]}' of a value that has none"
+    return f"the template fails: {text}"
 
 
 __all__ = ["PromptTemplate"]
