@@ -74,7 +74,7 @@ class JsonLines:
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         try:
-            row = json.loads(self._line(index))
+            row = json.loads(self._line(index).rstrip())
         except UnicodeDecodeError as error:
             raise DataError(f"{self.where(index)}: not UTF-8 text (byte {error.start} of the line)") from error
         except json.JSONDecodeError as error:
