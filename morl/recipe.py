@@ -242,11 +242,16 @@ def _cut(root: MarkedMap, cuts: Sequence[Loc], removed: set[Loc]) -> bool:
     """Remove the locations, or put stand-ins there; False when nothing could be done."""
     stand_ins = [loc for loc in cuts if _stand_in(loc) is not None]
     gone = marked.prune(root, [loc for loc in cuts if loc not in stand_ins])
-    for loc in stand_ins:
-        if len(list(marked.trail(root, loc[:-1]))) == len(loc) - 1:
-            marked.set_value(root, [str(part) for part in loc], _marked_copy(_stand_in(loc)))
     removed |= gone | set(stand_ins)
-    return bool(gone or stand_ins)
+    done = bool(gone)
+    for loc in stand_ins:
+        parent: Any = root
+        for key in loc[:-1]:
+            parent = parent.get(key) if isinstance(parent, MarkedMap) else None
+        if isinstance(parent, MarkedMap) and parent.get(str(loc[-1])) != _stand_in(loc):
+            marked.set_value(root, [str(part) for part in loc], _marked_copy(_stand_in(loc)))
+            done = True
+    return done
 
 
 def _marked_copy(value: Any) -> Any:

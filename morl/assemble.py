@@ -1,0 +1,170 @@
+"""Builds everything a run is made of, in order, and takes it down again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from morl.checkpoint import CheckpointStore, read_state, write_state
+from morl.cluster import Cluster
+from morl.data import Mixture, load_prompts
+from morl.errors import CheckpointError
+from morl.evaluate import Evaluation
+from morl.learner import Learner
+from morl.learner.rank import RankSettings
+from morl.model import ChatCodec, resolve_model
+from morl.recipe import Recipe
+from morl.rewards import Scorer
+from morl.rollout import Collector, EnginePool, Rollout, Sampling, choose_engine
+from morl.run import RunFolder
+from morl.sync.disk import DiskSync
+from morl.track import Tracker, make_tracker
+from morl.track.jsonl import write_samples
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Parts:
+    """The parts of a run and how far it has come."""
+
+    recipe: Recipe
+    folder: RunFolder
+    mixture: Mixture
+    engines: EnginePool
+    collector: Collector
+    sampling: Sampling
+    learner: Learner
+    sync: DiskSync
+    evaluation: Evaluation
+    checkpoints: CheckpointStore
+    tracker: Tracker
+    step: int = 0
+    """Steps that are done."""
+
+    def record(self, rollout: Rollout, metrics: dict[str, float]) -> None:
+        """Write the step's samples and metrics."""
+        if self.recipe.track.samples:
+            write_samples(self.folder.samples(self.step), self.step, rollout.groups)
+        measured = {
+            "rollout/tokens": float(rollout.generated_tokens),
+            "rollout/tokens_per_s": rollout.generated_tokens / max(rollout.generate_s, 1e-9),
+            "time/rollout_s": rollout.generate_s,
+            "time/reward_s": rollout.reward_wait_s,
+        }
+        self.tracker.log(self.step, metrics | measured)
+
+    def save(self) -> None:
+        """Write a checkpoint of everything that `restore` needs."""
+        with self.checkpoints.writing(self.step) as draft:
+            self.learner.save(draft / "learner")
+            state = {"step": self.step, "policy_version": self.learner.policy_version, "mixture": self.mixture.state()}
+            write_state(draft, state)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint."""
+        state = read_state(checkpoint)
+        self.mixture.restore(state["mixture"])
+        self.learner.load(checkpoint / "learner", state["policy_version"])
+        self.step = state["step"]
+
+
+@asynccontextmanager
+async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIterator[Parts]:
+    """All parts of the recipe's run, at its newest good checkpoint or at step 0."""
+    go_offline(recipe)
+    async with AsyncExitStack() as stack:
+        checkpoints = CheckpointStore(folder.checkpoints, recipe.run.keep_checkpoints)
+        newest = checkpoints.newest_good()
+        # Cheap things first: a mistake in the data should not wait for a model to load.
+        objectives = recipe.objectives
+        mixture = Mixture(
+            {name: load_prompts(spec, name) for name, spec in objectives.items()},
+            {name: spec.share for name, spec in objectives.items()},
+            recipe.run.seed,
+        )
+        model = resolve_model(recipe.model.path)
+        codec = ChatCodec.load(model, recipe.rollout.max_prompt_tokens)
+        cluster = stack.enter_context(Cluster(recipe.cluster, local=local))
+        scorer = stack.enter_context(
+            Scorer(
+                {**objectives, **Evaluation.objectives(recipe)},
+                workers=recipe.scoring.workers,
+                memory_mb=recipe.scoring.memory_mb,
+            )
+        )
+        settings = RankSettings.of(recipe, model, codec.banned_token_ids)
+        learner = Learner.start(
+            settings, cluster, total_steps=recipe.run.steps, max_new_tokens=recipe.rollout.max_new_tokens
+        )
+        stack.callback(learner.close)
+        engines = await start_engines(recipe, model, local=local, gpus=cluster.gpus)
+        stack.push_async_callback(engines.close)
+        collector = Collector(engines, codec, scorer.score, seed=recipe.run.seed)
+        sync = DiskSync.open(recipe.sync.folder, folder.path)
+        stack.callback(sync.close)
+        parts = Parts(
+            recipe=recipe,
+            folder=folder,
+            mixture=mixture,
+            engines=engines,
+            collector=collector,
+            sampling=Sampling(
+                temperature=recipe.rollout.temperature,
+                max_new_tokens=recipe.rollout.max_new_tokens,
+                stop_token_ids=codec.stop_token_ids,
+                banned_token_ids=codec.banned_token_ids,
+            ),
+            learner=learner,
+            sync=sync,
+            evaluation=Evaluation.load(recipe, engines, collector, codec, folder.path),
+            checkpoints=checkpoints,
+            tracker=make_tracker(recipe, folder.path, _step_of(newest)),
+        )
+        stack.callback(parts.tracker.close)
+        if newest is not None:
+            parts.restore(newest)
+            logger.info("resumed from %s", newest)
+            await sync.publish(learner, engines)
+        yield parts
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    if checkpoint is None:
+        return 0
+    step = read_state(checkpoint).get("step")
+    if not isinstance(step, int):
+        raise CheckpointError(f"'{checkpoint}' does not say which step it is of")
+    return step
+
+
+async def start_engines(recipe: Recipe, model: Path, *, local: bool, gpus: int) -> EnginePool:
+    """The recipe's rollout engines, serving `model` as policy version 0."""
+    name, reason = choose_engine(recipe.rollout.engine)
+    logger.info("rollout engine: %s (%s)", name, reason)
+    began = time.perf_counter()
+    options: dict[str, Any] = dict(recipe.rollout.options)
+    engines = await EnginePool.start(
+        name,
+        str(model),
+        dtype=recipe.model.dtype,
+        count=recipe.rollout.engines,
+        options=options,
+        local=local,
+        num_gpus=1 if gpus else 0,
+        max_restarts=recipe.rollout.max_restarts,
+    )
+    logger.info("%d engine(s) up after %.1f s", recipe.rollout.engines, time.perf_counter() - began)
+    return engines
+
+
+def go_offline(recipe: Recipe) -> None:
+    """Keep the Hugging Face libraries off the network, here and in every process started from here."""
+    if recipe.run.offline:
+        os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

@@ -1,0 +1,174 @@
+"""The command `morl`. Exit codes: 0 done, 1 the work failed, 2 the command or the recipe is wrong, 130 interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from morl.errors import MorlError, UsageError
+
+DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except UsageError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return MISUSED
+    except MorlError as error:
+        print(f"morl {options.command}: {error}", file=sys.stderr)  # noqa: T201
+        return FAILED
+    except BrokenPipeError:
+        # The reader of our output went away, `| head` for one: not a failure of ours.
+        sys.stderr.close()
+        return DONE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="morl", description="Reinforcement-learning post-training on many objectives at once."
+    )
+    parser.add_argument("--version", action="version", version=_Version())
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    command = commands.add_parser("train", help="train a recipe; writes runs/<name>/")
+    _recipe(command)
+    command.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        type=Path,
+        metavar="DIR",
+        help="go on from the newest good checkpoint of the run (or of the run folder DIR)",
+    )
+    command.add_argument("--local", action="store_true", help="everything in this process, without Ray: for a debugger")
+    command.set_defaults(run=_train)
+
+    command = commands.add_parser("eval", help="score the recipe's eval sets on a model")
+    _recipe(command)
+    command.add_argument("--model", required=True, help="folder of a checkpoint, or a run folder")
+    command.add_argument("--compare", metavar="PATH", help="a second model; prints the two side by side")
+    command.add_argument("--out", type=Path, metavar="FILE", help="write the rows as JSON lines")
+    command.add_argument("--local", action="store_true", help="everything in this process, without Ray")
+    command.set_defaults(run=_eval)
+
+    command = commands.add_parser("check", help="check a recipe, its data, rewards and gold answers; loads no model")
+    _recipe(command)
+    command.set_defaults(run=_check)
+
+    command = commands.add_parser("score", help="score responses in a file, or saved rollouts under another mixture")
+    command.add_argument("reward", nargs="?", help="name of a reward (see `morl rewards`)")
+    command.add_argument("--option", action="append", default=[], metavar="K=V", help="an option of the reward")
+    command.add_argument("--in", dest="source", type=Path, metavar="FILE", help="JSON lines of response, gold, meta")
+    command.add_argument("--recipe", metavar="RECIPE", help="re-score saved rollouts with this recipe's rewards")
+    command.add_argument("--samples", type=Path, metavar="DIR", help="runs/<name>/samples, with --recipe")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the scored rows go")
+    command.add_argument("--workers", type=int, metavar="N", help="worker processes; default: one a core")
+    command.set_defaults(run=_score)
+
+    command = commands.add_parser("rewards", help="list every reward with origin and options, or explain one")
+    command.add_argument("name", nargs="?")
+    command.set_defaults(run=_rewards)
+
+    command = commands.add_parser("export", help="write a run's policy as a plain Hugging Face checkpoint")
+    command.add_argument("folder", type=Path, metavar="RUN", help="the run's folder, or one of its checkpoints")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    command.set_defaults(run=_export)
+    return parser
+
+
+class _Version:
+    """Looked up only when asked for."""
+
+    def __str__(self) -> str:
+        from importlib.metadata import version
+
+        return f"morl {version('morl-rl')}"
+
+    def __mod__(self, _: object) -> str:
+        return str(self)
+
+
+def _recipe(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a built-in recipe")
+    command.add_argument("overrides", nargs="*", metavar="key.path=value", help="replaces a value of the recipe")
+
+
+def _train(options: argparse.Namespace) -> int:
+    from morl.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    from morl.run import RunFolder
+    from morl.summary import print_outcome
+    from morl.train import train
+
+    done = train(recipe, resume=options.resume, local=options.local)
+    where = options.resume if isinstance(options.resume, Path) else Path(recipe.run.dir) / recipe.run.name
+    print_outcome(recipe, RunFolder(where), done=done)
+    return DONE if done else INTERRUPTED
+
+
+def _eval(options: argparse.Namespace) -> int:
+    from morl.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    from morl.evaluate import evaluate_models
+    from morl.summary import print_comparison, print_evaluation
+
+    models = [options.model] + ([options.compare] if options.compare else [])
+    results = evaluate_models(recipe, models, out=options.out, local=options.local)
+    if options.compare:
+        print_comparison(results[0], results[1], names=(options.model, options.compare))
+    else:
+        print_evaluation(results[0])
+    return DONE
+
+
+def _check(options: argparse.Namespace) -> int:
+    from morl.check import check, print_report
+
+    return print_report(check(options.recipe, options.overrides))
+
+
+def _score(options: argparse.Namespace) -> int:
+    from morl.score import rescore, score_file
+
+    if options.recipe is not None:
+        if options.samples is None or options.reward is not None:
+            raise UsageError("morl score --recipe RECIPE --samples DIR --out FILE takes no reward name")
+        from morl.recipe import load_recipe
+
+        rescore(load_recipe(options.recipe), options.samples, options.out)
+        return DONE
+    if options.reward is None or options.source is None:
+        raise UsageError("morl score needs a reward and --in FILE, or --recipe RECIPE and --samples DIR")
+    score_file(options.reward, options.option, options.source, options.out, workers=options.workers)
+    return DONE
+
+
+def _rewards(options: argparse.Namespace) -> int:
+    from morl.score import describe_rewards
+
+    print(describe_rewards(options.name))  # noqa: T201
+    return DONE
+
+
+def _export(options: argparse.Namespace) -> int:
+    from morl.export import export
+
+    export(options.folder, options.out)
+    print(f"wrote {options.out}")  # noqa: T201
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""Held-out measurement: a recipe's evaluation sets on a policy, with confidence intervals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from morl.cluster import Cluster
+from morl.data import PromptSet, load_prompts
+from morl.errors import UsageError
+from morl.model import ChatCodec
+from morl.recipe import EvalSetSpec, ObjectiveSpec, Recipe
+from morl.rewards import Scorer
+from morl.rollout import Collector, Engine, Sampling
+from morl.statistics import mean_interval, paired_difference, pass_at_k
+from morl.track.jsonl import write_samples
+from morl.types import Group
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "eval."
+"""Evaluation sets are scored as objectives of this prefix, apart from the trained ones."""
+
+
+class _Log(Protocol):
+    def log_eval(self, row: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EvalSet:
+    """One evaluation set, ready to be asked."""
+
+    name: str
+    prompts: PromptSet
+    pass_at: float
+    samples: int
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Asks a policy every prompt of every set and scores the answers."""
+
+    sets: tuple[EvalSet, ...]
+    engines: Engine
+    collector: Collector
+    folder: Path | None
+    """The run's folder; the answers go to its `eval/`. None keeps no answers."""
+
+    @staticmethod
+    def objectives(recipe: Recipe) -> dict[str, ObjectiveSpec]:
+        """What a `Scorer` must know to score the recipe's evaluation sets."""
+        return {PREFIX + name: spec for name, spec in recipe.eval_objectives().items()}
+
+    @classmethod
+    def load(cls, recipe: Recipe, engines: Engine, collector: Collector, codec: Any, folder: Path | None) -> Evaluation:
+        """Read the data of all sets."""
+        resolved = cls.objectives(recipe)
+        sets = [
+            EvalSet(
+                name=name,
+                prompts=load_prompts(resolved[PREFIX + name], PREFIX + name),
+                pass_at=resolved[PREFIX + name].pass_at,
+                samples=spec.samples,
+                sampling=_sampling(spec, recipe, codec),
+            )
+            for name, spec in recipe.eval.sets.items()
+        ]
+        return cls(tuple(sets), engines, collector, folder)
+
+
+def _sampling(spec: EvalSetSpec, recipe: Recipe, codec: Any) -> Sampling:
+    return Sampling(
+        temperature=spec.temperature,
+        max_new_tokens=spec.max_new_tokens or recipe.rollout.max_new_tokens,
+        top_p=spec.top_p,
+        stop_token_ids=codec.stop_token_ids,
+        banned_token_ids=codec.banned_token_ids,
+    )
+
+
+async def evaluate(evaluation: Evaluation, log: _Log, *, step: int) -> list[dict[str, Any]]:
+    """Measure every set on the policy that the engines serve, and log a row a set.
+
+    The random streams depend on the set alone, so that two policies are asked alike.
+
+    Returns: the rows; `values` holds each prompt's mean reward, None where there is no score.
+    """
+    version = await evaluation.engines.policy_version()
+    rows = []
+    for eval_set in evaluation.sets:
+        rollout = await evaluation.collector.collect(
+            [eval_set.prompts[i] for i in range(len(eval_set.prompts))],
+            key=f"eval-{eval_set.name}",
+            samples=eval_set.samples,
+            sampling=eval_set.sampling,
+            version=version,
+        )
+        if evaluation.folder is not None:
+            answers = evaluation.folder / "eval" / f"{eval_set.name}-step-{step:06d}.jsonl.zst"
+            answers.parent.mkdir(parents=True, exist_ok=True)
+            write_samples(answers, step, rollout.groups)
+        row = {"step": step, "set": eval_set.name, **measure(rollout.groups, eval_set.pass_at)}
+        log.log_eval(row)
+        rows.append(row)
+    return rows
+
+
+def measure(groups: Sequence[Group], pass_at: float) -> dict[str, Any]:
+    """Mean reward and pass rate over prompts, each with its 95 % interval.
+
+    A prompt counts with the mean over its scored samples; a prompt without any counts nowhere.
+    With several samples a prompt, `pass_at_k` is the unbiased estimate for k = that number.
+    """
+    values: list[float | None] = []
+    passes: list[float] = []
+    at_k: list[float] = []
+    for group in groups:
+        scored = [value for value in group.values_G if value is not None]
+        values.append(sum(scored) / len(scored) if scored else None)
+        if scored:
+            right = sum(value >= pass_at for value in scored)
+            passes.append(right / len(scored))
+            at_k.append(pass_at_k(len(scored), right, len(scored)))
+    known = [value for value in values if value is not None]
+    lengths = [sample.length for group in groups for sample in group.samples_G]
+    unscored = sum(value is None for group in groups for value in group.values_G)
+    row: dict[str, Any] = {
+        "n": len(known),
+        "length": sum(lengths) / max(1, len(lengths)),
+        "no_score_rate": unscored / max(1, len(lengths)),
+        "values": values,
+    }
+    for name, data in (("reward", known), ("pass_rate", passes)):
+        if data:
+            interval = mean_interval(data)
+            row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    samples = max((len(group.samples_G) for group in groups), default=1)
+    if samples > 1 and at_k:
+        row[f"pass_at_{samples}"] = sum(at_k) / len(at_k)
+    return row
+
+
+def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Set by set, two measurements side by side with their paired difference.
+
+    The difference is taken prompt by prompt, over prompts that have a score in both.
+    """
+    earlier = {row["set"]: row for row in before}
+    rows = []
+    for late in after:
+        early = earlier.get(late["set"])
+        if early is None or "reward" not in early or "reward" not in late:
+            continue
+        pairs = [
+            (a, b) for a, b in zip(early["values"], late["values"], strict=True) if a is not None and b is not None
+        ]
+        difference = paired_difference([a for a, _ in pairs], [b for _, b in pairs])
+        rows.append(
+            {
+                "set": late["set"],
+                "n": len(pairs),
+                "before": (early["reward"], early["reward_low"], early["reward_high"]),
+                "after": (late["reward"], late["reward_low"], late["reward_high"]),
+                "difference": (difference.mean, difference.low, difference.high),
+                "length": (early["length"], late["length"]),
+            }
+        )
+    return rows
+
+
+def evaluate_models(
+    recipe: Recipe, models: Sequence[str], *, out: Path | None = None, local: bool = False
+) -> list[list[dict[str, Any]]]:
+    """The recipe's evaluation sets on each model, one after the other.
+
+    Args:
+        recipe: whose sets, rollout engine and rewards are used.
+        models: checkpoint folders, run folders, or anything else `model.path` may be.
+        out: JSON lines file for the rows, each with its `model`.
+        local: without Ray.
+
+    Raises: UsageError when the recipe has no evaluation sets.
+    """
+    if not recipe.eval.sets:
+        raise UsageError("eval.sets: the recipe has none; there is nothing to measure")
+    return [asyncio.run(_evaluate_model(recipe, model, out, local)) for model in models]
+
+
+async def _evaluate_model(recipe: Recipe, model: str, out: Path | None, local: bool) -> list[dict[str, Any]]:
+    from morl.assemble import go_offline, start_engines
+    from morl.export import exported
+
+    go_offline(recipe)
+    with exported(model) as folder, Cluster(recipe.cluster, local=local) as cluster:
+        codec = ChatCodec.load(folder, recipe.rollout.max_prompt_tokens)
+        engines = await start_engines(recipe, folder, local=local, gpus=cluster.gpus)
+        try:
+            with Scorer(
+                Evaluation.objectives(recipe), workers=recipe.scoring.workers, memory_mb=recipe.scoring.memory_mb
+            ) as scorer:
+                collector = Collector(engines, codec, scorer.score, seed=recipe.run.seed)
+                evaluation = Evaluation.load(recipe, engines, collector, codec, None)
+                return await evaluate(evaluation, _RowFile(out, model), step=0)
+        finally:
+            await engines.close()
+
+
+class _RowFile:
+    """Appends evaluation rows to a file, or to nowhere."""
+
+    def __init__(self, path: Path | None, model: str) -> None:
+        self.path = path
+        self.model = model
+
+    def log_eval(self, row: Mapping[str, Any]) -> None:
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"model": self.model, **row}) + "\n")

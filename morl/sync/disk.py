@@ -1,0 +1,72 @@
+"""Weight sync through files: the learner writes a checkpoint folder, the engines load it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Protocol
+
+from morl.errors import StaleWeightsError
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  a file system in memory, where there is one
+
+
+class Publisher(Protocol):
+    """What sync needs of the learner."""
+
+    policy_version: int
+
+    def publish(self, folder: Path) -> None: ...  # noqa: D102
+
+
+class Subscriber(Protocol):
+    """What sync needs of the engines."""
+
+    async def load_weights(self, folder: str) -> int: ...  # noqa: D102
+
+
+class DiskSync:
+    """Publishes each policy version as a folder below `root` and drops the one before.
+
+    The latest folder stays, so that an engine that is started anew can load it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        shutil.rmtree(root, ignore_errors=True)  # what a killed run left behind
+        root.mkdir(parents=True)
+
+    @classmethod
+    def open(cls, folder: str | None, run: Path) -> DiskSync:
+        """Below `folder`; without one in shared memory, or in the run's folder where there is none."""
+        import hashlib
+
+        name = f"morl-{run.name}-{hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:12]}"
+        if folder is not None:
+            return cls(Path(folder) / name)
+        return cls(SHARED_MEMORY / name if SHARED_MEMORY.is_dir() else run / "sync")
+
+    async def publish(self, learner: Publisher, engines: Subscriber) -> float:
+        """Bring the engines to the learner's version; returns the seconds it took.
+
+        Raises: StaleWeightsError when an engine, asked what it serves, names another version.
+        """
+        began = time.perf_counter()
+        version = learner.policy_version
+        folder = self.root / f"v{version:06d}"
+        learner.publish(folder)
+        served = await engines.load_weights(str(folder))
+        if served != version:
+            raise StaleWeightsError(
+                f"after a weight sync an engine serves policy version {served}, the learner is at {version}; "
+                f"check that every node sees '{self.root}' (sync.folder)"
+            )
+        for old in self.root.iterdir():
+            if old != folder:
+                shutil.rmtree(old, ignore_errors=True)
+        return time.perf_counter() - began
+
+    def close(self) -> None:
+        """Remove the published weights."""
+        shutil.rmtree(self.root, ignore_errors=True)

@@ -1,0 +1,98 @@
+"""The training loop: rollout, reward, update, sync; everything else is said by its name.
+
+    prompts -> samples -> scores -> groups -> batch -> one optimiser step -> new weights -> engines
+
+Each step is fully on-policy: every sample carries the version of the policy that is about
+to learn from it, and each batch of rollouts is used for exactly one optimiser step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+
+from morl.assemble import Parts, assemble
+from morl.errors import RunError
+from morl.evaluate import evaluate
+from morl.learner.learner import LearnerDied
+from morl.recipe import Recipe
+from morl.run import Interrupt, RunFolder
+from morl.track.metrics import step_metrics
+from morl.types import Group
+
+logger = logging.getLogger(__name__)
+
+
+def train(recipe: Recipe, *, resume: bool | Path = False, local: bool = False) -> bool:
+    """Train the recipe's policy and write everything to its run folder.
+
+    Args:
+        recipe: what to train, on what, and how.
+        resume: go on from the newest good checkpoint, of this run folder or of the one given.
+        local: run learner and engine in this process, without Ray.
+
+    Returns: whether all steps are done; False when a signal ended it early, state saved.
+    Raises: MorlError when the run cannot start or go on.
+    """
+    where = resume if isinstance(resume, Path) else None
+    with RunFolder.open(recipe, resume=bool(resume), path=where) as folder, Interrupt() as interrupt:
+        for _ in range(recipe.learner.max_restarts):
+            try:
+                return asyncio.run(_train(recipe, folder, interrupt, local))
+            except LearnerDied as error:
+                logger.error("the learner died; starting again from the last checkpoint: %s", error)
+        return asyncio.run(_train(recipe, folder, interrupt, local))
+
+
+async def _train(recipe: Recipe, folder: RunFolder, interrupt: Interrupt, local: bool) -> bool:
+    async with assemble(recipe, folder, local=local) as parts:
+        interrupt.install()  # again: starting Ray takes the signals away
+        if parts.step == 0:
+            await evaluate(parts.evaluation, parts.tracker, step=0)
+        while parts.step < recipe.run.steps and not interrupt.requested:
+            await _step(parts, recipe)
+            due = parts.step % recipe.eval.every == 0 if recipe.eval.every else False
+            if due or parts.step == recipe.run.steps:
+                await evaluate(parts.evaluation, parts.tracker, step=parts.step)
+            saves = parts.step % recipe.run.checkpoint_every == 0 if recipe.run.checkpoint_every else False
+            if saves or interrupt.requested or parts.step == recipe.run.steps:
+                parts.save()
+        return parts.step == recipe.run.steps
+
+
+async def _step(parts: Parts, recipe: Recipe) -> None:
+    began = time.perf_counter()
+    learner, step = parts.learner, parts.step + 1
+    prompts = parts.mixture.draw(recipe.rollout.prompts_per_step)
+    rollout = await parts.collector.collect(
+        prompts,
+        key=f"step-{step}",
+        samples=recipe.rollout.samples_per_prompt,
+        sampling=parts.sampling,
+        version=learner.policy_version,
+    )
+    _require_scores(rollout.groups, recipe.scoring.min_scored)
+    batch = learner.batch(rollout.groups)
+    learned = learner.step(batch)
+    synced = await parts.sync.publish(learner, parts.engines)
+    parts.step = step
+    parts.record(
+        rollout,
+        step_metrics(rollout.groups, {name: spec.pass_at for name, spec in recipe.objectives.items()})
+        | learned
+        | {"time/sync_s": synced, "time/step_s": time.perf_counter() - began},
+    )
+
+
+def _require_scores(groups: list[Group], least: float) -> None:
+    """Stop before an update that would rest on too few scores. Raises: RunError."""
+    values = [value for group in groups for value in group.values_G]
+    scored = sum(value is not None for value in values)
+    if scored == 0 or scored < least * len(values):
+        reasons = {t.detail for g in groups for s in g.scores_G for t in s.terms.values() if t.value is None}
+        raise RunError(
+            f"only {scored} of {len(values)} samples have a score, less than scoring.min_scored={least:g}; "
+            f"what the rewards say: {'; '.join(sorted(reasons)[:3])}"
+        )
