@@ -247,7 +247,7 @@ def _cut(root: MarkedMap, cuts: Sequence[Loc], removed: set[Loc]) -> bool:
     for loc in stand_ins:
         parent: Any = root
         for key in loc[:-1]:
-            parent = parent.get(key) if isinstance(parent, MarkedMap) else None
+            parent = parent.get(str(key)) if isinstance(parent, MarkedMap) else None
         if isinstance(parent, MarkedMap) and parent.get(str(loc[-1])) != _stand_in(loc):
             marked.set_value(root, [str(part) for part in loc], _marked_copy(_stand_in(loc)))
             done = True

@@ -31,6 +31,9 @@ from pydantic import (
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import SafeRepresenter
 
 from morl.errors import UsageError
 from morl.registry import Registry, check_options, did_you_mean, options_model
@@ -523,6 +526,18 @@ class ClusterSpec(Spec):
     """Seconds to wait for the resources that the recipe needs."""
 
 
+class _Representer(SafeRepresenter):
+    """Writes text with any kind of line break in double quotes, the one style that keeps them all."""
+
+    def represent_str(self, data: str) -> ScalarNode:
+        """Text as a YAML scalar."""
+        style = '"' if set(data) & set("\n\r\x85\u2028\u2029\ufeff") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Representer.add_representer(str, _Representer.represent_str)
+
+
 class Recipe(Spec):
     """Everything a run is."""
 
@@ -602,13 +617,12 @@ class Recipe(Spec):
 
     def to_yaml(self) -> str:
         """The recipe with every default written out; reading it gives this recipe again."""
-        from ruamel.yaml import YAML
-
         yaml = YAML(typ="safe", pure=True)
+        yaml.Representer = _Representer
         yaml.default_flow_style = False
         yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # keeps the order of the schema
         yaml.allow_unicode = True
-        yaml.width = 120
+        yaml.width = 1000
         text = io.StringIO()
         yaml.dump(self.model_dump(mode="json"), text)
         return text.getvalue()

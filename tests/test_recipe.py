@@ -12,8 +12,9 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from morl.errors import RecipeError
 from morl.recipe import Recipe, builtin_recipes, inspect_recipe, json_schema, load_recipe
@@ -114,6 +115,7 @@ yaml_values = st.recursive(
 
 
 @settings(max_examples=60, deadline=None)
+@example(prompt="a\x85b", gold="a \u2028\r\nb")
 @given(prompt=st.text(min_size=1).filter(str.strip), gold=yaml_values)
 def test_any_text_and_constant_survives_being_written(prompt: str, gold: Any, plugin, tmp_path_factory):
     recipe = Recipe.model_validate(
@@ -146,6 +148,45 @@ def without_templates(value: Any) -> Any:
     if isinstance(value, dict):
         return {without_templates(key): without_templates(item) for key, item in value.items()}
     return value
+
+
+def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value of a document."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return [place for key, value in items for place in [(*path, key), *places(value, (*path, key))]]
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_however_a_recipe_is_spoilt_its_problems_are_told(data, plugin, tmp_path_factory):
+    document = YAML(typ="safe", pure=True).load(LINES.replace("PLUGIN", str(plugin)))
+    document["eval"] = {"sets": {"shout": {"data": dict(document["objectives"]["shout"]["data"])}}}
+    for _ in range(data.draw(st.integers(1, 4))):
+        path = data.draw(st.sampled_from(places(document) or [("run",)]))
+        parent = document
+        for key in path[:-1]:
+            parent = parent[key]
+        change = data.draw(st.sampled_from(["remove", "rename", "replace"]))
+        if change == "remove" or isinstance(parent, list):
+            del parent[path[-1]]
+        elif change == "rename":
+            parent[data.draw(st.sampled_from(["shar", "us", "zzz", "name", "take"]))] = parent.pop(path[-1])
+        else:
+            parent[path[-1]] = data.draw(yaml_values)
+    file = tmp_path_factory.mktemp("spoilt") / "r.yaml"
+    YAML(typ="safe", pure=True).dump(document, file)
+    recipe, told = inspect_recipe(file)
+    assert recipe is not None or told
+    lines = len(file.read_text().splitlines())
+    for problem in told:
+        name, _, line = problem.where.rpartition(":")
+        assert (name, 1 <= int(line) <= lines) == (str(file), True)
+    if told:
+        with pytest.raises(RecipeError) as raised:
+            load_recipe(file)
+        assert raised.value.problems == told
+    else:
+        assert load_recipe(file) == recipe
 
 
 # What a user gets wrong, and the one line that is told.

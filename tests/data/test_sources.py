@@ -198,7 +198,7 @@ def test_reasoning_gym_makes_the_same_problems_each_time():
 
 
 def test_reasoning_gym_refuses_what_it_does_not_know():
-    with pytest.raises(DataError, match="no dataset 'basic_arithmetc'; did you mean 'basic_arithmetic'?"):
+    with pytest.raises(DataError, match="no dataset 'basic_arithmetc'; did you mean 'basic_arithmetic'"):
         sources.reasoning_gym(dataset="basic_arithmetc", size=1)
     with pytest.raises(DataError, match=r"reasoning_gym\(basic_arithmetic\): its config is refused: .*'terms'"):
         sources.reasoning_gym(dataset="basic_arithmetic", size=1, config={"terms": 2})
