@@ -83,7 +83,7 @@ class Collector:
                     if completion.index in scored[i]:
                         raise RunError(f"the engine answered {completion.request_id}#{completion.index} twice")
                     sample = self._sample(prompts[i], completion)
-                    task = scoring.create_task(_awaited(self._score(prompts[i], sample)))
+                    task = scoring.create_task(self._scored(prompts[i], sample))
                     scored[i][completion.index] = (sample, task)
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -94,6 +94,9 @@ class Collector:
         groups = [_group(*parts) for parts in zip(prompts, requests, scored, strict=True)]
         tokens = sum(sample.length for group in groups for sample in group.samples_G)
         return Rollout(groups, tokens, end - begin, done - end)
+
+    async def _scored(self, prompt: Prompt, sample: Sample) -> Score:
+        return await self._score(prompt, sample)
 
     def _sample(self, prompt: Prompt, completion: Completion) -> Sample:
         return Sample(
@@ -112,10 +115,6 @@ def request_seed(seed: int, key: str, index: int) -> int:
     """A seed that depends on these three alone, far from every other one."""
     digest = hashlib.blake2b(f"{seed}/{key}/{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 3
-
-
-async def _awaited(score: Awaitable[Score]) -> Score:
-    return await score
 
 
 def _group(prompt: Prompt, request: Request, by_index: dict[int, Scored]) -> Group:

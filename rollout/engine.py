@@ -21,14 +21,15 @@ class Sampling:
     """How tokens are drawn.
 
     The distribution is: logits with banned ids at minus infinity, divided by the
-    temperature, softmax. Log-probs are reported under it, whatever `top_p` is.
+    temperature, softmax. Log-probs are reported under it.
     """
 
     temperature: float
     """0 is greedy; its log-probs are those of temperature 1."""
     max_new_tokens: int
     top_p: float = 1.0
-    """Draw from the likeliest tokens that together reach this mass; below 1 only in evaluation."""
+    """Draw from the likeliest tokens that together reach this mass. Below 1 for evaluation only:
+    some engines then report log-probs within those tokens, others within all."""
     stop_token_ids: tuple[int, ...] = ()
     """A completion ends with the first of these; the token is part of it."""
     banned_token_ids: tuple[int, ...] = ()

@@ -103,7 +103,9 @@ class EnginePool:
 def _environment(count: int) -> dict[str, str]:
     """Variables that an actor's process must see before it imports anything."""
     threads = max(1, (os.cpu_count() or 1) // count)
+    offline = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
     return {
+        **{name: os.environ[name] for name in offline if name in os.environ},
         # Ray sets 1 for an actor that reserves less than a core.
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
         # Otherwise an actor that reserves no GPU sees them all.

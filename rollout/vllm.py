@@ -7,10 +7,12 @@ import contextlib
 import importlib.util
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from morl.errors import CheckpointError, MissingExtraError
+from morl.errors import CheckpointError, MissingExtraError, UsageError
 from morl.rollout.engine import Completion, Request, check_fits
+from morl.rollout.weights import parameter_names, read_policy_version
 from morl.types import FinishReason
 
 
@@ -76,6 +78,7 @@ class VLLMEngine:
             self._engine = AsyncLLM.from_engine_args(arguments)
         self._context = int(self._engine.model_config.max_model_len)
         self._version = version
+        self._required = _required_names(self._engine.model_config)
         self._in_flight: dict[str, int] = {}
 
     async def generate(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
@@ -105,6 +108,12 @@ class VLLMEngine:
 
     async def load_weights(self, folder: str) -> int:
         """See `Engine.load_weights`."""
+        # Here, because what a worker raises comes back without its type, and because vLLM itself
+        # would go on with whatever memory held where a part of a fused parameter is missing.
+        read_policy_version(folder)
+        missing = self._required - parameter_names(folder)
+        if missing:
+            raise CheckpointError(f"{folder} lacks {len(missing)} parameters, among them {min(missing)}")
         versions = await self._engine.collective_rpc("morl_load_weights", args=(folder,))
         if len(set(versions)) != 1:
             raise CheckpointError(f"{folder}: the workers read different policy versions: {versions}")
@@ -127,14 +136,33 @@ class VLLMEngine:
         """See `Engine.close`."""
         # Not in a thread: on the loop, the output handler would report the end as a death.
         self._engine.shutdown(timeout=10)
+        del self._engine
 
     async def _complete(self, request: Request, index: int) -> Completion:
-        from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
-        from vllm.sampling_params import RequestOutputKind
 
-        sampling = request.sampling
-        parameters = SamplingParams(
+        prompt = TokensPrompt(prompt_token_ids=list(request.prompt_ids_T))
+        parameters = _parameters(request, index)
+        async for output in self._engine.generate(prompt, parameters, _child(request.id, index)):
+            answer = output.outputs[0]
+        return Completion(
+            request_id=request.id,
+            index=index,
+            token_ids_T=tuple(answer.token_ids),
+            logprobs_T=_logprobs(answer),
+            finish_reason=_FINISH[answer.finish_reason],
+            policy_version=self._version,
+        )
+
+
+def _parameters(request: Request, index: int) -> Any:
+    """VLLM's own form of how sample `index` is drawn. Raises: UsageError when vLLM refuses it."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    sampling = request.sampling
+    try:
+        return SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_tokens=sampling.max_new_tokens,
@@ -147,17 +175,18 @@ class VLLMEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        prompt = TokensPrompt(prompt_token_ids=list(request.prompt_ids_T))
-        async for output in self._engine.generate(prompt, parameters, _child(request.id, index)):
-            answer = output.outputs[0]
-        return Completion(
-            request_id=request.id,
-            index=index,
-            token_ids_T=tuple(answer.token_ids),
-            logprobs_T=_logprobs(answer),
-            finish_reason=_FINISH[answer.finish_reason],
-            policy_version=self._version,
-        )
+    except ValueError as error:
+        raise UsageError(f"vLLM refuses {sampling}: {error}") from error
+
+
+def _required_names(model_config: Any) -> set[str]:
+    """Names of the tensors that new weights must bring: those of the first checkpoint, if it is a folder."""
+    if not Path(model_config.model).is_dir():
+        return set()
+    tied = model_config.hf_config.get_text_config().tie_word_embeddings
+    # Old checkpoints carry rotary frequencies, which are no parameters.
+    optional = ("inv_freq", "lm_head.weight") if tied else ("inv_freq",)
+    return {name for name in parameter_names(model_config.model) if not name.endswith(optional)}
 
 
 _QUIET = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}

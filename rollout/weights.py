@@ -35,3 +35,14 @@ def read_policy_version(folder: str | Path) -> int:
             f"{folder}: every safetensors file must carry one policy_version, found {sorted(map(str, found))}"
         )
     return int(versions.pop())
+
+
+def parameter_names(folder: str | Path) -> set[str]:
+    """Names of the tensors in the folder. Reads headers only."""
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for path in weight_files(folder):
+        with safe_open(path, framework="np") as tensors:
+            names.update(tensors.keys())
+    return names
