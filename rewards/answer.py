@@ -1,0 +1,211 @@
+r"""Where the answer stands in a response. Every verifier reads it through here, and in linear time.
+
+Only what follows the thinking counts. In it, the last `\boxed{}` wins, then what is stated after
+"answer", then what comes last. Answers that are offered together ("3 or 4", two boxes side by
+side) are parts of one answer, which is how a hedge is told from a correction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+MAX_DIGITS = 400
+"""Numbers with more digits, or a greater power of ten, have no value: nobody means them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of text, and where it stands: `start` and `end` include its delimiters."""
+
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Number(Span):
+    """A number in a text."""
+
+    value: Fraction | None
+    """None when it is too large to be meant, or divides by zero."""
+
+
+def final_text(response: str) -> str:
+    """What follows the last `</think>`; empty when the thinking has no end, or nothing follows it."""
+    text = response[response.rfind("</think>") + len("</think>") :] if "</think>" in response else response
+    return "" if "<think>" in text else text.strip()
+
+
+_BRACES = re.compile(r"\\\\?(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+
+
+def boxes(text: str) -> list[Span]:
+    r"""The contents of each `\boxed{…}` whose braces balance, outermost ones only.
+
+    An escaped brace counts as text. A box that is never closed is none.
+    """
+    opened: list[tuple[int, int] | None] = []
+    closed: list[tuple[int, int, int, int]] = []
+    for match in _BRACES.finditer(text):
+        found = match.group()
+        if found == "{":
+            opened.append(None)
+        elif found == "}":
+            box = opened.pop() if opened else None
+            if box is not None:
+                closed.append((*box, match.start(), match.end()))
+        elif found[-1] == "{" and len(found) > 2:
+            opened.append(match.span())
+    outer: list[Span] = []
+    for start, inner_start, inner_end, end in sorted(closed):
+        if not outer or start >= outer[-1].end:
+            outer.append(Span(text[inner_start:inner_end].strip(), start, end))
+    return outer
+
+
+_STATED = re.compile(
+    r"""
+    (?: \banswers?\b [*_]{0,2} (?: [^.\n:：=]{0,40}? \b(?:is|are)\b )? | 答案(?:是|为)? )
+    \s{0,3} [*_]{0,2} \s{0,3} [:：=]? [ \t*_]{0,4}
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_HASHES = re.compile(r"^####[ \t]{0,3}(?=[-+$\\(]{0,2}\d)", re.MULTILINE)
+_SENTENCE_END = re.compile(r"[.!?。](?=\s|$)|\n")
+
+
+def stated(text: str, *, whole_line: bool = False) -> str | None:
+    """The sentence, or the line, that follows the last "answer is", "Answer:" or "####"; None without one."""
+    starts = [match.end() for match in _HASHES.finditer(text)]
+    for match in _STATED.finditer(text):
+        said = match.group().rstrip(" \t*_").lower()
+        if said.endswith((":", "：", "=", "is", "are", "是", "为")):
+            starts.append(match.end())
+    if not starts:
+        return None
+    rest = text[max(starts) :].lstrip(" \t\n*_:：")
+    if whole_line:
+        rest = rest.partition("\n")[0]
+    else:
+        end = _SENTENCE_END.search(rest)
+        rest = rest[: end.start()] if end else rest
+    rest = rest.strip(" \t*_")
+    return None if not rest or rest.lower().startswith("not ") else rest
+
+
+_MATH = re.compile(
+    r"""
+    \$\$ (?P<a> [^$]+ ) \$\$
+    | (?<!\\) \$ (?!\s) (?P<b> (?: [^$\\\n] | \\. )+ ) (?<!\s) \$ (?!\d)   # but not "$5 and $7"
+    | \\\( (?P<c> (?: [^\\] | \\[^()] )*+ ) \\\)
+    | \\\[ (?P<d> (?: [^\\] | \\[^\[\]] )*+ ) \\\]
+    """,
+    re.VERBOSE,
+)
+
+
+def formulas(text: str) -> list[Span]:
+    r"""What stands in `$…$`, `$$…$$`, `\(…\)` or `\[…\]`."""
+    return [Span((match.group(match.lastgroup or 0)).strip(), *match.span()) for match in _MATH.finditer(text)]
+
+
+_NUMBER = re.compile(
+    r"""
+    \\[dt]?frac\{(?P<top>-?[0-9]++)\}\{(?P<bottom>[0-9]++)\}
+    | (?<![\w^]) (?<!\w\.) (?<!\^\{) (?<!_\{) (?<!\^-) (?<!\^\{-)
+      (?P<whole> (?> [0-9]{1,3} (?: (?:,|\{,\}|\\,|[\u00a0\u202f\u2009]) [0-9]{3} )+ (?![0-9]) | [0-9]*+ ) )
+      (?P<decimals> (?: \.[0-9]++ )? )
+      (?<=[0-9])
+      (?! (?:st|nd|rd|th)\b )
+      (?: [eE](?P<exponent>[-+]?[0-9]++)
+        | \s? (?:\\times|\\cdot|[×·*x]) \s? 10 \s? (?:\^|\*\*) \s? \{? (?P<power>[-+−]?[0-9]++) \}?
+        | \s?/\s? (?P<divisor>[0-9]++) (?![0-9]*[./]) )?
+    """,
+    re.VERBOSE,
+)
+_SIGN_BEFORE = re.compile(r"(?:^|[^\w)\]}.])([-−–])[ $£€\\]{0,2}$")
+
+
+def numbers(text: str) -> list[Number]:
+    r"""The numbers of a text, with sign: integers, decimals, `1,234`, `3/4`, `\frac{3}{4}`, `1e-5`, `2 \times 10^3`.
+
+    Digits within words, exponents, indices and ordinals are no numbers.
+    """
+    found = []
+    for match in _NUMBER.finditer(text):
+        before = _SIGN_BEFORE.search(text[max(0, match.start() - 4) : match.start()])
+        start = max(0, match.start() - 4) + before.start(1) if before else match.start()
+        value = _value(match)
+        found.append(Number(text[start : match.end()], start, match.end(), -value if before and value else value))
+    return found
+
+
+def _value(match: re.Match[str]) -> Fraction | None:
+    part = {name: text or "" for name, text in match.groupdict().items()}
+    if len(match.group()) > MAX_DIGITS:
+        return None
+    if part["bottom"] or part["divisor"]:
+        top, bottom = part["top"] or _digits(part["whole"]) + part["decimals"], part["bottom"] or part["divisor"]
+        return Fraction(top) / int(bottom) if int(bottom) else None
+    power = int((part["exponent"] or part["power"] or "0").replace("−", "-"))
+    if abs(power) > MAX_DIGITS:
+        return None
+    return Fraction(Decimal(f"{_digits(part['whole'])}{part['decimals']}")) * Fraction(10) ** power
+
+
+def _digits(text: str) -> str:
+    return re.sub(r"[^0-9]", "", text) or "0"
+
+
+_WORD = re.compile(r"[^\W\d_]+")
+_MARKUP = re.compile(r"\\(?:text|mathrm|textbf|quad|qquad|left|right)\b|\\[()\[\]]|[$*]")
+_BREAK = re.compile(r"[.!?。](?=\s|$)|\n\s*\n")
+_HEDGES = frozenset(
+    "or either alternatively maybe perhaps possibly otherwise might could also 或 或者 也可能".split()  # noqa: SIM905
+)
+_TURNS = frozenset(
+    "so thus hence therefore then finally final wait actually no not correction instead rather because since "  # noqa: SIM905
+    "but means gives giving get which is are 所以 因此".split()
+)
+_JOINT = re.compile(r"[,;&/~–、，]|\bto\b|\band\b|-|\\pm", re.IGNORECASE)
+_CONTINUES = re.compile(r"\s*[=≈+*×^<>]")
+MAX_GAP = 120
+"""Characters between two parts of one answer, at most."""
+
+
+def offered_together(gap: str) -> bool:
+    """Whether what stands on both sides of the gap is offered as one answer: "3 or 4", "x = 3, y = 4".
+
+    If not, what comes later replaces what came before.
+    """
+    if len(gap) > MAX_GAP:
+        return False
+    gap = _MARKUP.sub(" ", gap)
+    if _CONTINUES.match(gap):
+        return False
+    last_sentence = _BREAK.split(gap)[-1]
+    words = [word.lower() for word in _WORD.findall(last_sentence)]
+    if _HEDGES.intersection(words):
+        return True
+    if not [word for word in _WORD.findall(gap) if len(word) > 1]:
+        return True
+    return not _TURNS.intersection(words) and last_sentence == gap and _JOINT.search(gap) is not None
+
+
+def last_together(text: str, spans: Sequence[Span]) -> list[Span]:
+    """The last span, with those before it that are offered together with it, in order."""
+    if not spans:
+        return []
+    first = len(spans) - 1
+    while first > 0 and offered_together(text[spans[first - 1].end : spans[first].start]):
+        first -= 1
+    return list(spans[first:])
+
+
+def different(spans: Sequence[Span]) -> tuple[str, ...]:
+    """The texts of the spans, each once, spaces aside."""
+    return tuple({"".join(span.text.split()): span.text for span in reversed(spans)}.values())[::-1]

@@ -1,0 +1,149 @@
+"""Calls a reward wherever it runs: in a worker, on the event loop, alone or in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from morl.rewards.decorator import ARGUMENTS, REWARDS, Traits, is_async, needs_gold, traits_of
+from morl.rewards.runner import Runner
+from morl.rewards.verdict import describe, failure
+from morl.rewards.worker import call, to_term_scores
+
+from morl.errors import RunError, UsageError
+from morl.registry import ValidationError, check_options, explain, options_model, wanted_arguments
+from morl.types import TermScore
+
+BATCH_WAIT_S = 0.02
+"""How long a batch reward's first item waits for others."""
+BATCH_ITEMS = 64
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Items of one batch reward that wait to be called together."""
+
+    arguments: dict[str, list[Any]]
+    futures: list[asyncio.Future[TermScore]] = field(default_factory=list)
+
+
+class BoundReward:
+    """A reward with its options, ready to be called.
+
+    Args:
+        name: its name in the registry.
+        options: as written in a recipe; defaults are filled in.
+
+    Raises: UsageError when there is no such reward, an option is wrong, or it asks for an argument
+    that does not exist.
+    """
+
+    def __init__(self, name: str, options: Mapping[str, Any], deadline_s: float, runner: Runner) -> None:
+        entry = REWARDS.entry(name)
+        function = entry.load()
+        self.name = name
+        self.target = entry.target
+        self.function: Callable[..., Any] = function
+        self.traits: Traits = traits_of(function)
+        self.options = checked_options(name, function, options)
+        self.wanted = wanted_arguments(function)
+        self._deadline_s = deadline_s
+        self._runner = runner
+        self._waiting: _Batch | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        for argument in self.wanted:
+            if argument not in ARGUMENTS:
+                raise UsageError(f"reward '{name}' asks for '{argument}'; available: {', '.join(ARGUMENTS)}")
+        if self.in_worker and entry.target.startswith("__main__:"):
+            raise UsageError(f"reward '{name}' is in the script itself; move it to a module, which workers can import")
+
+    @property
+    def in_worker(self) -> bool:
+        """Whether it runs in a worker process."""
+        return self.traits.runs == "worker" and not is_async(self.function)
+
+    async def __call__(self, available: Mapping[str, Any]) -> TermScore:
+        """Score one answer. `available` holds a value for each of `ARGUMENTS`.
+
+        Never raises for what the reward does. Raises: RunError when workers cannot start.
+        """
+        if available["gold"] is None and needs_gold(self.function):
+            return failure("bad_gold", "there is no gold answer")
+        arguments = {name: available[name] for name in self.wanted}
+        if self.traits.batch:
+            return await self._join_batch(arguments)
+        return (await self._run(arguments, 1))[0]
+
+    async def _run(self, arguments: dict[str, Any], size: int) -> list[TermScore]:
+        if self.in_worker:
+            return await self._runner.run_batch(self.target, arguments, self.options, self._deadline_s, size)
+        if is_async(self.function):
+            return await self._run_async(arguments, size)
+        try:
+            return call(self.function, arguments, self.options, size)
+        except MemoryError as error:
+            return [failure("error", describe(error))] * size
+
+    async def _run_async(self, arguments: dict[str, Any], size: int) -> list[TermScore]:
+        start = time.perf_counter()
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                returned = await self.function(**arguments, **self.options)
+        except TimeoutError as error:
+            passed = time.perf_counter() - start
+            over = f"took longer than {self._deadline_s:g} s"
+            return [failure("timeout", over if passed >= self._deadline_s else describe(error), passed)] * size
+        except Exception as error:  # noqa: BLE001  # a reward may raise anything
+            return [failure("error", describe(error), time.perf_counter() - start)] * size
+        return to_term_scores(self.function, returned, size, time.perf_counter() - start)
+
+    async def _join_batch(self, arguments: dict[str, Any]) -> TermScore:
+        loop = asyncio.get_running_loop()
+        batch = self._waiting
+        if batch is None or batch.futures[0].get_loop() is not loop:
+            batch = self._waiting = _Batch({name: [] for name in self.wanted})
+            loop.call_later(BATCH_WAIT_S, self._flush, batch)
+        for name, value in arguments.items():
+            batch.arguments[name].append(value)
+        future: asyncio.Future[TermScore] = loop.create_future()
+        batch.futures.append(future)
+        if len(batch.futures) >= BATCH_ITEMS:
+            self._flush(batch)
+        return await future
+
+    def _flush(self, batch: _Batch) -> None:
+        if self._waiting is batch:
+            self._waiting = None
+            task = asyncio.get_running_loop().create_task(self._run_together(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run_together(self, batch: _Batch) -> None:
+        size = len(batch.futures)
+        try:
+            scores = await self._run(batch.arguments, size)
+            if size > 1 and all(score.status in ("timeout", "error") for score in scores):
+                # One bad item fails all: find out which.
+                alone = [{name: [values[i]] for name, values in batch.arguments.items()} for i in range(size)]
+                scores = [score for (score,) in await asyncio.gather(*(self._run(one, 1) for one in alone))]
+        except RunError as error:
+            for future in batch.futures:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for future, score in zip(batch.futures, scores, strict=True):
+            if not future.done():
+                future.set_result(score)
+
+
+def checked_options(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with their defaults. Raises: UsageError with every one that is wrong."""
+    try:
+        return check_options(function, options)
+    except ValidationError as error:
+        known = options_model(function).model_fields
+        lines = [f"option '{'.'.join(map(str, item['loc']))}': {explain(item, known)}" for item in error.errors()]
+        raise UsageError(f"reward '{name}': " + "; ".join(lines)) from error

@@ -1,0 +1,256 @@
+r"""Multiple choice: which letter does the answer commit to?"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from morl.rewards.answer import Span, boxes, final_text, last_together, offered_together, stated
+from morl.rewards.decorator import Example, Verdict, reward
+
+LETTERS = "ABCDEFGHIJ"
+"""Letters of options whose number is not known."""
+MAX_STATEMENTS = 100
+"""Sentences that may name an option, the last ones of a response."""
+
+_COLOURS = ["red", "blue", "green"]
+
+
+@reward(
+    "choice",
+    examples=[
+        Example("<think>A?</think>The answer is B.", "B", 1.0),
+        Example("The answer is C.", "B", 0.0),
+        Example(r"\boxed{\text{(B)}}", "(B)", 1.0),
+        Example("Answer: A or B", "B", 0.0),
+        Example("A good question about vitamin B.", "B", 0.0),
+        Example("Not A, because of the sign.\n\n**B**", "b", 1.0),
+        Example("The answer is blue.", "B", 1.0, {"options": _COLOURS}),
+        Example("The answer is B", "blue", 1.0, {"options": _COLOURS}),
+        Example("B", {"answer": "B", "options": _COLOURS}, 1.0),
+        Example("B", "B", 1.0, {"options_from": "choices"}, {"choices": "A) red B) blue"}),
+        Example("The answer is B", "yellow", None, {"options": _COLOURS}),
+        Example("The answer is B", "", None),
+    ],
+    answer=lambda gold: f"The answer is {gold['answer'] if isinstance(gold, Mapping) else gold}",
+)
+def choice(
+    response: str,
+    gold: Any,
+    meta: Mapping[str, Any],
+    *,
+    options: Sequence[str] | dict[str, str] | str | None = None,
+    options_from: str | None = None,
+) -> Verdict:
+    r"""1 when the answer commits to the gold's option and to no other, else 0.
+
+    Reads the last `\boxed{}` after the thinking; without a box, the letter after "answer is" or the like; then a
+    line that is a letter; then the text of an option. "A or B" is no answer.
+
+    The gold is a letter, an option's text, its index from 0, or `{answer: …, options: …}`. The options' texts
+    are needed for golds and answers that are texts: give them as `options`, or name with `options_from` the
+    column of the data that holds them (a list, a mapping from letters, or text such as "A) red B) blue").
+    """
+    if isinstance(gold, Mapping) and "answer" in gold:
+        options = gold.get("options", options)
+        gold = gold["answer"]
+    elif options_from is not None:
+        options = meta.get(options_from)
+        if options is None:
+            return Verdict(None, "bad_gold", f"the row has no column '{options_from}'")
+    try:
+        texts = option_texts(options)
+    except ValueError as error:
+        return Verdict(None, "bad_gold", str(error))
+    target = _gold_letter(gold, texts)
+    if target is None:
+        return Verdict(None, "bad_gold", f"the gold {str(gold)[:50]!r} is no option")
+    text = final_text(response)
+    if not text:
+        return Verdict(0.0, "no_answer", "no answer after the thinking")
+    chosen = chosen_letters(text, texts, {*texts, target} if texts else {*LETTERS, target})
+    if len(chosen) != 1:
+        return Verdict(
+            0.0, "no_answer", f"several options: {', '.join(sorted(chosen))}" if chosen else "no option chosen"
+        )
+    (letter,) = chosen
+    return Verdict(float(letter == target), "ok", letter)
+
+
+_LABEL = re.compile(r"\s*[(\[]?([A-Z])[)\].:]\s*")
+
+
+def option_texts(options: Any) -> dict[str, str]:
+    """The options' texts by letter; none when they are not known. Raises: ValueError when they cannot be read."""
+    if options is None:
+        return {}
+    if isinstance(options, str):
+        marks: list[re.Match[str]] = []
+        for mark in re.finditer(r"(?:^|(?<=\s))[(\[]?([A-Z])[)\].:]\s+|(?:^|(?<=\s))[(\[]?([A-Z])\)", options):
+            if (mark[1] or mark[2]) == chr(ord("A") + len(marks)):
+                marks.append(mark)
+        ends = [mark.start() for mark in marks[1:]] + [len(options)]
+        options = [options[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
+    if isinstance(options, Mapping):
+        texts = {str(letter).strip().upper(): str(text) for letter, text in options.items()}
+    elif isinstance(options, Sequence):
+        texts = {chr(ord("A") + index): str(text) for index, text in enumerate(options[:26])}
+        labels = [_LABEL.match(text) for text in texts.values()]
+        if all(label and label[1] == letter for label, letter in zip(labels, texts, strict=True)):
+            texts = {letter: _LABEL.sub("", text, count=1) for letter, text in texts.items()}
+    else:
+        texts = {}
+    if len(texts) < 2 or any(not re.fullmatch("[A-Z]", letter) for letter in texts):
+        raise ValueError("the options must be a list, a mapping from letters, or text such as 'A) red B) blue'")
+    return texts
+
+
+def _gold_letter(gold: Any, texts: Mapping[str, str]) -> str | None:
+    if isinstance(gold, int) and not isinstance(gold, bool):
+        return sorted(texts)[gold] if 0 <= gold < len(texts) else None
+    if not isinstance(gold, str):
+        return None
+    same = _same_text(gold, texts)
+    label = re.fullmatch(r"\s*[(\[]?([A-Za-z])[)\].:]{0,2}\s*", gold) or (_LABEL.match(gold) if not same else None)
+    if label is not None and (not texts or label[1].upper() in texts):
+        return label[1].upper()
+    return same[0] if len(same) == 1 else None
+
+
+def _normal(text: str) -> str:
+    text = re.sub(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}", r"\1", unicodedata.normalize("NFKC", text))
+    return " ".join(text.replace("$", "").casefold().split()).strip(" .,;:!*\"'()")
+
+
+def _same_text(text: str, texts: Mapping[str, str]) -> list[str]:
+    wanted = _normal(text)
+    return [letter for letter, option in texts.items() if wanted and _normal(option) == wanted]
+
+
+def chosen_letters(text: str, texts: Mapping[str, str], letters: Iterable[str]) -> set[str]:
+    """The options that the text commits to: one, if it is a good answer."""
+    known = set(letters)
+    for found in (
+        _from_boxes(text, texts, known),
+        _from_statements(text, texts, known),
+        _from_lines(text, texts, known),
+    ):
+        if found:
+            return found
+    return _from_last_sentence(text, texts)
+
+
+def _from_boxes(text: str, texts: Mapping[str, str], letters: set[str]) -> set[str]:
+    chosen: set[str] = set()
+    for box in last_together(text, boxes(text)):
+        content = re.sub(r"\\[a-z]+\s*\{|[{}$\\]", " ", box.text).strip()
+        same = _same_text(box.text, texts)
+        if len(content) == 1:
+            chosen |= {content.upper()} & letters
+        elif same:
+            chosen |= set(same)
+        else:
+            label = _LABEL.match(content)
+            rest = content[label.end() :] if label else content
+            chosen |= {label[1]} & letters if label else set()
+            chosen |= {span.text for span in _tokens(rest, letters)} if not label or len(rest) < 8 else set()
+    return chosen
+
+
+# A capital letter on its own, or any letter in brackets; "A" and "I" before a word are words themselves.
+_TOKEN = re.compile(
+    r"""
+    (?<![\w'’\\-]) (?: \(([A-Za-z])\) | ([A-Z]) ) (?![\w'’-])
+    (?! (?<=[AI]) \s+ (?! (?:or|and|because|since|as|is|but|not|for|with|while|which)\b ) [a-z] )
+    """,
+    re.VERBOSE,
+)
+
+
+def _tokens(text: str, letters: set[str]) -> list[Span]:
+    found = ((match, (match[1] or match[2]).upper()) for match in _TOKEN.finditer(text))
+    return [Span(letter, *match.span()) for match, letter in found if letter in letters]
+
+
+_LEAD = re.compile(
+    r"""
+    (?: \banswers?\b [*_]{0,2} (?: [^.\n:：=]{0,40}? \b(?:is|are|be)\b )?
+      | 答案(?:是|为)?
+      | \b(?:correct|right|best) \s (?:option|choice|one)\b [*_]{0,2} (?: \s (?:is|are) )?
+      | \b(?:choose|chose|select|pick|go \s with) \b
+      | \b(?:option|choice) \s? [:：] )
+    [\s*_]{0,4} [:：]? [\s*_"'$]{0,4}
+    (?: (?: the|option|choice|letter|answer|either|both|probably|likely|most|clearly|definitely|therefore|thus|just ) \b
+        [\s:：*_]{1,3} ){0,3}
+    (?= [\[($\\*_{]{0,4} (?:text|mathbf|textbf|boxed)? [\[({]{0,2} (?P<letter>[A-Za-z]) (?![\w'’]) )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def _from_statements(text: str, texts: Mapping[str, str], letters: set[str]) -> set[str]:
+    said = stated(text)
+    if said is not None and _same_text(said, texts):
+        return set(_same_text(said, texts))
+    spans: list[Span] = []
+    for match in list(_LEAD.finditer(text))[-MAX_STATEMENTS:]:
+        start = match.end()
+        line = text[start : start + 200].split("\n", 1)[0]
+        first = _first_token(line, match["letter"], letters)
+        if first is None:
+            continue
+        together = [first]
+        for token in _tokens(line, letters):
+            if token.start >= first.end:
+                if not offered_together(line[together[-1].end : token.start]):
+                    break
+                together.append(token)
+        spans += [Span(span.text, start + span.start, start + span.end) for span in together]
+    return {span.text for span in last_together(text, spans)}
+
+
+def _first_token(line: str, letter: str, letters: set[str]) -> Span | None:
+    at = line.find(letter)
+    for token in _tokens(line, letters)[:1]:
+        if token.start <= at < token.end:
+            return token
+    # A small letter counts when nothing but a mark or the end follows it: "answer: b", not "the answer is a".
+    if letter.islower() and letter.upper() in letters and re.match(r"[)\]*_}$.,;\s]{0,4}$|[)\]]", line[at + 1 :]):
+        return Span(letter.upper(), at, at + 1)
+    return None
+
+
+_ALONE = re.compile(r"[\s*_(\[\"'#>]*([A-Za-z])[\s*_)\].:\"']*")
+_LABELLED = re.compile(r"[\s*_>-]*[(\[]?([A-Z])[)\].:][\s*_]+\S.*")
+
+
+def _from_lines(text: str, texts: Mapping[str, str], letters: set[str]) -> set[str]:
+    lines = [line for line in text.split("\n") if line.strip()]
+    alone = {match[1].upper() for match in map(_ALONE.fullmatch, (line for line in lines if len(line) < 20)) if match}
+    if alone & letters:
+        return alone & letters
+    same = _same_text(lines[-1], texts)
+    if same:
+        return set(same)
+    labelled = [match[1] for match in map(_LABELLED.fullmatch, lines) if match and match[1] in letters]
+    return set(labelled) if len(labelled) == 1 else set()
+
+
+_DENIAL = re.compile(r"\bnot\b|n't\b|\bwrong\b|\bincorrect\b|\bneither\b", re.IGNORECASE)
+
+
+def _from_last_sentence(text: str, texts: Mapping[str, str]) -> set[str]:
+    sentence = re.split(r"(?<=[.!?])\s|\n", text[-1000:].strip())[-1]
+    if _DENIAL.search(sentence):
+        return set()
+    normal = _normal(sentence)
+    wanted = {letter: re.escape(_normal(option)) for letter, option in texts.items() if _normal(option)}
+    found = {letter for letter, option in wanted.items() if re.search(rf"(?<!\w){option}(?!\w)", normal)}
+    # "light blue" also contains "blue".
+    return {
+        a
+        for a in found
+        if not any(a != b and wanted[a] in wanted[b] and len(wanted[a]) < len(wanted[b]) for b in found)
+    }

@@ -1,0 +1,59 @@
+"""How the terms of an objective become one score: pure functions of numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from morl.types import Score, TermScore
+
+if TYPE_CHECKING:
+    from morl.recipe import TermSpec
+
+
+def scaled(value: float, scale: tuple[float, float] | None) -> float:
+    """`(value - low) / (high - low)`, cut off to [0, 1]."""
+    low, high = scale or (0.0, 1.0)
+    return min(1.0, max(0.0, (value - low) / (high - low)))
+
+
+def mixed(values: Sequence[float], weights: Sequence[float], combine: Literal["sum", "product"]) -> float:
+    """Weighted mean `Σ w v / Σ w`, or product `Π v ** w`; in [0, 1] when the values are."""
+    if combine == "product":
+        result: float = math.prod(value**weight for value, weight in zip(values, weights, strict=True))
+    else:
+        result = math.fsum(v * w for v, w in zip(values, weights, strict=True)) / math.fsum(weights)
+    return min(1.0, max(0.0, result))
+
+
+def is_open(term: TermSpec, scores: Mapping[str, TermScore]) -> bool:
+    """Whether the term counts: the value of its gate's term, before scale, reaches the threshold."""
+    if term.gate is None:
+        return True
+    value = scores[term.gate.term].value
+    return value is not None and value >= term.gate.at_least
+
+
+def compose(terms: Sequence[TermSpec], scores: Mapping[str, TermScore], combine: Literal["sum", "product"]) -> Score:
+    """The score of one sample from what each term said of it.
+
+    A term behind a closed gate counts as 0, whatever it said. A term without a value leaves the
+    sample without a score, or counts as 0 if it failed and its `on_error` is `zero`; a gold answer
+    that cannot be read is the data's fault and never counts.
+    """
+    shown: dict[str, TermScore] = {}
+    values: list[float | None] = []
+    for term in terms:
+        score = shown[term.name] = scores[term.name]
+        if not is_open(term, scores):
+            shown[term.name] = replace(score, status="gated")
+            values.append(0.0)
+        elif score.value is not None:
+            values.append(scaled(score.value, term.scale))
+        else:
+            values.append(0.0 if term.on_error == "zero" and score.status != "bad_gold" else None)
+    known = [value for value in values if value is not None]
+    complete = len(known) == len(values)
+    return Score(mixed(known, [term.weight for term in terms], combine) if complete else None, shown)

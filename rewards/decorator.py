@@ -1,0 +1,106 @@
+"""How a function becomes a reward: the decorator, its examples, and what a reward may return."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from morl.errors import UsageError
+from morl.registry import Registry
+from morl.types import Status
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+REWARDS = Registry("reward", "morl.rewards")
+
+ARGUMENTS = ("response", "gold", "messages", "media", "meta", "sample")
+"""What a reward can ask for by naming a positional parameter so; for a batch reward, lists of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A value with its reason. A reward that has no reason to give returns the bare number.
+
+    >>> Verdict(0.0, "no_answer", "nothing follows the thinking").value
+    0.0
+    """
+
+    value: float | None
+    """In [0, 1] unless the recipe scales it; None is "no score" and needs a status that says why."""
+    status: Status = "ok"
+    detail: str = ""
+    """One readable line: what was extracted, or why there is no score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A row that must hold: `morl check` runs it before a recipe that uses the reward is run."""
+
+    response: str
+    gold: Any
+    value: float | None
+    """The reward's value, to within 1e-6; None where there must be no score."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What the decorator says about a reward, beside its name."""
+
+    examples: tuple[Example, ...] = ()
+    answer: Callable[[Any], str] | None = None
+    """Writes a gold as a response that must score 1; None where that cannot be done."""
+    runs: Literal["worker", "inline"] = "worker"
+    batch: bool = False
+
+
+def reward(
+    name: str,
+    *,
+    examples: Sequence[Example] = (),
+    answer: Callable[[Any], str] | None = None,
+    runs: Literal["worker", "inline"] = "worker",
+    batch: bool = False,
+) -> Callable[[F], F]:
+    """Decorator: make a function usable in recipes as `{use: name}`.
+
+    Args:
+        name: what recipes call it; two rewards cannot share a name.
+        examples: rows that must hold, a right answer and a wrong one at least.
+        answer: writes a gold as a response; `morl check` scores that response for every row of
+            the data, so that a gold which the reward cannot read is found before the run.
+        runs: `worker` calls it in a process that can be killed at its deadline; `inline` calls
+            it on the event loop of the trainer, for what is cheap and cannot hang. A coroutine
+            function runs on the event loop anyway, with its deadline.
+        batch: it takes a list for each argument and returns a list of values of that length.
+
+    Raises: UsageError when the name is taken, or a worker could not import the function.
+    """
+
+    def decorate(function: F) -> F:
+        if "<locals>" in function.__qualname__:
+            raise UsageError(f"reward '{name}' must be a function at the top level of a module: workers import it")
+        function.__morl_reward__ = Traits(tuple(examples), answer, runs, batch)  # type: ignore[attr-defined]
+        return REWARDS.register(name)(function)
+
+    return decorate
+
+
+def traits_of(function: Callable[..., Any]) -> Traits:
+    """What the decorator said; the defaults for a function that came undecorated by an entry point."""
+    found: Traits = getattr(function, "__morl_reward__", Traits())
+    return found
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether it runs on the event loop because it is a coroutine function."""
+    return inspect.iscoroutinefunction(function)
+
+
+def needs_gold(function: Callable[..., Any]) -> bool:
+    """Whether a prompt without a gold is an error of the data: it names `gold`, without a default."""
+    parameter = inspect.signature(function).parameters.get("gold")
+    return parameter is not None and parameter.default is inspect.Parameter.empty

@@ -1,0 +1,264 @@
+r"""Mathematics: is the answer equal to the gold, as numbers, formulas, sets, intervals, equations or matrices?
+
+The comparison is math-verify's, with the gold first (it is not symmetric). Its own timeouts use SIGALRM
+and so need a main thread, which a worker has; what they cannot interrupt, the runner kills.
+What math-verify would get wrong or never finish is kept from it: see `_too_large` and `_is_mistaken`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from morl.rewards.answer import Span, boxes, different, final_text, formulas, last_together, numbers, stated
+from morl.rewards.decorator import Example, Verdict, reward
+
+TIMEOUT_S = 4
+"""Whole seconds for each parse and each comparison."""
+MAX_LENGTH = 600
+"""Characters of an answer; a longer one is not parsed."""
+MAX_NESTING = 12
+"""Brackets within brackets; the parser's time grows steeply with them."""
+MAX_TAIL = 2000
+"""Characters at the end of a response that are searched for an answer which is neither boxed nor stated."""
+
+
+def _boxed(gold: Any) -> str:
+    return f"\\boxed{{{gold_text(gold)}}}"
+
+
+@reward(
+    "math",
+    examples=[
+        Example(r"So it is \boxed{\frac{1}{2}}.", "0.5", 1.0),
+        Example(r"So it is \boxed{\frac{1}{3}}.", "0.5", 0.0),
+        Example(r"<think>\boxed{3}</think> Therefore \boxed{4}.", "4", 1.0),
+        Example(r"<think>It may be \boxed{4}, or", "4", 0.0),
+        Example(r"First \boxed{3}, so finally \boxed{4}.", "4", 1.0),
+        Example(r"It is \boxed{3} or \boxed{4}.", "4", 0.0),
+        Example(r"x = \boxed{3 \text{ or } 4}", "$3, 4$", 1.0),
+        Example(r"\boxed{3}", "3, 4", 0.0),
+        Example("The answer is 1,234 dollars.", "1234", 1.0),
+        Example("The answer is 4 or 5.", "4", 0.0),
+        Example("I give up.", "4", 0.0),
+        Example(r"\boxed{9^{9^{9^{9}}}}", "4", 0.0),
+        Example(r"\boxed{4}", "", None),
+        Example(r"\boxed{4}", r"\frac{1}{", None),
+    ],
+    answer=_boxed,
+)
+def math(response: str, gold: Any) -> Verdict:
+    r"""1 when the answer equals the gold mathematically, else 0.
+
+    Reads the last `\boxed{}` after the thinking; without a box, what follows "answer is" or `####`; without
+    that, the last formula or number. "3 or 4" and two boxes side by side are one answer of two parts: right
+    for a gold of those two parts, or if each equals the gold, and wrong otherwise.
+
+    The gold is LaTeX, a number, or a list whose order does not matter; of a GSM8K solution, what follows `####`.
+    """
+    try:
+        gold_latex = gold_text(gold)
+    except ValueError as error:
+        return Verdict(None, "bad_gold", str(error))
+    known = _parsed(gold_latex) if _refusal(gold_latex) is None else ()
+    if not any(not isinstance(item, str) for item in known):
+        return Verdict(None, "bad_gold", f"the gold {gold_latex[:100]!r} cannot be read as mathematics")
+    parts = [_tidy(part) for part in answer_parts(response)]
+    if not any(parts):
+        return Verdict(0.0, "no_answer", "no answer after the thinking")
+    shown = " ; ".join(parts)
+    if _squeezed(shown) == _squeezed(gold_latex):
+        return Verdict(1.0, "ok", f"{shown[:200]}: the gold itself")
+    refusal = _refusal(shown)
+    if refusal is None and _too_large(shown) and not _too_large(gold_latex):
+        refusal = "a number too large to be meant"
+    if refusal is not None:
+        return Verdict(0.0, "ok", f"{shown[:200]}: {refusal}")
+    if _equal(gold_latex, " ; ".join(parts)) or (len(parts) > 1 and all(_equal(gold_latex, part) for part in parts)):
+        return Verdict(1.0, "ok", shown)
+    return Verdict(0.0, "ok", f"{shown}: not equal to {gold_latex[:100]}")
+
+
+def gold_text(gold: Any) -> str:
+    """The gold as LaTeX without delimiters. Raises: ValueError when it is empty, or no text, number or list."""
+    if isinstance(gold, Sequence) and not isinstance(gold, str):
+        if not gold:
+            raise ValueError("the gold is an empty list")
+        return " ; ".join(gold_text(part) for part in gold)
+    if isinstance(gold, bool) or not isinstance(gold, str | int | float):
+        raise ValueError(f"the gold must be text, a number or a list of them, not {type(gold).__name__}")
+    text = str(gold)
+    boxed = different(last_together(text, boxes(text)))
+    text = _tidy(" ; ".join(boxed) if boxed else text.rpartition("####")[2])
+    if not text or text in ("nan", "inf", "-inf"):
+        raise ValueError("the gold is empty" if not text else f"the gold is {text}")
+    return text
+
+
+def answer_parts(response: str) -> tuple[str, ...]:
+    """The parts of the answer, as they are written: one, unless several are offered together."""
+    text = final_text(response)
+    found = last_together(text, boxes(text))
+    if found:
+        return different(_with_hedge(text, found))
+    if "\\boxed" in text:
+        return ()  # cut off within its box
+    said = stated(text)
+    return _unboxed(text[-MAX_TAIL:] if said is None else said[:MAX_TAIL])
+
+
+_OR = re.compile(r"[\s$)\\,.]{0,6}\bor\b[\s$(\\]{0,6}", re.IGNORECASE)
+
+
+def _with_hedge(text: str, found: list[Span]) -> list[Span]:
+    """The boxes, with a bare number that an "or" joins to them."""
+    start, end = found[0].start, found[-1].end
+    before, after = text[max(0, start - 60) : start], text[end : end + 60]
+    left = [number for number in numbers(before)[-1:] if _OR.fullmatch(before, number.end)]
+    right = [number for number in numbers(after)[:1] if _OR.fullmatch(after, 0, number.start)]
+    return [*left, *found, *right]
+
+
+_PROSE = re.compile(r"(?<![\\\w])(?!(?:or|and|sqrt|pi|ln|log|sin|cos|tan|exp)\b)[^\W\d_]{2,}")
+
+
+def _unboxed(text: str) -> tuple[str, ...]:
+    in_formulas = formulas(text)
+    bare = [number for number in numbers(text) if not any(f.start <= number.start < f.end for f in in_formulas)]
+    # A few symbols, or a name, are the answer as a whole; in prose it is the last formula or number.
+    words = _PROSE.findall(text)
+    if not in_formulas and len(text) <= 60 and (not words or (len(words) <= 2 and not bare)):
+        return (text,)
+    return different(last_together(text, sorted([*in_formulas, *bare], key=lambda span: span.start)))
+
+
+_SYMBOLS = str.maketrans(
+    {
+        "−": "-",
+        "–": "-",
+        "×": r"\times ",
+        "·": r"\cdot ",
+        "÷": "/",
+        "π": r"\pi ",
+        "∞": r"\infty ",
+        "≤": r"\le ",
+        "≥": r"\ge ",
+        "≠": r"\ne ",
+        "°": r"^\circ ",
+        "²": "^2",
+        "³": "^3",
+        "√": r"\sqrt ",
+        "½": r"\frac{1}{2}",
+        "\u00a0": " ",
+        "\u202f": " ",
+        "\u2009": " ",
+    }
+)
+_SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d+)")
+
+
+def _tidy(text: str) -> str:
+    """One formula without delimiters, leading equals sign and final full stop."""
+    for _ in range(3):
+        inner = boxes(text) if len(text) <= MAX_LENGTH else []
+        if len(inner) == 1 and (inner[0].start, inner[0].end) == (0, len(text)):
+            text = inner[0].text
+    text = text.translate(_SYMBOLS).replace(r"\$", "").replace("$", "")
+    for mark in (r"\(", r"\)", r"\[", r"\]", "**", "`"):
+        text = text.replace(mark, " ")
+    text = " ".join(text.split()).lstrip("=≈ ").rstrip("\\.,;:= ")
+    scientific = _SCIENTIFIC.fullmatch(text)
+    return rf"{scientific[1]} \times 10^{{{scientific[2]}}}" if scientific else text
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+def _refusal(text: str) -> str | None:
+    """Why the text is not given to the parser; None when it is."""
+    if len(text) > MAX_LENGTH:
+        return "too long to be read"
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    return "brackets nested too deeply to be read" if deepest > MAX_NESTING else None
+
+
+_LARGE = re.compile(
+    r"""
+    (?<![\d.]) (?!1[^\d.]) [\d.]+ [\s})]* (?:\^|\*\*) [\s{(]*      # a base that is not 1, and as its exponent
+      (?: [^{}()^]* (?:\^|\*\*) [\s{(]* \d | \d{5,} | [^{}()^!]*! )  # a power, five digits or a factorial
+    | \d{6,} [\s})]* !  |  ! [\s})]* !                             # 999999!, (9!)!
+    | \\[dt]?binom \s* \{ \s* \d{5,}
+    """,
+    re.VERBOSE,
+)
+
+
+def _too_large(text: str) -> bool:
+    """Whether computing it might take for ever: towers of powers, huge exponents and factorials."""
+    return _LARGE.search(text) is not None
+
+
+@functools.lru_cache(maxsize=512)
+def _parsed(latex: str) -> tuple[Any, ...]:
+    """Sympy expressions, and the normalised text. Raises: math-verify's timeout, which is no Exception."""
+    from math_verify import LatexExtractionConfig, parse
+
+    found = parse(f"${latex}$", [LatexExtractionConfig()], parsing_timeout=TIMEOUT_S, raise_on_error=True)
+    return tuple(found)
+
+
+def _equal(gold: str, answer: str) -> bool:
+    from math_verify import verify
+
+    known, given = _parsed(gold), _parsed(answer)
+    same = verify(
+        list(known), list(given), allow_set_relation_comp=True, timeout_seconds=TIMEOUT_S, raise_on_error=True
+    )
+    return bool(same) and not _is_mistaken(known[0], given[0], percent="%" in gold + answer)
+
+
+def _is_mistaken(gold: Any, answer: Any, *, percent: bool) -> bool:
+    """Whether math-verify calls two things equal that are not.
+
+    It rounds to six decimals, so that all tiny numbers are equal; it takes the right side of any
+    equation, so that "9 = 1" is 1; and two equations without a real solution have the same solutions.
+    """
+    from sympy import And, Basic, Eq
+
+    if not isinstance(gold, Basic) or not isinstance(answer, Basic) or gold == answer:
+        return False
+    if isinstance(answer, And):
+        return any(_is_mistaken(gold, part, percent=percent) for part in answer.args if not part.free_symbols)
+    if isinstance(answer, Eq):
+        if isinstance(gold, Eq):
+            return gold.free_symbols != answer.free_symbols or not (
+                _have_solution(gold) or _in_proportion(gold, answer)
+            )
+        return not answer.free_symbols and not _close(answer.lhs, answer.rhs)
+    return not percent and bool(gold.is_number and answer.is_number) and not _close(gold, answer)
+
+
+def _close(one: Any, other: Any) -> bool:
+    """Whether two numbers agree to four digits."""
+    x, y = complex(one.evalf()), complex(other.evalf())
+    return abs(x - y) <= 1e-4 * max(abs(x), abs(y))
+
+
+def _have_solution(equation: Any) -> bool:
+    from sympy import solve
+
+    return bool(solve(equation, *equation.free_symbols))
+
+
+def _in_proportion(one: Any, other: Any) -> bool:
+    """Whether the two equations' sides differ by a constant factor, which makes them one equation."""
+    from sympy import simplify
+
+    ratio = simplify((one.lhs - one.rhs) / (other.lhs - other.rhs))
+    return bool(ratio.is_number and ratio.is_finite and ratio != 0)

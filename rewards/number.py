@@ -1,0 +1,102 @@
+r"""One number: a measurement, a count, a result of arithmetic."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Annotated, Any
+
+from morl.rewards.answer import Number, boxes, final_text, last_together, numbers, offered_together, stated
+from morl.rewards.decorator import Example, Verdict, reward
+from pydantic import Field
+
+MAX_TAIL = 2000
+"""Characters of an answer that are searched for numbers."""
+
+
+@reward(
+    "number",
+    examples=[
+        Example("There are 43.0 of them.", 43, 1.0),
+        Example("There are 44 of them.", 43, 0.0),
+        Example("3 or 4", 3, 0.0),
+        Example("<think>12</think>The answer is 1,234 km.", "1234", 1.0),
+        Example(r"\boxed{3.14}", 3.14159, 1.0, {"tolerance": 0.01}),
+        Example("95", 100, 1.0, {"relative_tolerance": 0.05}),
+        Example("94", 100, 0.0, {"relative_tolerance": 0.05}),
+        Example("many", 43, 0.0),
+        Example("43", "a few", None),
+    ],
+    answer=lambda gold: f"The answer is {gold}",
+)
+def number(
+    response: str,
+    gold: Any,
+    *,
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0,
+    relative_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0,
+) -> Verdict:
+    r"""1 when the one number of the answer is the gold's, else 0; several different numbers are wrong.
+
+    Reads the last `\boxed{}` after the thinking; without a box, the number that follows "answer is"; without
+    that, the last number. Signs, decimals, `1,234`, `3/4`, `\frac{3}{4}`, `1e-5` and `2 \times 10^3` are read
+    exactly; units and percent signs are not looked at.
+
+    `tolerance` is the allowed difference, `relative_tolerance` the allowed part of the gold; either is enough.
+    """
+    target = _gold_value(gold)
+    if target is None:
+        return Verdict(None, "bad_gold", "the gold must be one finite number")
+    found = answer_numbers(response)
+    if not found:
+        return Verdict(0.0, "no_answer", "no number in the answer")
+    shown = ", ".join(item.text for item in found[:5])
+    if len({item.value for item in found}) > 1:
+        return Verdict(0.0, "ok", f"several numbers: {shown}")
+    value = found[0].value
+    if value is None:
+        return Verdict(0.0, "ok", f"{shown[:50]}: not a number that anybody means")
+    allowed = max(Fraction(tolerance), Fraction(relative_tolerance) * abs(target))
+    return Verdict(float(abs(value - target) <= allowed), "ok", shown)
+
+
+def _gold_value(gold: Any) -> Fraction | None:
+    if isinstance(gold, bool) or not isinstance(gold, str | int | float):
+        return None
+    found = {item.value for item in numbers(str(gold)[:MAX_TAIL])}
+    return found.pop() if len(found) == 1 else None
+
+
+def answer_numbers(response: str) -> list[Number]:
+    """The numbers that the answer offers: one, if it is a good answer."""
+    text = final_text(response)
+    boxed = last_together(text, boxes(text))
+    if boxed:
+        return [item for box in boxed for item in _result(box.text[:MAX_TAIL])]
+    said = stated(text)
+    if said is not None:
+        found = _first_together(said[:MAX_TAIL])
+        if found:
+            return found
+    tail = text[-MAX_TAIL:]
+    found = numbers(tail)
+    together = last_together(tail, found)
+    return found[-len(together) :] if together else []
+
+
+def _result(text: str) -> list[Number]:
+    """All numbers after the last equals sign: of "2 + 3 = 5" only the 5."""
+    return numbers(text.rpartition("=")[2]) or numbers(text)
+
+
+def _first_together(text: str) -> list[Number]:
+    """The first number with those offered together with it; of "3 + 4 = 7", the 7."""
+    found = numbers(text)
+    first, last = 0, 0
+    while last + 1 < len(found):
+        gap = text[found[last].end : found[last + 1].start]
+        if gap.lstrip()[:1] in ("+", "-", "−", "*", "×", "=", "÷"):
+            first = last + 1 if "=" in gap else first
+        elif not offered_together(gap):
+            break
+        last += 1
+    return found[first : last + 1]
