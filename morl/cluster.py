@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -41,23 +44,29 @@ class Cluster:
 
         if ray.is_initialized():
             return
-        if self.spec.address == "local":
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                configure_logging=False,
-                _node_ip_address="127.0.0.1",
-            )
-        else:
-            try:
-                ray.init(address=self.spec.address, log_to_driver=False, configure_logging=False)
-            except ConnectionError as error:
-                raise UsageError(
-                    f"cluster.address: no Ray cluster answers at '{self.spec.address}' ({error}); "
-                    "start one with `ray start --head`, or use cluster.address=local"
-                ) from error
+        with _signals_kept():
+            if self.spec.address == "local":
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    configure_logging=False,
+                    _node_ip_address="127.0.0.1",
+                )
+            else:
+                self._join()
         self._started = True
+
+    def _join(self) -> None:
+        import ray
+
+        try:
+            ray.init(address=self.spec.address, log_to_driver=False, configure_logging=False)
+        except ConnectionError as error:
+            raise UsageError(
+                f"cluster.address: no Ray cluster answers at '{self.spec.address}' ({error}); "
+                "start one with `ray start --head`, or use cluster.address=local"
+            ) from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -87,6 +96,27 @@ class Cluster:
         """Options for `ray.remote(...)` of an actor that computes."""
         options: dict[str, Any] = {"num_cpus": ACTOR_CPUS, "runtime_env": {"env_vars": environment}}
         return options | ({"num_gpus": gpus} if self.gpus else {"num_gpus": 0})
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Start Ray so that SIGINT and SIGTERM stay ours.
+
+    A batch system signals every process of a job, and a terminal every process of its group.
+    Ray's own processes inherit the blocked mask and live on, because the driver needs them to
+    finish its step and save; and Ray's handler in the driver, which would end it at once, is
+    taken back.
+    """
+    signals = {signal.SIGINT, signal.SIGTERM}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    handlers = {number: signal.getsignal(number) for number in signals}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def gather(references: Sequence[Any], what: str, timeout_s: float | None) -> list[Any]:

@@ -48,7 +48,6 @@ def train(recipe: Recipe, *, resume: bool | Path = False, local: bool = False) -
 
 async def _train(recipe: Recipe, folder: RunFolder, interrupt: Interrupt, local: bool) -> bool:
     async with assemble(recipe, folder, local=local) as parts:
-        interrupt.install()  # again: starting Ray takes the signals away
         if parts.step == 0:
             await evaluate(parts.evaluation, parts.tracker, step=0)
         while parts.step < recipe.run.steps and not interrupt.requested:

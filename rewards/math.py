@@ -168,6 +168,7 @@ def _tidy(text: str) -> str:
     text = text.translate(_SYMBOLS).replace(r"\$", "").replace("$", "")
     for mark in (r"\(", r"\)", r"\[", r"\]", "**", "`"):
         text = text.replace(mark, " ")
+    text = re.sub(r"(?<=\d)\.(?!\d)", "", text)  # "5." and "1./3"
     text = " ".join(text.split()).lstrip("=≈ ").rstrip("\\.,;:= ")
     scientific = _SCIENTIFIC.fullmatch(text)
     return rf"{scientific[1]} \times 10^{{{scientific[2]}}}" if scientific else text

@@ -185,9 +185,10 @@ class HFEngine:
     def _prefill(self, rows: list[_Row], token_ids: torch.Tensor, mask: torch.Tensor) -> Any:
         """The rows' cache of all prompt tokens but the last; each distinct prompt is computed once."""
         import torch
-        from transformers import DynamicCache
 
-        cache = DynamicCache(config=self._model.config.get_text_config())
+        from morl.rollout.hf_cache import roomy_cache
+
+        cache = roomy_cache(self._model.config.get_text_config())
         if token_ids.shape[1] == 1:
             return cache
         slots: dict[tuple[int, ...], int] = {}

@@ -108,6 +108,8 @@ def _environment(count: int) -> dict[str, str]:
         **{name: os.environ[name] for name in offline if name in os.environ},
         # Ray sets 1 for an actor that reserves less than a core.
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+        # Waiting threads sleep: spinning, they starve the one they wait for when a reward worker wants a core too.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
         # Otherwise an actor that reserves no GPU sees them all.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     }
