@@ -10,6 +10,7 @@ import difflib
 import functools
 import importlib.resources
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -94,6 +95,12 @@ def inspect_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
     )
 
 
+def go_offline(recipe: Recipe) -> None:
+    """Keep the Hugging Face libraries off the network, here and in every process started from here."""
+    if recipe.run.offline:
+        os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
 def builtin_recipes() -> tuple[str, ...]:
     """Names of the recipes that come with morl."""
     files = importlib.resources.files("morl.recipes").iterdir()
@@ -175,8 +182,10 @@ _STAND_INS: dict[Loc, Any] = {
     ("model", "path"): "unnamed",
     ("objectives", "*", "share"): 1.0,
     ("objectives", "*", "prompt"): "unknown",
+    ("objectives", "*", "gold"): "unknown",
     ("objectives", "*", "rewards"): NoRewards,
     ("eval", "sets", "*", "prompt"): "unknown",
+    ("eval", "sets", "*", "gold"): "unknown",
     ("eval", "sets", "*", "rewards"): NoRewards,
     ("rollout",): {"prompts_per_step": 1, "samples_per_prompt": 2, "max_new_tokens": 1},
     ("rollout", "prompts_per_step"): 1,
@@ -296,6 +305,7 @@ __all__ = [
     "UseSpec",
     "WandbSpec",
     "builtin_recipes",
+    "go_offline",
     "import_plugin",
     "inspect_recipe",
     "json_schema",

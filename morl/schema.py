@@ -249,6 +249,17 @@ def _term_rules(rewards: Sequence[TermSpec]) -> list[Rule]:
     return rules
 
 
+def _gold_rules(gold: Any, rewards: Sequence[TermSpec]) -> list[Rule]:
+    """A reward that takes a gold answer, and has no default for it, must be given one."""
+    rules = []
+    for index, term in enumerate(rewards if gold is None else ()):
+        parameter = inspect.signature(registry("reward").load(term.use)).parameters.get("gold")
+        if parameter is not None and parameter.default is inspect.Parameter.empty:
+            message = f"'{term.use}' compares with a gold answer, and there is none: add 'gold'"
+            rules.append(Rule(("rewards", index, "use"), message, [("gold",)]))
+    return rules
+
+
 class ObjectiveSpec(Spec):
     """Prompts of one kind, and the rewards that score their answers."""
 
@@ -269,7 +280,7 @@ class ObjectiveSpec(Spec):
 
     @model_validator(mode="after")
     def _check_terms(self) -> Self:
-        refuse("ObjectiveSpec", _term_rules(self.rewards))
+        refuse("ObjectiveSpec", _term_rules(self.rewards) + _gold_rules(self.gold, self.rewards))
         return self
 
 
@@ -599,6 +610,10 @@ class Recipe(Spec):
                     message = f"no objective has this name: name one with 'objective', or give {' and '.join(lacking)}"
                     depends = [("objectives", name), *((*here, key) for key in lacking)]
                     rules.append(Rule(here, message, depends))
+            base = self.objectives.get(eval_set.objective or name)
+            gold = eval_set.gold if eval_set.gold is not None or base is None else base.gold
+            for rule in _gold_rules(gold, eval_set.rewards or []):
+                rules.append(Rule((*here, *rule.loc), rule.message, [(*here, "gold")]))
         refuse("Recipe", rules)
         return self
 

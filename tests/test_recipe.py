@@ -29,7 +29,11 @@ def loud(response: str, *, at_least: Annotated[int, Field(ge=1)] = 1, mode: Lite
     return 1.0
 
 @reward("strictly")
-def strictly(response: str, gold: str, *, pattern: str) -> float:
+def strictly(response: str, *, pattern: str) -> float:
+    return 1.0
+
+@reward("graded")
+def graded(response: str, gold: str) -> float:
     return 1.0
 """
 
@@ -217,6 +221,9 @@ WRONG = [
     (('        pattern: "!"\n', ""), "x.yaml:11: objectives.shout.rewards.1.pattern: required, and missing"),
     (("name: bang", "name: loud"), "x.yaml:13: objectives.shout.rewards.1.name: two terms are called 'loud': give this one another 'name'"),
     (("name: bang", "gate: {term: lowd, at_least: 1}"), "x.yaml:13: objectives.shout.rewards.1.gate.term: no term is called 'lowd'; did you mean 'loud'?"),
+    (("use: loud", "use: graded"), "x.yaml:10: objectives.shout.rewards.0.use: 'graded' compares with a gold answer, and there is none: add 'gold'"),
+    (("model: ", "eval: {sets: {shout: {rewards: [{use: graded}], data: {source: jsonl, path: a}}}}\nmodel: "), "x.yaml:2: eval.sets.shout.rewards.0.use: 'graded' compares with a gold answer, and there is none: add 'gold'"),
+    (('"Shout {{ word }}"', '"Shout"\n    gold: "{{ word }"'), "x.yaml:9: objectives.shout.gold: not a template: unexpected '}'"),
     (("name: bang", "scale: [1, 1]"), "x.yaml:13: objectives.shout.rewards.1.scale: low and high are both 1: nothing lies between them"),
     (("name: bang", "weight: -1"), "x.yaml:13: objectives.shout.rewards.1.weight: should be greater than 0, not -1"),
     (("name: bang", "on_error: ignore"), "x.yaml:13: objectives.shout.rewards.1.on_error: should be 'mask', 'zero' or 'fail', not 'ignore'"),
@@ -440,7 +447,7 @@ objectives:
     prompt: "{{ query }}"
     rewards:
       - {use: strictly, pattern: x, weight: 0.8}
-      - {use: length, weight: 0.2}
+      - {use: length, maximum: 400, weight: 0.2}
       - {use: loud, weight: 0.2, gate: {term: strictly, at_least: 0.5}, on_error: mask}
 algorithm: {advantage: group_std, loss: on_policy, aggregation: prompt_tokens, importance: {kind: truncated, cap: 2.0}}
 rollout:  {engine: auto, engines: 4, prompts_per_step: 64, samples_per_prompt: 16, max_new_tokens: 4096, temperature: 1.0}

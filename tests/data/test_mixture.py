@@ -35,6 +35,7 @@ def prompts(name: str, size: int, **data: int) -> PromptSet:
         share=1,
         data={"source": "jsonl", "path": str(FOLDER / f"{size}.jsonl"), **data},
         prompt="{{ n }}",
+        gold="{{ n }}",
         rewards=[{"use": "exact"}],
     )
     return load_prompts(spec, name)

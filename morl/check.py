@@ -1,0 +1,162 @@
+"""`morl check`: what is wrong with a recipe, its data and its rewards, all found in one run and without a model."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from morl.data import PromptSet, load_prompts
+from morl.errors import MorlError, Problem
+from morl.recipe import ObjectiveSpec, Recipe, go_offline, inspect_recipe
+from morl.rewards.checks import check_examples, score_golds
+from morl.rewards.runner import Runner
+from morl.types import Prompt
+
+SHOWN = 5
+"""Places that are shown of problems that read the same."""
+
+Advance = Callable[[], None]
+
+
+@dataclass(slots=True)
+class CheckReport:
+    """What was found, and how much was looked at."""
+
+    recipe: tuple[Problem, ...] = ()
+    """What is wrong with the recipe itself."""
+    data: list[Problem] = field(default_factory=list)
+    """What is wrong with rows, golds and the rewards' examples."""
+    sets: int = 0
+    """Objectives and evaluation sets whose rows were looked at."""
+    rows: int = 0
+    """Rows that were made into prompts."""
+
+    @property
+    def exit_code(self) -> int:
+        """2 when the recipe is wrong, 1 when data or rewards are, else 0."""
+        return 2 if self.recipe else 1 if self.data else 0
+
+
+def check(path: str | Path, overrides: Sequence[str] = (), *, rows: int | None = None) -> CheckReport:
+    """Check a recipe, render its rows, run its rewards' examples and score every gold answer.
+
+    Goes on after errors: of a wrong recipe, what can still be used is checked too.
+
+    Args:
+        path: the recipe, as for `load_recipe`.
+        overrides: `key.path=value` each.
+        rows: look at so many rows of each objective only; all when it is None.
+
+    Raises: RunError when no worker process can be started for the rewards.
+    """
+    recipe, problems = inspect_recipe(path, overrides)
+    report = CheckReport(recipe=problems)
+    if recipe is None:
+        return report
+    go_offline(recipe)
+    specs = {f"objectives.{name}": spec for name, spec in recipe.objectives.items()}
+    specs |= {f"eval.sets.{name}": spec for name, spec in recipe.eval_objectives().items()}
+    opened = {label: prompts for label, spec in specs.items() if (prompts := _open(label, spec, report)) is not None}
+    wrong = {problem.path for problem in problems}
+    with _runner(recipe) as runner, _progress(sum(_count(prompts, rows) for prompts in opened.values())) as advance:
+        for name in sorted({term.use for spec in specs.values() for term in spec.rewards}):
+            report.data += [Problem("", f"reward '{name}'", told) for told in check_examples(name, runner)]
+        for label, prompts in opened.items():
+            # A gold that could not be read from the recipe says nothing about the data.
+            spec = specs[label].model_copy(update={"rewards": []}) if f"{label}.gold" in wrong else specs[label]
+            _check_rows(label, spec, prompts, _count(prompts, rows), runner, report, advance)
+    return report
+
+
+def _runner(recipe: Recipe) -> Runner:
+    return Runner(workers=recipe.scoring.workers, memory_mb=recipe.scoring.memory_mb)
+
+
+def _count(prompts: PromptSet, rows: int | None) -> int:
+    return len(prompts) if rows is None else min(rows, len(prompts))
+
+
+def _open(label: str, spec: ObjectiveSpec, report: CheckReport) -> PromptSet | None:
+    try:
+        return load_prompts(spec, label)
+    except MorlError as error:
+        report.data.append(Problem("", f"{label}.data", str(error)))
+    except Exception as error:  # noqa: BLE001  # a plugin's source may raise anything
+        report.data.append(Problem("", f"{label}.data", f"cannot be opened: {type(error).__name__}: {error}"))
+    return None
+
+
+def _check_rows(
+    label: str,
+    spec: ObjectiveSpec,
+    prompts: PromptSet,
+    count: int,
+    runner: Runner,
+    report: CheckReport,
+    advance: Advance,
+) -> None:
+    """Render the first `count` rows and score their golds; adds what is wrong to the report, by row."""
+    found: list[tuple[int, str]] = []
+
+    def rendered() -> Iterator[Prompt]:
+        for index in range(count):
+            try:
+                prompt = prompts[index]
+            except MorlError as error:
+                found.append((index, str(error).removeprefix(f"{prompts.where(index)}: ")))
+            except Exception as error:  # noqa: BLE001  # a plugin's source may raise anything
+                found.append((index, f"cannot be read: {type(error).__name__}: {error}"))
+            else:
+                report.rows += 1
+                yield prompt
+            advance()
+
+    report.sets += 1
+    every = rendered()
+    for prompt_id, reason in score_golds(spec, every, runner):
+        found.append((int(prompt_id.rpartition("/")[2]) - spec.data.skip, reason))
+    for _ in every:  # rewards that read no gold leave the rows unread
+        pass
+    report.data += [Problem(prompts.where(index), label, reason) for index, reason in sorted(found)]
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Advance]:
+    """A bar of rows on the terminal; nothing when the errors do not go to one."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("rows", total=total)
+        yield lambda: bar.advance(task)
+
+
+def print_report(report: CheckReport) -> int:
+    """Print what is wrong, problems that read the same together; returns the exit code."""
+    lines = [str(problem) for problem in report.recipe]
+    counts = Counter((problem.path, problem.message) for problem in report.data)
+    seen: Counter[tuple[str, str]] = Counter()
+    for problem in report.data:
+        same = problem.path, problem.message
+        seen[same] += 1
+        if seen[same] <= SHOWN:
+            lines.append(str(problem))
+        elif seen[same] == counts[same]:
+            lines.append(f"{problem.path}: … and {counts[same] - SHOWN} more rows: {problem.message}")
+    looked = f"{report.rows} rows of {report.sets} sets read"
+    if report.exit_code:
+        lines.append(f"{len(report.recipe)} problems in the recipe, {len(report.data)} in data and rewards; {looked}")
+    else:
+        lines.append(f"all is well: {looked}, golds and examples of rewards hold")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return report.exit_code
+
+
+__all__ = ["CheckReport", "check", "print_report"]
