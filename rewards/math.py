@@ -62,9 +62,11 @@ def math(response: str, gold: Any) -> Verdict:
         gold_latex = gold_text(gold)
     except ValueError as error:
         return Verdict(None, "bad_gold", str(error))
-    known = _parsed(gold_latex) if _refusal(gold_latex) is None else ()
-    if not any(not isinstance(item, str) for item in known):
-        return Verdict(None, "bad_gold", f"the gold {gold_latex[:100]!r} cannot be read as mathematics")
+    refusal = _refusal(gold_latex)
+    if refusal is None and all(isinstance(item, str) for item in _parsed(gold_latex)):
+        refusal = "cannot be read as mathematics"
+    if refusal is not None:
+        return Verdict(None, "bad_gold", f"the gold {gold_latex[:100]!r}: {refusal}")
     parts = [_tidy(part) for part in answer_parts(response)]
     if not any(parts):
         return Verdict(0.0, "no_answer", "no answer after the thinking")
@@ -82,16 +84,20 @@ def math(response: str, gold: Any) -> Verdict:
 
 
 def gold_text(gold: Any) -> str:
-    """The gold as LaTeX without delimiters. Raises: ValueError when it is empty, or no text, number or list."""
+    """The gold as LaTeX without delimiters. Raises: ValueError when it is empty, or not one answer."""
     if isinstance(gold, Sequence) and not isinstance(gold, str):
         if not gold:
             raise ValueError("the gold is an empty list")
         return " ; ".join(gold_text(part) for part in gold)
     if isinstance(gold, bool) or not isinstance(gold, str | int | float):
         raise ValueError(f"the gold must be text, a number or a list of them, not {type(gold).__name__}")
-    text = str(gold)
-    boxed = different(last_together(text, boxes(text)))
-    text = _tidy(" ; ".join(boxed) if boxed else text.rpartition("####")[2])
+    text = str(gold).rpartition("####")[2]
+    found = last_together(text, boxes(text))
+    if not found:
+        found = formulas(text)
+        if len(found) != len(last_together(text, found)):
+            raise ValueError("the gold is a text with several formulas: which is the answer?")
+    text = _tidy(" ; ".join(different(found)) if found else text)
     if not text or text in ("nan", "inf", "-inf"):
         raise ValueError("the gold is empty" if not text else f"the gold is {text}")
     return text
@@ -151,23 +157,35 @@ _SYMBOLS = str.maketrans(
         "³": "^3",
         "√": r"\sqrt ",
         "½": r"\frac{1}{2}",
+        "∅": r"\emptyset ",
         "\u00a0": " ",
         "\u202f": " ",
         "\u2009": " ",
     }
 )
+_COMMANDS = dict.fromkeys((r"\(", r"\)", r"\[", r"\]", "**", "`"), " ") | {
+    r"\leqslant": r"\le",
+    r"\geqslant": r"\ge",
+    r"\varnothing": r"\emptyset",
+}
+# math-verify drops a text at the end as a unit, also "5 \text{ or 6}".
+_TEXT_WITH_DIGITS = re.compile(r"\\(?:text|textbf|mbox|mathrm)\s*\{([^{}]*\d[^{}]*)\}")
 _SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d+)")
 
 
 def _tidy(text: str) -> str:
     """One formula without delimiters, leading equals sign and final full stop."""
+    text = " ".join(text.split())
+    if len(text) > 4 * MAX_LENGTH:
+        return text[: 4 * MAX_LENGTH]
     for _ in range(3):
-        inner = boxes(text) if len(text) <= MAX_LENGTH else []
+        inner = boxes(text)
         if len(inner) == 1 and (inner[0].start, inner[0].end) == (0, len(text)):
             text = inner[0].text
     text = text.translate(_SYMBOLS).replace(r"\$", "").replace("$", "")
-    for mark in (r"\(", r"\)", r"\[", r"\]", "**", "`"):
-        text = text.replace(mark, " ")
+    for mark, plain in _COMMANDS.items():
+        text = text.replace(mark, plain)
+    text = _TEXT_WITH_DIGITS.sub(r" \1 ", text)
     text = re.sub(r"(?<=\d)\.(?!\d)", "", text)  # "5." and "1./3"
     text = " ".join(text.split()).lstrip("=≈ ").rstrip("\\.,;:= ")
     scientific = _SCIENTIFIC.fullmatch(text)
