@@ -150,13 +150,18 @@ def print_report(report: CheckReport) -> int:
             lines.append(str(problem))
         elif seen[same] == counts[same]:
             lines.append(f"{problem.path}: … and {counts[same] - SHOWN} more rows: {problem.message}")
-    looked = f"{report.rows} rows of {report.sets} sets read"
+    looked = f"{_counted(report.rows, 'row')} of {_counted(report.sets, 'set')} read"
     if report.exit_code:
-        lines.append(f"{len(report.recipe)} problems in the recipe, {len(report.data)} in data and rewards; {looked}")
+        wrong = _counted(len(report.recipe), "problem")
+        lines.append(f"{wrong} in the recipe, {len(report.data)} in data and rewards; {looked}")
     else:
         lines.append(f"all is well: {looked}, golds and examples of rewards hold")
     sys.stdout.write("\n".join(lines) + "\n")
     return report.exit_code
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 __all__ = ["CheckReport", "check", "print_report"]

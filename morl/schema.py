@@ -38,6 +38,7 @@ from ruamel.yaml.representer import SafeRepresenter
 from morl.errors import UsageError
 from morl.registry import Registry, check_options, did_you_mean, options_model
 from morl.rules import (
+    Loc,
     NoRewards,
     Rule,
     check_prompt,
@@ -130,6 +131,11 @@ def _choice_rules(kind: str, key: str, name: str, options: Mapping[str, Any], sp
         function = known.load(name)
     except UsageError as error:
         return [Rule((key,), str(error))]
+    if hidden := sorted(set(options_model(function).model_fields) & set(type(spec).model_fields)):
+        message = (
+            f"{kind} '{name}' has an option '{hidden[0]}', which means something else here: its author must rename it"
+        )
+        return [Rule((key,), message)]
     try:
         check_options(function, options)
     except ValidationError as error:
@@ -249,14 +255,14 @@ def _term_rules(rewards: Sequence[TermSpec]) -> list[Rule]:
     return rules
 
 
-def _gold_rules(gold: Any, rewards: Sequence[TermSpec]) -> list[Rule]:
+def _gold_rules(gold: Any, rewards: Sequence[TermSpec], here: Loc) -> list[Rule]:
     """A reward that takes a gold answer, and has no default for it, must be given one."""
     rules = []
     for index, term in enumerate(rewards if gold is None else ()):
         parameter = inspect.signature(registry("reward").load(term.use)).parameters.get("gold")
         if parameter is not None and parameter.default is inspect.Parameter.empty:
             message = f"'{term.use}' compares with a gold answer, and there is none: add 'gold'"
-            rules.append(Rule(("rewards", index, "use"), message, [("gold",)]))
+            rules.append(Rule((*here, "rewards", index, "use"), message, [(*here, "gold")]))
     return rules
 
 
@@ -280,7 +286,7 @@ class ObjectiveSpec(Spec):
 
     @model_validator(mode="after")
     def _check_terms(self) -> Self:
-        refuse("ObjectiveSpec", _term_rules(self.rewards) + _gold_rules(self.gold, self.rewards))
+        refuse("ObjectiveSpec", _term_rules(self.rewards))
         return self
 
 
@@ -598,6 +604,8 @@ class Recipe(Spec):
         if self.learner.warmup_steps > self.run.steps:
             message = f"warm-up of {self.learner.warmup_steps} steps in a run of {self.run.steps}"
             rules.append(Rule(("learner", "warmup_steps"), message, [("run", "steps")]))
+        for name, objective in self.objectives.items():
+            rules += _gold_rules(objective.gold, objective.rewards, ("objectives", name))
         for name, eval_set in self.eval.sets.items():
             here = ("eval", "sets", name)
             if eval_set.objective is not None and eval_set.objective not in self.objectives:
@@ -612,8 +620,7 @@ class Recipe(Spec):
                     rules.append(Rule(here, message, depends))
             base = self.objectives.get(eval_set.objective or name)
             gold = eval_set.gold if eval_set.gold is not None or base is None else base.gold
-            for rule in _gold_rules(gold, eval_set.rewards or []):
-                rules.append(Rule((*here, *rule.loc), rule.message, [(*here, "gold")]))
+            rules += _gold_rules(gold, eval_set.rewards or [], here)
         refuse("Recipe", rules)
         return self
 

@@ -22,7 +22,7 @@ objectives:
     prompt: "{{ question }}"
     gold: "{{ answer }}"
     rewards:
-      - {use: math}
+      - {use: exact}
       - {use: length, maximum: 100}
 rollout: {prompts_per_step: 4, samples_per_prompt: 2, max_new_tokens: 8}
 """
@@ -47,11 +47,11 @@ def test_a_good_recipe_has_no_problems(capsys):
     report = check("r.yaml")
     assert (report.recipe, report.data) == ((), [])
     assert print_report(report) == 0
-    assert capsys.readouterr().out == "all is well: 20 rows of 1 sets read, golds and examples of rewards hold\n"
+    assert capsys.readouterr().out == "all is well: 20 rows of 1 set read, golds and examples of rewards hold\n"
 
 
 def test_everything_is_found_in_one_run_although_the_recipe_is_wrong(capsys):
-    spoil(3, '{"question": "1?", "answer": "\\\\frac{1}{"}')
+    spoil(3, '{"question": "1?", "answer": ""}')
     spoil(5, "{bad")
     spoil(17, '{"qestion": "1?", "answer": "1"}')
     Path("test.jsonl").touch()
@@ -65,19 +65,19 @@ def test_everything_is_found_in_one_run_although_the_recipe_is_wrong(capsys):
     assert told[0] == (
         "eval.sets.sums.data: test.jsonl: there are no rows; fill it, or take its objective out of the recipe"
     )
-    assert told[1].startswith("sums.jsonl:3: objectives.sums: term 'math': the gold bad_gold: ")
+    assert told[1].startswith("sums.jsonl:3: objectives.sums: term 'exact': the gold bad_gold: ")
     assert told[2].startswith("sums.jsonl:5: objectives.sums: not valid JSON: ")
     assert told[3] == "sums.jsonl:17: objectives.sums: the row has no field 'question'; did you mean 'qestion'?"
     assert len(told) == 4
     assert print_report(report) == 2
     printed = capsys.readouterr().out.splitlines()
     assert printed[:-1] == [str(problem) for problem in (*report.recipe, *report.data)]
-    assert printed[-1] == "2 problems in the recipe, 4 in data and rewards; 18 rows of 1 sets read"
+    assert printed[-1] == "2 problems in the recipe, 4 in data and rewards; 18 rows of 1 set read"
 
 
 def test_the_data_of_an_objective_without_a_right_reward_are_looked_at():
     spoil(17, '{"qestion": "1?", "answer": "1"}')
-    Path("r.yaml").write_text(RECIPE.replace("use: math", "use: meth").replace("use: length", "use: lenght"))
+    Path("r.yaml").write_text(RECIPE.replace("use: exact", "use: exakt").replace("use: length", "use: lenght"))
     assert [problem.where for problem in check("r.yaml").data] == ["sums.jsonl:17"]
 
 
@@ -123,7 +123,7 @@ def test_an_example_that_does_not_hold_is_told():
         "def vain(response: str) -> float:\n    return 1.0\n"
     )
     Path("r.yaml").write_text(
-        RECIPE.replace("{use: math}", "{use: vain}") + "plugins: [vain_reward_for_test_check.py]\n"
+        RECIPE.replace("{use: exact}", "{use: vain}") + "plugins: [vain_reward_for_test_check.py]\n"
     )
     report = check("r.yaml")
     assert report.exit_code == 1

@@ -32,6 +32,10 @@ def loud(response: str, *, at_least: Annotated[int, Field(ge=1)] = 1, mode: Lite
 def strictly(response: str, *, pattern: str) -> float:
     return 1.0
 
+@reward("heavy")
+def heavy(response: str, *, weight: float = 1.0) -> float:
+    return 1.0
+
 @reward("graded")
 def graded(response: str, gold: str) -> float:
     return 1.0
@@ -160,7 +164,7 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [place for key, value in items for place in [(*path, key), *places(value, (*path, key))]]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_however_a_recipe_is_spoilt_its_problems_are_told(data, plugin, tmp_path_factory):
     document = YAML(typ="safe", pure=True).load(LINES.replace("PLUGIN", str(plugin)))
@@ -221,6 +225,7 @@ WRONG = [
     (('        pattern: "!"\n', ""), "x.yaml:11: objectives.shout.rewards.1.pattern: required, and missing"),
     (("name: bang", "name: loud"), "x.yaml:13: objectives.shout.rewards.1.name: two terms are called 'loud': give this one another 'name'"),
     (("name: bang", "gate: {term: lowd, at_least: 1}"), "x.yaml:13: objectives.shout.rewards.1.gate.term: no term is called 'lowd'; did you mean 'loud'?"),
+    (("use: loud", "use: heavy"), "x.yaml:10: objectives.shout.rewards.0.use: reward 'heavy' has an option 'weight', which means something else here: its author must rename it"),
     (("use: loud", "use: graded"), "x.yaml:10: objectives.shout.rewards.0.use: 'graded' compares with a gold answer, and there is none: add 'gold'"),
     (("model: ", "eval: {sets: {shout: {rewards: [{use: graded}], data: {source: jsonl, path: a}}}}\nmodel: "), "x.yaml:2: eval.sets.shout.rewards.0.use: 'graded' compares with a gold answer, and there is none: add 'gold'"),
     (('"Shout {{ word }}"', '"Shout"\n    gold: "{{ word }"'), "x.yaml:9: objectives.shout.gold: not a template: unexpected '}'"),
@@ -460,6 +465,14 @@ track:    {wandb: null}
     assert recipe.objectives["math"].prompt.endswith("\\boxed{}.")
     assert recipe.objectives["helpful"].rewards[2].gate.term == "strictly"
     jsonschema.validate(recipe.model_dump(mode="json"), json_schema())
+
+
+@pytest.mark.parametrize("name", builtin_recipes())
+def test_every_recipe_of_morl_is_read_by_its_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(name)
+    assert load_recipe(f"recipes/{name}.yaml") == load_recipe(f"{name}.yaml") == recipe
+    assert problems(f"elsewhere/{name}.yaml")[0].startswith(f"elsewhere/{name}.yaml: no such file")
 
 
 def test_the_schema_file_is_the_schema():

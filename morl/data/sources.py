@@ -197,10 +197,9 @@ def csv(*, path: str, delimiter: str = ",") -> Rows:
 def parquet(*, path: str) -> Rows:
     """A Parquet file; it stays on disk, converted once to a memory-mapped cache."""
     _open(path).close()
-    from datasets import Dataset
-
+    library = _datasets()
     try:
-        return TableRows(path, Dataset.from_parquet(path))
+        return TableRows(path, library.Dataset.from_parquet(path))
     except Exception as error:
         raise DataError(f"{path}: cannot be read as Parquet: {_root_cause(error)}") from error
 
@@ -208,17 +207,18 @@ def parquet(*, path: str) -> Rows:
 @SOURCES.register("huggingface")
 def huggingface(*, path: str, split: str = "train", name: str | None = None) -> Rows:
     """A Hugging Face dataset: a folder of data files, one written by `save_to_disk`, or a name on the hub."""
-    from datasets import DatasetDict, load_dataset, load_from_disk
-
+    library = _datasets()
     label = f"{path}({name}, {split})" if name else f"{path}({split})"
     try:
         if (Path(path) / "state.json").is_file() or (Path(path) / "dataset_dict.json").is_file():
-            loaded = load_from_disk(path)
+            loaded = library.load_from_disk(path)
         else:
-            loaded = load_dataset(path, name, split=split)
+            loaded = library.load_dataset(path, name, split=split)
     except Exception as error:
-        raise DataError(f"{label}: cannot be loaded: {_root_cause(error)}") from error
-    if isinstance(loaded, DatasetDict):
+        remedy = "" if Path(path).exists() else "; there is no such folder here, and run.offline forbids to fetch it"
+        offline = library.config.HF_HUB_OFFLINE
+        raise DataError(f"{label}: cannot be loaded: {_root_cause(error)}{remedy if offline else ''}") from error
+    if isinstance(loaded, library.DatasetDict):
         if split not in loaded:
             raise DataError(f"{label}: no split '{split}'{did_you_mean(split, loaded)}")
         loaded = loaded[split]
@@ -241,6 +241,14 @@ def reasoning_gym(*, dataset: str, size: int, seed: int = 0, config: dict[str, A
     except (TypeError, ValueError, AssertionError) as error:
         raise DataError(f"{label}: its config is refused: {error}") from error
     return TableRows(label, made)
+
+
+def _datasets() -> Any:
+    """The library `datasets`, without its progress bars."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    return datasets
 
 
 def _open(path: str) -> io.BufferedReader:
