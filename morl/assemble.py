@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,7 +18,7 @@ from morl.evaluate import Evaluation
 from morl.learner import Learner
 from morl.learner.rank import RankSettings
 from morl.model import ChatCodec, resolve_model
-from morl.recipe import Recipe
+from morl.recipe import Recipe, go_offline
 from morl.rewards import Scorer
 from morl.rollout import Collector, EnginePool, Rollout, Sampling, choose_engine
 from morl.run import RunFolder
@@ -162,9 +161,3 @@ async def start_engines(recipe: Recipe, model: Path, *, local: bool, gpus: int) 
     )
     logger.info("%d engine(s) up after %.1f s", recipe.rollout.engines, time.perf_counter() - began)
     return engines
-
-
-def go_offline(recipe: Recipe) -> None:
-    """Keep the Hugging Face libraries off the network, here and in every process started from here."""
-    if recipe.run.offline:
-        os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("check", help="check a recipe, its data, rewards and gold answers; loads no model")
     _recipe(command)
+    command.add_argument("--rows", type=int, metavar="N", help="look at the first N rows of each data set only")
     command.set_defaults(run=_check)
 
     command = commands.add_parser("score", help="score responses in a file, or saved rollouts under another mixture")
@@ -136,7 +137,7 @@ def _eval(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from morl.check import check, print_report
 
-    return print_report(check(options.recipe, options.overrides))
+    return print_report(check(options.recipe, options.overrides, rows=options.rows))
 
 
 def _score(options: argparse.Namespace) -> int:

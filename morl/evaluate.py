@@ -14,7 +14,7 @@ from morl.cluster import Cluster
 from morl.data import PromptSet, load_prompts
 from morl.errors import UsageError
 from morl.model import ChatCodec
-from morl.recipe import EvalSetSpec, ObjectiveSpec, Recipe
+from morl.recipe import EvalSetSpec, ObjectiveSpec, Recipe, go_offline
 from morl.rewards import Scorer
 from morl.rollout import Collector, Engine, Sampling
 from morl.statistics import mean_interval, paired_difference, pass_at_k
@@ -193,7 +193,7 @@ def evaluate_models(
 
 
 async def _evaluate_model(recipe: Recipe, model: str, out: Path | None, local: bool) -> list[dict[str, Any]]:
-    from morl.assemble import go_offline, start_engines
+    from morl.assemble import start_engines
     from morl.export import exported
 
     go_offline(recipe)

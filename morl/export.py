@@ -24,11 +24,10 @@ def export(folder: Path, out: Path) -> None:
 
     Raises: UsageError, CheckpointError.
     """
-    from morl.assemble import go_offline
     from morl.cluster import Cluster
     from morl.learner import Learner
     from morl.learner.rank import RankSettings
-    from morl.recipe import load_recipe
+    from morl.recipe import go_offline, load_recipe
 
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"--out: '{out}' is not empty")

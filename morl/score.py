@@ -272,7 +272,8 @@ def _explained(name: str) -> str:
 
 def _option(name: str, info: Any) -> str:
     text = f"{name}: {_type(info.annotation)}"
-    return text if info.is_required() else f"{text} = {info.default!r}"
+    default = json.dumps(info.default, ensure_ascii=False, default=repr)
+    return text if info.is_required() else f"{text} = {default}"
 
 
 def _type(annotation: Any) -> str:

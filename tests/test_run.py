@@ -24,6 +24,7 @@ objectives:
     share: 1
     data: {{source: jsonl, path: rows.jsonl}}
     prompt: "{{{{ question }}}}"
+    gold: "{{{{ answer }}}}"
     rewards: [{{use: exact, weight: 0.5}}]
 rollout: {{prompts_per_step: 2, samples_per_prompt: 2, max_new_tokens: 8}}
 """

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from morl.learner.packing import build_batch, microbatch, plan_microbatches
+from morl.types import Group, Prompt, Sample, Score
+
+
+def make_groups(seed: int, prompts: int = 4, samples: int = 4, duplicates: bool = False) -> list[Group]:
+    """Random groups over the tiny model's vocabulary; some samples have no score."""
+    draw = random.Random(seed)
+    groups = []
+    for p in range(prompts):
+        answers = [tuple(draw.randrange(3, 380) for _ in range(draw.randrange(1, 9))) for _ in range(samples)]
+        if duplicates:
+            answers = [answers[0], answers[1], *[(*answers[0][:-1], 7)] * (samples - 2)]
+        made = [
+            Sample(f"o/{p}", g, ids, (1,) * len(ids), tuple(-draw.random() for _ in ids), 0, "stop", "")
+            for g, ids in enumerate(answers)
+        ]
+        scores = [Score(None if draw.random() < 0.1 else draw.random()) for _ in made]
+        prompt_ids = tuple(draw.randrange(3, 380) for _ in range(draw.randrange(3, 20)))
+        prompt = Prompt(f"o/{p}", "o", ({"role": "user", "content": "?"},))
+        groups.append(Group(prompt, prompt_ids, tuple(made), tuple(scores)))
+    return groups
+
+
+def flat(groups: list[Group]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Advantages and weights that tell every sample apart."""
+    shape = (len(groups), len(groups[0].samples_G))
+    advantages = torch.arange(1, shape[0] * shape[1] + 1, dtype=torch.float64).reshape(shape)
+    return advantages, torch.full(shape, 0.5, dtype=torch.float64)
+
+
+def one_by_one(model, group: Group, sample: Sample, temperature: float, banned: list[int]) -> torch.Tensor:
+    """Log-probs of one answer in a row of its own: the reference."""
+    ids = torch.tensor([group.prompt_ids_T + sample.token_ids_T])
+    logits = model(input_ids=ids).logits[0].float() / temperature
+    logits[:, banned] = -torch.inf
+    at = torch.arange(len(group.prompt_ids_T) - 1, ids.shape[1] - 1)
+    return logits.log_softmax(-1)[at, ids[0, at + 1]]
+
+
+@pytest.mark.parametrize("duplicates", [False, True])
+@pytest.mark.parametrize("budget", [40, 100_000])
+def test_shared_rows_give_what_separate_rows_give(tiny_model: Path, budget: int, duplicates: bool) -> None:
+    from morl.learner.policy import Policy
+    from morl.model import load_policy
+
+    model, banned = load_policy(tiny_model, "float32"), [5, 9]
+    policy = Policy(model, temperature=0.7, banned_token_ids=banned)
+    groups = make_groups(1, duplicates=duplicates)
+    batch = build_batch(groups, *flat(groups))
+    plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), budget, ranks=1)[0]
+
+    loss = torch.zeros(())
+    for rows in plan:
+        micro = microbatch(batch, rows)
+        logprobs, _ = policy(micro)
+        safe = torch.where(micro.targets_N[:, None].eq(torch.tensor(banned)).any(1), 0.0, logprobs)
+        loss = loss + (safe * micro.advantages_N * micro.weights_N).sum()
+    got = torch.autograd.grad(loss, list(model.parameters()))
+
+    loss = torch.zeros(())
+    for p, group in enumerate(groups):
+        for g, sample in enumerate(group.samples_G):
+            logprobs = one_by_one(model, group, sample, 0.7, banned)
+            safe = torch.where(torch.tensor(sample.token_ids_T)[:, None].eq(torch.tensor(banned)).any(1), 0.0, logprobs)
+            loss = loss + (safe * (p * 4 + g + 1) * 0.5).sum()
+    want = torch.autograd.grad(loss, list(model.parameters()))
+    scale = max(float(gradient.abs().max()) for gradient in want)
+    assert all(torch.allclose(a, b, atol=1e-5 * scale) for a, b in zip(got, want, strict=True))
+
+
+def test_same_answers_share_their_tokens() -> None:
+    groups = make_groups(2, prompts=1, samples=4, duplicates=True)
+    batch = build_batch(groups, *flat(groups))
+    first, second = (groups[0].samples_G[i].length for i in (0, 1))
+    assert len(batch.token_ids_T) == len(groups[0].prompt_ids_T) + (first - 1) + (second - 1)
+    assert len(batch.targets_N) == 3 * first + second
+
+
+def test_rows_without_advantage_are_left_out_but_one_stays() -> None:
+    groups = make_groups(3, prompts=3)
+    advantages, weights = flat(groups)
+    advantages[1] = 0
+    assert build_batch(groups, advantages, weights).rows == 2
+    assert build_batch(groups, advantages * 0, weights).rows == 1
+
+
+def test_tokens_that_a_tool_wrote_are_context_not_targets() -> None:
+    sample = Sample("o/0", 0, (11, 12, 13, 14), (1, 0, 0, 1), (-1.0, 0.0, 0.0, -2.0), 0, "stop", "")
+    prompt = Prompt("o/0", "o", ({"role": "user", "content": "?"},))
+    group = Group(prompt, (3, 4), (sample,), (Score(1.0),))
+    batch = build_batch([group], torch.ones(1, 1), torch.ones(1, 1))
+    assert batch.token_ids_T.tolist() == [3, 4, 11, 12, 13]
+    assert batch.targets_N.tolist() == [11, 14]
+    assert batch.sources_N.tolist() == [1, 4]
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 200), st.integers(1, 4)
+)
+def test_a_plan_covers_every_row_once_and_keeps_the_budget(lengths: list[int], budget: int, ranks: int) -> None:
+    plan = plan_microbatches(lengths, budget, ranks)
+    assert sorted(row for rank in plan for rows in rank for row in rows) == list(range(len(lengths)))
+    assert len({len(rank) for rank in plan}) == 1
+    for rank in plan:
+        for rows in rank:
+            assert len(rows) <= 1 or len(rows) * max(lengths[row] for row in rows) <= budget
+
+
+def test_an_empty_microbatch_weighs_nothing() -> None:
+    groups = make_groups(4)
+    batch = build_batch(groups, *flat(groups))
+    assert microbatch(batch, []).weights_N.abs().sum() == 0
