@@ -175,6 +175,8 @@ _JOINT = re.compile(r"[,;&/~–、，]|\bto\b|\band\b|-|\\pm", re.IGNORECASE)
 _CONTINUES = re.compile(r"\s*[=≈+*×^<>]")
 MAX_GAP = 120
 """Characters between two parts of one answer, at most."""
+MAX_PARTS = 200
+"""Parts of one answer that are looked at, the last ones."""
 
 
 def offered_together(gap: str) -> bool:
@@ -200,8 +202,8 @@ def last_together(text: str, spans: Sequence[Span]) -> list[Span]:
     """The last span, with those before it that are offered together with it, in order."""
     if not spans:
         return []
-    first = len(spans) - 1
-    while first > 0 and offered_together(text[spans[first - 1].end : spans[first].start]):
+    first, most = len(spans) - 1, len(spans) - MAX_PARTS
+    while first > max(most, 0) and offered_together(text[spans[first - 1].end : spans[first].start]):
         first -= 1
     return list(spans[first:])
 

@@ -120,11 +120,14 @@ class _GoldTerm:
 
     async def reason(self, prompt: Prompt) -> str:
         """Why the prompt's gold is no good; empty when it is good."""
+        response, unwritten = "", ""
         try:
             response = self._answer(prompt.gold) if self._answer and prompt.gold is not None else ""
         except Exception as error:  # noqa: BLE001  # a plugin's function, on data of any kind
-            return f"term '{self._name}': the gold cannot be written as a response: {describe(error)}"
+            unwritten = f"term '{self._name}': the gold cannot be written as a response: {describe(error)}"
         score = await self._score(response, prompt)
+        if unwritten and score.status != "bad_gold":
+            return unwritten
         if score.status == "bad_gold" or (self._answer and (score.value is None or score.value < 1 - TOLERANCE)):
             said = f"{score.status}: {score.detail}" if score.value is None else f"scores {_shown(score.value)}"
             more = f" ({score.detail})" if score.value is not None and score.detail else ""

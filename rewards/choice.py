@@ -18,6 +18,11 @@ MAX_STATEMENTS = 100
 _COLOURS = ["red", "blue", "green"]
 
 
+def _answer(gold: Any) -> str:
+    gold = gold["answer"] if isinstance(gold, Mapping) else gold
+    return f"The answer is {chr(ord('A') + gold) if type(gold) is int else gold}"
+
+
 @reward(
     "choice",
     examples=[
@@ -34,7 +39,7 @@ _COLOURS = ["red", "blue", "green"]
         Example("The answer is B", "yellow", None, {"options": _COLOURS}),
         Example("The answer is B", "", None),
     ],
-    answer=lambda gold: f"The answer is {gold['answer'] if isinstance(gold, Mapping) else gold}",
+    answer=_answer,
 )
 def choice(
     response: str,
@@ -235,7 +240,8 @@ def _from_lines(text: str, texts: Mapping[str, str], letters: set[str]) -> set[s
     if same:
         return set(same)
     labelled = [match[1] for match in map(_LABELLED.fullmatch, lines) if match and match[1] in letters]
-    return set(labelled) if len(labelled) == 1 else set()
+    # Several are the options told again, and the text after the last one is no answer.
+    return set(labelled) if len(labelled) == 1 or _LABELLED.fullmatch(lines[-1]) else set()
 
 
 _DENIAL = re.compile(r"\bnot\b|n't\b|\bwrong\b|\bincorrect\b|\bneither\b", re.IGNORECASE)

@@ -64,7 +64,7 @@ def clip(text: str) -> str:
     """The text on one line, shortened in its middle."""
     if len(text) > 4 * MAX_DETAIL:
         text = text[: 2 * MAX_DETAIL] + text[-2 * MAX_DETAIL :]
-    text = " ".join(text.split())
+    text = " ".join(text.encode("utf-8", "replace").decode().split())
     if len(text) <= MAX_DETAIL:
         return text
     half = (MAX_DETAIL - 3) // 2

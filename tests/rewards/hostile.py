@@ -115,3 +115,10 @@ async def later(response: str, *, seconds: float = 0.0) -> float:
 
 def together(response: list[str]) -> list[float]:
     return [float(item) for item in response]
+
+
+def inline(response: str) -> float:
+    """Runs on the event loop, in the process of its caller."""
+    if response == "raise":
+        raise RuntimeError("as asked")
+    return float(response)

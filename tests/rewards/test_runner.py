@@ -1,0 +1,273 @@
+"""The pool: whatever a reward does, its own item alone is charged, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from morl.rewards.runner import Runner
+
+from morl.errors import RunError
+from morl.types import TermScore
+
+HERE = Path(__file__).parent
+
+
+async def run_all(
+    runner: Runner, responses: list[str], target: str = "hostile:behave", deadline_s: float = 5.0
+) -> list[TermScore]:
+    return await asyncio.gather(*(runner.run(target, {"response": text}, {}, deadline_s) for text in responses))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    for _ in range(400):
+        if condition():
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not come to pass in 20 s")
+
+
+@contextlib.contextmanager
+def no_process_left() -> Iterator[set[int]]:
+    """Collects process ids in the set that it gives; all must be gone when the block ends."""
+    watched: set[int] = set()
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    yield watched
+    watched |= {child.pid for child in psutil.Process().children(recursive=True)} - before
+    wait_until(lambda: not any(alive(pid) for pid in watched))
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def running(word: str) -> dict[int, psutil.Process]:
+    """The processes below this one with the word on their command line, by id."""
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # which a zombie counts as
+            if word in " ".join(process.cmdline()):
+                found[process.pid] = process
+    return found
+
+
+def workers() -> dict[int, psutil.Process]:
+    """The worker processes of this process, those of the shared runner too."""
+    return running("morl.rewards.worker")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_scores_do_not_depend_on_workers_or_order(count: int) -> None:
+    responses = [str(i / 500) for i in range(500)]
+    shuffled = random.Random(count).sample(responses, len(responses))
+    with Runner(workers=count) as runner:
+        scores = asyncio.run(run_all(runner, shuffled))
+    assert [score.value for score in scores] == [float(text) for text in shuffled]
+    assert {score.status for score in scores} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "value", "status", "detail"),
+    [
+        ("hang", None, "timeout", "longer than 1 s"),
+        ("hang in C", None, "timeout", "longer than 1 s"),
+        ("stop", None, "timeout", "longer than 1 s"),
+        ("child", None, "timeout", "longer than 1 s"),
+        ("hog", None, "error", "out of memory: it needs more than 256 MB"),
+        ("die", None, "error", "3 worker processes died of it"),
+        ("segfault", None, "error", "3 worker processes died of it"),
+        ("exit", None, "error", "3 worker processes died of it"),
+        ("sys.exit", None, "error", "SystemExit: 3"),
+        ("raise", None, "error", "ValueError: as asked"),
+        ("none", None, "error", "no score"),
+        ("nan", None, "error", "not a finite number"),
+        ("text", None, "error", "returned str"),
+        ("formula", None, "error", "returned Unprintable"),
+        ("huge", None, "error", "returned int"),
+        ("status", None, "error", "unknown status"),
+        ("what?", None, "error", "ValueError"),
+        ("detail", 1.0, "ok", "…"),
+        ("surrogate", 1.0, "ok", "?"),
+        ("print", 1.0, "ok", ""),
+        ("alarm", 0.5, "ok", ""),
+    ],
+)
+def test_one_bad_item_marks_only_itself(
+    behaviour: str, value: float | None, status: str, detail: str, runner: Runner
+) -> None:
+    responses = ["0.25"] * 6 + [behaviour] + ["0.75"] * 6
+    scores = asyncio.run(run_all(runner, responses, deadline_s=1.0 if status == "timeout" else 30.0))
+    bad = scores.pop(6)
+    assert (bad.value, bad.status) == (value, status)
+    assert detail in bad.detail
+    assert len(bad.detail) <= 310
+    assert [score.value for score in scores] == [0.25] * 6 + [0.75] * 6
+
+
+def test_what_a_killed_reward_started_is_killed_with_it(runner: Runner) -> None:
+    async def run() -> tuple[TermScore, list[int]]:
+        work = asyncio.ensure_future(run_all(runner, ["child"], deadline_s=3.0))
+        started: list[int] = []
+        while not work.done():
+            await asyncio.sleep(0.1)
+            started += running("sleep 1000")
+        return (await work)[0], started
+
+    score, started = asyncio.run(run())
+    assert score.status == "timeout"
+    assert started
+    wait_until(lambda: not any(alive(pid) for pid in started))
+
+
+def test_an_item_is_run_again_when_its_worker_is_killed_and_not_for_ever(runner: Runner, tmp_path: Path) -> None:
+    async def run(times: int) -> TermScore:
+        arguments = {"response": str(times), "meta": {"file": str(tmp_path / str(times))}}
+        return await runner.run("hostile:die_the_first_times", arguments, {}, 5.0)
+
+    for times in (0, 1, 2):
+        assert asyncio.run(run(times)).value == 1.0
+    assert asyncio.run(run(3)).status == "error"
+    assert len((tmp_path / "3").read_text()) == 3
+
+
+def test_workers_killed_from_outside_lose_nothing() -> None:
+    async def run(runner: Runner) -> list[TermScore]:
+        work = asyncio.ensure_future(run_all(runner, ["0.05"] * 40, "hostile:sleep"))
+        for _ in range(3):
+            await asyncio.sleep(0.3)
+            for process in [process for pid, process in workers().items() if pid not in others][:1]:
+                process.kill()
+        return await work
+
+    others = workers()
+
+    with Runner(workers=2) as runner:
+        assert {(score.value, score.status) for score in asyncio.run(run(runner))} == {(1.0, "ok")}
+
+
+def test_a_runner_serves_one_event_loop_after_another(runner: Runner) -> None:
+    assert [asyncio.run(run_all(runner, ["0.5"]))[0].value for _ in range(3)] == [0.5] * 3
+
+
+def test_workers_are_replaced_after_some_items() -> None:
+    with Runner(workers=1, recycle_after=10) as runner:
+        scores = [asyncio.run(run_all(runner, ["x"], "hostile:who"))[0] for _ in range(25)]
+    assert len({score.detail for score in scores}) == 3
+
+
+def test_options_and_arguments_arrive(runner: Runner) -> None:
+    score = asyncio.run(runner.run("hostile:double", {"response": "0.2"}, {"factor": 3.0}, 5.0))
+    assert score.value == pytest.approx(0.6)
+
+
+def test_what_cannot_be_sent_or_imported_is_told(runner: Runner) -> None:
+    async def run() -> list[TermScore]:
+        return await asyncio.gather(
+            runner.run("hostile:echo", {"response": lambda: None}, {}, 5.0),
+            runner.run("hostile:nothing", {"response": ""}, {}, 5.0),
+            runner.run("no.such.module:f", {"response": ""}, {}, 5.0),
+            runner.run("hostile:echo", {"other": ""}, {}, 5.0),
+        )
+
+    scores = asyncio.run(run())
+    assert [score.status for score in scores] == ["error"] * 4
+    assert ["cannot be sent" in scores[0].detail, "hostile:nothing" in scores[1].detail] == [True, True]
+    assert ["no.such.module" in scores[2].detail, "response" in scores[3].detail] == [True, True]
+
+
+def test_a_cancelled_call_leaves_the_pool_working(runner: Runner) -> None:
+    async def run() -> list[TermScore]:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(run_all(runner, ["0.3"] * 10, "hostile:sleep"), 0.1)
+        return await run_all(runner, ["0.5"] * 5)
+
+    assert [score.value for score in asyncio.run(run())] == [0.5] * 5
+
+
+def test_workers_that_cannot_start_stop_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    with Runner(workers=2) as runner, pytest.raises(RunError, match="cannot start"):
+        asyncio.run(run_all(runner, ["0.5"]))
+
+
+def test_no_worker_starts_before_there_is_work() -> None:
+    before = len(workers())
+    with Runner(workers=2) as runner:
+        assert len(workers()) == before
+        asyncio.run(run_all(runner, ["0.5"]))
+        assert len(workers()) == before + 1
+
+
+def test_close_leaves_nothing_and_ends_what_waits() -> None:
+    async def run(runner: Runner) -> None:
+        work = asyncio.ensure_future(run_all(runner, ["hang"] * 4, deadline_s=60.0))
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(runner.close)
+        with pytest.raises(RunError, match="closed"):
+            await work
+
+    with no_process_left():
+        runner = Runner(workers=2)
+        asyncio.run(run(runner))
+        runner.close()
+    with pytest.raises(RunError, match="closed"):
+        runner.submit("hostile:echo", {"response": "1"}, {}, 1.0)
+
+
+OWNER = """
+import sys, time
+sys.path.append(sys.argv[1])
+from morl.rewards.runner import Runner
+runner = Runner(workers=3)
+for response in ("hang in C", "hang", "0.5"):
+    runner.submit("hostile:behave", {"response": response}, {}, 600.0)
+print("started", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("end", ["kill -9", "exit without close", "interrupt"])
+def test_workers_do_not_outlive_their_owner(end: str) -> None:
+    seconds = "2" if end == "exit without close" else "600"
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, HERE, seconds], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == b"started\n"
+    wait_until(lambda: len(psutil.Process(owner.pid).children()) == 3)
+    pids = [child.pid for child in psutil.Process(owner.pid).children()]
+    if end == "kill -9":
+        time.sleep(1.0)  # the interesting moment is in the middle of a computation
+        owner.kill()
+    elif end == "interrupt":
+        os.kill(owner.pid, signal.SIGINT)
+    owner.wait(30)
+    owner.stdout.close()
+    wait_until(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_an_interrupt_does_not_reach_the_workers(runner: Runner) -> None:
+    async def run() -> list[TermScore]:
+        work = asyncio.ensure_future(run_all(runner, ["0.5"] * 4, "hostile:sleep"))
+        await asyncio.sleep(0.3)
+        for process in workers().values():
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
+        return await work
+
+    asyncio.run(run_all(runner, ["0.5"]))
+    before = workers()
+    assert {score.value for score in asyncio.run(run())} == {1.0}
+    assert before.keys() <= workers().keys()

@@ -1,0 +1,356 @@
+"""Each verifier on right answers, wrong answers, hedges, broken golds and whatever else a policy may write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from morl.rewards import REWARDS, Verdict
+from morl.rewards.checks import check_examples
+from morl.rewards.choice import choice
+from morl.rewards.decorator import traits_of
+from morl.rewards.exact import exact
+from morl.rewards.length import length
+from morl.rewards.math import math
+from morl.rewards.number import number
+from morl.rewards.regex import regex
+from morl.rewards.runner import Runner
+
+from morl.registry import ValidationError, check_options
+from morl.types import Sample
+
+BUILT_IN = ("choice", "exact", "length", "math", "number", "regex")
+
+# Whatever a policy may write: the pieces that verifiers look for, in any order.
+MARKS = [r"\boxed{", "}", "{", "$", "<think>", "</think>", "answer is ", "Answer: ", "####", " or ", ", ", "\n", "x="]
+TOKENS = ["A", "(B)", "3", "4.5", "-", "/", "9^{", r"\frac{1}{2}", "\ud800", "\x00", "é"]
+pieces = st.sampled_from([*MARKS, *TOKENS])
+responses = st.lists(pieces, max_size=12).map("".join) | st.text(max_size=60)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_examples_hold(name: str, runner: Runner) -> None:
+    assert len(traits_of(REWARDS.load(name)).examples) >= 2
+    assert check_examples(name, runner) == []
+
+
+def verdict_holds(verdict: Verdict) -> bool:
+    if verdict.value is None:
+        return verdict.status in ("bad_gold", "timeout", "error") and bool(verdict.detail)
+    return 0.0 <= verdict.value <= 1.0 and verdict.status in ("ok", "no_answer")
+
+
+golds = (
+    st.none()
+    | st.booleans()
+    | st.floats()
+    | st.integers()
+    | st.text(max_size=20)
+    | st.lists(st.text(max_size=5), max_size=3)
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(responses, golds | st.dictionaries(st.text(max_size=6), st.text(max_size=6), max_size=2))
+def test_any_response_and_any_gold_get_a_verdict(response: str, gold: Any) -> None:
+    assert verdict_holds(choice(response, gold, {}))
+    assert verdict_holds(exact(response, gold))
+    assert verdict_holds(number(response, gold))
+    assert verdict_holds(regex(response, None, pattern="a+b"))
+    assert verdict_holds(length(response, None, unit="words", maximum=3, margin=2))
+
+
+@settings(max_examples=40, deadline=None)
+@given(responses, st.sampled_from(["4", "\\frac{1}{2}", "3, 4", "x=1", 7, 0.5, [1, 2], "", "\\frac{", None, True, "A"]))
+def test_any_response_gets_a_verdict_from_math(response: str, gold: Any) -> None:
+    verdict = math(response, gold)
+    assert verdict_holds(verdict)
+    assert (verdict.status == "bad_gold") == (gold in ("", "\\frac{", None) or gold is True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("0.5", r"\frac{1}{2}"),
+        ("2+3=5", "5"),
+        ("x=5", 5),
+        ("27", 27.0),
+        (r"1.6\times10^{-19}", 1.6e-19),
+        ("1+x^2=0", "x^2+1=0"),
+        ("2x+2y=2", "x+y=1"),
+        (r"50\%", "0.5"),
+        ("√3", r"\sqrt{3}"),
+        ("1,234", "1234"),
+        (r"(-\infty, 3]", r"(-\infty,3]"),
+        ("2, 1", "1,2"),
+        ("2, 1", [1, 2]),
+        (r"\{1,2\}", r"$1$ and $2$"),
+        (r"\pm 5", "5,-5"),
+        ("(1,2)", "(1,2)"),
+        ("b+a", "a+b"),
+        (r"\sin^2 x+\cos^2 x", "1"),
+        (r"5 \text{ cm}", "5"),
+        ("5.", "#### 5"),
+        (r"\text{Monday}", "Monday"),
+        (r"9^{9^{9^{9}}}", r"9^{9^{9^{9}}}"),
+        ("(-1)^{10000}", "1"),
+        (r"x \leqslant 3", r"x \le 3"),
+    ],
+)
+def test_math_knows_equals(answer: str, gold: Any) -> None:
+    assert math(rf"\boxed{{{answer}}}", gold).value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("9=1", "1"),
+        ("3=4=5", "5"),
+        ("3.2e-19", "1.6e-19"),
+        ("0.0000002", "0.0000001"),
+        (r"2\times 10^{-20}", "10^{-20}"),
+        ("y^2+1=0", "x^2+1=0"),
+        ("x^2+2=0", "x^2+1=0"),
+        ("(2,1)", "(1,2)"),
+        ("1", "1,2"),
+        ("1,2,3", "1,2"),
+        (r"4 \text{ or } 5", "4"),
+        (r"4\text{ (or 5)}", "4"),
+        (r"4 \text{; 5}", "4"),
+        (r"\{4,5\}", "4"),
+        ("[4,5]", "4"),
+        (r"4 \pm 1", "5"),
+        (r"\frac{1}{0}", "5"),
+        ("nan", "5"),
+        (r"9^{9^{9^{9}}}", "5"),
+        ("((9!)!)!", "5"),
+        ("(" * 50 + "5" + ")" * 50, "5"),
+        ("9" * 10**6, "5"),
+        ("5" + " " * 10**5 + "6", "5"),
+        (r"\frac{", "5"),
+        ("", "5"),
+        (r"\text{}", "5"),
+        ("5" + r"\boxed{6}", "5"),
+    ],
+)
+def test_math_tells_apart(answer: str, gold: Any) -> None:
+    assert math(rf"\boxed{{{answer}}}", gold).value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("response", "gold", "value"),
+    [
+        (r"\boxed{4} or 5", "4", 0.0),
+        (r"4 or \boxed{5}", "5", 0.0),
+        (r"\boxed{0.5} or 1/2", "1/2", 1.0),
+        ("It is either 4 or 5.", "5", 0.0),
+        ("Answer: $x=3$ or $x=4$", "3,4", 1.0),
+        ("Answer: $x=3$ or $x=4$", "4", 0.0),
+        ("He pays $5 and she pays $7, so the total is $12", "12", 1.0),
+        ("So 3+4=7 apples in all the baskets that were on the table.", "7", 1.0),
+        ("The answer is 72 because 3*24 = 72.", "72", 1.0),
+        ("</think></think> 6", "6", 1.0),
+        (r"<think>\boxed{5}", "5", 0.0),
+        (r"<think>\boxed{5}</think>", "5", 0.0),
+        (r"\boxed{5", "5", 0.0),
+    ],
+)
+def test_math_finds_the_answer(response: str, gold: str, value: float) -> None:
+    assert math(response, gold).value == value
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(-999, 999), st.integers(-999, 999))
+def test_two_different_answers_are_wrong_for_either(one: int, other: int) -> None:
+    for form in (r"\boxed{{{}}} or \boxed{{{}}}", r"\boxed{{{}, {}}}", "The answer is {} or {}.", "{} or {}"):
+        response = form.format(one, other)
+        assert math(response, str(one)).value == number(response, one).value == float(one == other)
+        assert math(response, str(other)).value == number(response, other).value == float(one == other)
+
+
+@given(st.integers(-(10**9), 10**9), st.integers(-(10**9), 10**9))
+def test_a_number_is_right_within_its_tolerance(gold: int, answer: int) -> None:
+    distance = abs(gold - answer)
+    assert number(f"It is {answer}.", gold).value == float(distance == 0)
+    assert number(f"It is {answer}.", gold, tolerance=distance).value == 1.0
+    if distance:
+        assert number(f"It is {answer}.", gold, tolerance=distance - 0.5).value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("response", "gold", "value"),
+    [
+        ("3 or 4", 4, 0.0),
+        ("between 3 and 5", 5, 0.0),
+        ("3-5", 5, 0.0),
+        ("I see 3 red and 4 blue ones, so 7 in total.", 7, 1.0),
+        ("The answer is 10 - 5 = 5", 5, 1.0),
+        ("The answer is 5, since 10/2 = 5 and 4+1 = 5", 5, 1.0),
+        (r"\boxed{2+3=5 \text{ cm}}", 5, 1.0),
+        (r"\boxed{3}\boxed{4}", 4, 0.0),
+        ("43.0", "43 apples", 1.0),
+        ("NaN", float("nan"), None),
+        ("5", "5 or 6", None),
+        ("5", [5], None),
+        ("5", True, None),
+    ],
+)
+def test_number(response: str, gold: Any, value: float | None) -> None:
+    assert number(response, gold).value == value
+
+
+OPTIONS = ["5", "12", "7 apples", "None of these"]
+
+
+@pytest.mark.parametrize(
+    ("response", "letter"),
+    [
+        *(
+            (form.format("B"), "B")
+            for form in ("{}", "({})", "**{}**", "{}) 12", "The answer is ({}) 12.", "I choose {}")
+        ),
+        *((rf"\boxed{{{form}}}", "B") for form in ("B", r"\text{B}", r"\textbf{(B) }12", "12", "b")),
+        ("The answer is A, because B is wrong.", "A"),
+        ("The answer is not A. The answer is C.", "C"),
+        ("Answer: A\nNo: answer: B", "B"),
+        ("A) 5\nB) 12\n\nAnswer: B) 12", "B"),
+        ("答案是B", "B"),
+        ("It must be 12.", "B"),
+        ("none of these", "D"),
+    ],
+)
+def test_choice_reads_the_option(response: str, letter: str) -> None:
+    for gold in "ABCD":
+        assert choice(response, gold, {}, options=OPTIONS).value == float(gold == letter)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "Answer: A or B",
+        "Answer: A/B",
+        "The answer is both A and B",
+        "The answer is A or maybe B",
+        r"\boxed{A} or \boxed{B}",
+        r"\boxed{A, B}",
+        "A\nB",
+        "ABCD",
+        "A B C D",
+        "A good idea",
+        "The answer is a mystery",
+        "The answer is A good one",
+        "The answer is vitamin C",
+        "Answer: Apple",
+        "It's not A",
+        "It is not 12.",
+        "It is 12 or 5.",
+        "A) 5\nB) 12\nC) 7 apples\nD) None of these",
+        "<think>A",
+        "E",
+        "I think so",
+    ],
+)
+def test_choice_takes_no_guess(response: str) -> None:
+    for gold in "ABCD":
+        assert choice(response, gold, {}, options=OPTIONS).value == 0.0
+
+
+@pytest.mark.parametrize(
+    "options", [OPTIONS, dict(zip("ABCD", OPTIONS, strict=True)), "A) 5 B) 12 C) 7 apples D) None of these"]
+)
+def test_choice_takes_options_in_any_form(options: Any) -> None:
+    for gold in ("B", "(B)", "12", 1, {"answer": "b", "options": options}):
+        assert (
+            choice("12", gold, {"options": options}, options_from=None if isinstance(gold, dict) else "options").value
+            == 1.0
+        )
+
+
+@pytest.mark.parametrize(
+    "gold", ["", "E", "yellow", 4, -1, 1.0, None, True, ["A"], {"answer": "A", "options": ["one"]}]
+)
+def test_choice_refuses_a_gold_that_is_no_option(gold: Any) -> None:
+    assert choice("A", gold, {}, options=OPTIONS).status == "bad_gold"
+
+
+@given(st.text(min_size=1, max_size=20))
+def test_exact_is_exact(text: str) -> None:
+    verdict = exact(text, text, part="text")
+    assert verdict.value == 1.0 or verdict.status in ("bad_gold", "no_answer") or "think>" in text
+    assert exact("", text).value in (0.0, None)
+    assert exact(text + "zzz", text, part="text").value in (0.0, None)
+
+
+@pytest.mark.parametrize(
+    ("response", "gold", "options", "value"),
+    [
+        ("The answer is St. Louis.", "St. Louis", {}, 1.0),
+        ("The answer is Paris. It is in France.", "paris", {}, 1.0),
+        ("The answer is Paris or Rome", "Paris", {}, 0.0),
+        (r"\boxed{Paris} \boxed{Rome}", ["Paris", "Rome"], {}, 0.0),
+        ("5", "-5", {}, 0.0),
+        ("C", "C++", {}, 0.0),
+        ("ＡＢＣ", "abc", {}, 1.0),
+        ("...", "x", {}, 0.0),
+        ("x", "...", {}, None),
+        ("x", [], {}, None),
+        ("x", [""], {}, None),
+        ("x!", "x", {"ignore_punctuation": False}, 0.0),
+    ],
+)
+def test_exact(response: str, gold: Any, options: dict[str, Any], value: float | None) -> None:
+    assert exact(response, gold, **options).value == value
+
+
+def test_a_pattern_that_rewards_anything_fails_at_load() -> None:
+    for pattern in ("", "a*", "(", "x?|y", "^"):
+        with pytest.raises(ValidationError):
+            check_options(regex, {"pattern": pattern})
+        assert regex("text", pattern).status == "bad_gold"
+
+
+def test_a_pattern_that_backtracks_without_end_is_stopped(runner: Runner) -> None:
+    arguments = {"response": "a" * 50 + "!", "gold": r"(a+)+$"}
+    score = asyncio.run(runner.run("morl.rewards.regex:regex", arguments, {}, 0.3))
+    assert (score.value, score.status) == (None, "timeout")
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 20), st.integers(0, 100))
+def test_length_falls_in_a_straight_line(minimum: int, room: int, margin: int, count: int) -> None:
+    sample = Sample("p", 0, (1,) * count, (1,) * count, (0.0,) * count, 0, "stop", "x" * count)
+    maximum = minimum + room
+    value = length(sample.text, sample, minimum=minimum, maximum=maximum, margin=margin).value
+    beyond = max(minimum - count, count - maximum, 0)
+    expected = 1.0 if beyond == 0 else max(0.0, 1 - beyond / margin) if margin else 0.0
+    assert value == pytest.approx(expected)
+    assert length(sample.text, None, unit="characters", minimum=minimum, maximum=maximum, margin=margin).value == value
+
+
+def test_length_says_what_it_cannot_count() -> None:
+    assert length("a", None, maximum=3).status == "error"
+    assert length("a", None, unit="words", minimum=4, maximum=3).status == "error"
+    with pytest.raises(ValidationError, match="maximum"):
+        check_options(length, {})
+
+
+PATHS: list[tuple[str, Callable[..., Verdict], dict[str, Any]]] = [
+    ("choice", choice, {"gold": "A", "meta": {}, "options": OPTIONS}),
+    ("exact", exact, {"gold": "A"}),
+    ("number", number, {"gold": 5}),
+    ("math", math, {"gold": "5"}),
+    ("regex", regex, {"gold": "zz+"}),
+]
+LONG = ["9", "A\n", "answer is A or B ", "\\", "$x$", "\\boxed{A}", "\\boxed{", "\\text{1"]
+
+
+@pytest.mark.parametrize("pump", LONG, ids=range(len(LONG)))
+@pytest.mark.timeout(30)
+def test_a_megabyte_gets_a_verdict(pump: str) -> None:
+    text = pump * ((1 << 20) // len(pump))
+    for _, function, arguments in PATHS:
+        assert verdict_holds(function(text, **arguments))
+        assert verdict_holds(function(rf"\boxed{{{text}}}", **arguments))
