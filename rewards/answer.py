@@ -171,6 +171,7 @@ _TURNS = frozenset(
     "so thus hence therefore then finally final wait actually no not correction instead rather because since "  # noqa: SIM905
     "but means gives giving get which is are 所以 因此".split()
 )
+_LEAD_INS = frozenset("the my our it its is are answer answers solution result equals that".split())  # noqa: SIM905
 _JOINT = re.compile(r"[,;&/~–、，]|\bto\b|\band\b|-|\\pm", re.IGNORECASE)
 _CONTINUES = re.compile(r"\s*[=≈+*×^<>]")
 MAX_GAP = 120
@@ -193,7 +194,9 @@ def offered_together(gap: str) -> bool:
     words = [word.lower() for word in _WORD.findall(last_sentence)]
     if _HEDGES.intersection(words):
         return True
-    if not [word for word in _WORD.findall(gap) if len(word) > 1]:
+    # Nothing between them, or nothing but what leads to an answer: "The answer is 3. The answer is 4."
+    between = {word.lower() for word in _WORD.findall(gap) if len(word) > 1}
+    if not between or (between <= _LEAD_INS and re.search(r"[.!?\n]", gap)):
         return True
     return not _TURNS.intersection(words) and last_sentence == gap and _JOINT.search(gap) is not None
 

@@ -19,6 +19,14 @@ def scaled(value: float, scale: tuple[float, float] | None) -> float:
     return min(1.0, max(0.0, (value - low) / (high - low)))
 
 
+def checked(term: TermSpec, score: TermScore) -> TermScore:
+    """The score itself; or status `error` where a value outside [0, 1] comes without a scale."""
+    if score.value is None or term.scale is not None or 0.0 <= score.value <= 1.0:
+        return score
+    detail = f"returned {score.value:g}, outside [0, 1]: give the term a 'scale: [low, high]'"
+    return replace(score, value=None, status="error", detail=detail)
+
+
 def mixed(values: Sequence[float], weights: Sequence[float], combine: Literal["sum", "product"]) -> float:
     """Weighted mean `Σ w v / Σ w`, or product `Π v ** w`; in [0, 1] when the values are."""
     if combine == "product":

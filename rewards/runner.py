@@ -15,19 +15,16 @@ import json
 import logging
 import os
 import pickle
-import signal
 import socket
-import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any, Self
 
+from morl.rewards.process import LOAD_DEADLINE_S, Item, WorkerProcess
 from morl.rewards.verdict import describe, failure
 
 from morl.errors import RunError
@@ -35,86 +32,12 @@ from morl.types import TermScore
 
 logger = logging.getLogger(__name__)
 
-LOAD_DEADLINE_S = 120.0
-"""Time for a worker to start, and for it to import a reward."""
 MAX_DEATHS = 3
 """Workers that an item, the import of a reward, or the start of a worker may cost."""
 CHUNK_S = 0.05
 """Work that is handed to a worker at once, as far as it can be told."""
 CHUNK_ITEMS = 64
 CHUNK_BYTES = 1 << 20
-
-_BOOT = "import sys; sys.path[:] = {path!r}; from morl.rewards.worker import main; main({fd}, {parent}, {memory_mb})"
-
-
-@dataclass(slots=True, eq=False)
-class _Item:
-    """One call that is asked for."""
-
-    target: str
-    payload: bytes | None
-    """None only loads the target."""
-    deadline_s: float
-    size: int
-    future: Future[list[TermScore]] = field(default_factory=Future)
-    running: bool = False
-    deaths: int = 0
-    """Workers that it has cost."""
-
-
-class _Worker:
-    """One process, the items it has been given, and since when it is busy with the first of them."""
-
-    def __init__(self, memory_mb: int) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # A worker that was stopped must not stop the thread that talks to it.
-            patience = struct.pack("ll", 10, 0)
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
-            boot = _BOOT.format(path=sys.path, fd=theirs.fileno(), parent=os.getpid(), memory_mb=memory_mb)
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", boot],
-                stdin=subprocess.DEVNULL,
-                stdout=2,  # what a reward prints is a message, not output of the program
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # its own children are killed with it, and Ctrl-C does not reach it
-                env={**os.environ, **_THREADS, "PYTHONHASHSEED": "0"},
-            )
-        self.channel = Connection(ours.detach())
-        self.items: collections.deque[_Item] = collections.deque()
-        self.ready = False
-        self.loaded: set[str] = set()
-        self.since = time.monotonic()
-        self.done = 0
-
-    @property
-    def loading(self) -> str | None:
-        """The target that it imports at the moment."""
-        return self.items[0].target if self.items and self.items[0].target not in self.loaded else None
-
-    @property
-    def expires(self) -> float:
-        """When it is to be killed, on the monotonic clock."""
-        if not self.ready or self.loading:
-            return self.since + LOAD_DEADLINE_S
-        return self.since + self.items[0].deadline_s if self.items else float("inf")
-
-    def give(self, items: Iterable[_Item]) -> None:
-        """Raises: OSError when it is gone."""
-        self.items.extend(items)
-        self.since = time.monotonic()
-        self.channel.send_bytes(pickle.dumps([(item.target, item.payload) for item in self.items]))
-
-    def kill(self) -> None:
-        """Kill it with its children; the process remains to be waited for."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.channel.close()
-
-
-# A worker is one core's worth of work, and the threads' buffers would count as its memory.
-_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class Runner:
@@ -133,9 +56,9 @@ class Runner:
         self.workers = workers or usable_cores()
         self._memory_mb = memory_mb
         self._recycle_after = recycle_after
-        self._inbox: collections.deque[_Item] = collections.deque()
-        self._pending: collections.deque[_Item] = collections.deque()
-        self._pool: list[_Worker] = []
+        self._inbox: collections.deque[Item] = collections.deque()
+        self._pending: collections.deque[Item] = collections.deque()
+        self._pool: list[WorkerProcess] = []
         self._dying: list[subprocess.Popen[bytes]] = []
         self._preload: tuple[str, ...] = ()
         self._wanted = 0
@@ -193,7 +116,7 @@ class Runner:
             detail = f"the arguments cannot be sent to a worker process: {describe(error)}"
             refused.set_result([failure("error", detail)] * size)
             return refused
-        item = _Item(target, payload, deadline_s, size)
+        item = Item(target, payload, deadline_s, size)
         self._inbox.append(item)
         self._ring()
         return item.future
@@ -207,6 +130,8 @@ class Runner:
             self._thread.join()
         else:
             self._abandon(RunError("the runner is closed"))
+        self._alarm.close()
+        self._bell.close()
 
     def _ring(self) -> None:
         """Wake the owning thread, which is started by the first to need it."""
@@ -219,7 +144,7 @@ class Runner:
         self._chime()
 
     def _chime(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it is full of calls to wake up already
+        with contextlib.suppress(OSError):  # it is full of calls to wake up already, or closed
             self._bell.send(b"!")
 
     # From here on everything runs in the owning thread.
@@ -266,14 +191,17 @@ class Runner:
         wanted = max(self._wanted, min(self.workers, len(self._pool) - starting + len(self._pending)))
         while len(self._pool) < wanted:
             try:
-                self._pool.append(_Worker(self._memory_mb))
+                self._pool.append(WorkerProcess(self._memory_mb))
             except OSError as error:
+                if self._pool:
+                    logger.warning("no more than %d reward workers: %s", len(self._pool), error)
+                    return
                 self._fail_start(str(error))
-                return
+                wanted = min(wanted, len(self._pending))
 
-    def _chunk(self) -> list[_Item]:
+    def _chunk(self) -> list[Item]:
         """The next items for one worker: few when they are slow or the queue is short."""
-        chunk: list[_Item] = []
+        chunk: list[Item] = []
         most = min(CHUNK_ITEMS, max(1, len(self._pending) // (2 * self.workers)))
         size, seconds = 0, 0.0
         while self._pending and len(chunk) < most:
@@ -292,7 +220,7 @@ class Runner:
                 chunk.append(item)
         return chunk
 
-    def _give(self, worker: _Worker, items: list[_Item]) -> None:
+    def _give(self, worker: WorkerProcess, items: list[Item]) -> None:
         try:
             worker.give(items)
         except OSError:
@@ -302,8 +230,8 @@ class Runner:
     def _listen(self) -> None:
         """Wait for replies until one comes, work comes, or a deadline passes."""
         soonest = min((worker.expires for worker in self._pool), default=float("inf"))
-        pause = 1.0 if self._dying else None
-        timeout = pause if soonest == float("inf") else max(0.0, soonest - time.monotonic())
+        soonest = min(soonest, time.monotonic() + 1.0) if self._dying else soonest
+        timeout = None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
         by_channel = {worker.channel: worker for worker in self._pool}
         for ready in wait([self._alarm, *by_channel], timeout):
             if ready is self._alarm:
@@ -313,7 +241,7 @@ class Runner:
                 self._read(by_channel[ready])  # type: ignore[index]
         self._dying = [process for process in self._dying if process.poll() is None]
 
-    def _read(self, worker: _Worker) -> None:
+    def _read(self, worker: WorkerProcess) -> None:
         try:
             # What one turn takes is bounded, so that no worker keeps the others waiting.
             for _ in range(CHUNK_ITEMS):
@@ -323,14 +251,14 @@ class Runner:
         except (OSError, EOFError, ValueError):
             self._bury(worker)
 
-    def _take(self, worker: _Worker, message: dict[str, Any]) -> None:
+    def _take(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         worker.since = time.monotonic()
         if "ready" in message:
             worker.ready = True
             self._bad_starts = 0
             targets = [target for target in self._preload if self._bad_loads[target] < MAX_DEATHS]
             if targets:
-                worker.give(_Item(target, None, LOAD_DEADLINE_S, 0, running=True) for target in targets)
+                worker.give(Item(target, None, LOAD_DEADLINE_S, 0, running=True) for target in targets)
         elif "loaded" in message:
             worker.loaded.add(message["loaded"])
             del self._bad_loads[message["loaded"]]
@@ -345,7 +273,7 @@ class Runner:
             if worker.done >= self._recycle_after and not worker.items:
                 self._remove(worker)
 
-    def _starve(self, worker: _Worker) -> None:
+    def _starve(self, worker: WorkerProcess) -> None:
         item = worker.items[0]
         item.deaths += 1
         # In a worker that others used before, what they left behind may be to blame: try another one.
@@ -354,7 +282,7 @@ class Runner:
             self._finish(item, failure("error", f"out of memory: it needs more than {self._memory_mb} MB"))
         self._remove(worker)
 
-    def _finish(self, item: _Item, *scores: TermScore) -> None:
+    def _finish(self, item: Item, *scores: TermScore) -> None:
         for score in scores[:1]:
             before = self._seconds.get(item.target, score.seconds)
             self._seconds[item.target] = 0.8 * before + 0.2 * score.seconds
@@ -371,14 +299,14 @@ class Runner:
             self._finish(item, failure("timeout", f"took longer than {item.deadline_s:g} s", item.deadline_s))
             self._remove(worker)
 
-    def _remove(self, worker: _Worker) -> None:
+    def _remove(self, worker: WorkerProcess) -> None:
         """Kill a worker and take back what it has not scored."""
         self._pool.remove(worker)
         self._pending.extendleft(reversed([item for item in worker.items if item.payload is not None]))
         worker.kill()
         self._dying.append(worker.process)
 
-    def _bury(self, worker: _Worker) -> None:
+    def _bury(self, worker: WorkerProcess) -> None:
         """A worker died, or hung where no item is to blame: charge what it was doing."""
         loading = worker.loading
         self._remove(worker)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from morl.rewards.caller import BoundReward
-from morl.rewards.compose import compose, is_open
+from morl.rewards.compose import checked, compose, is_open
 from morl.rewards.runner import Runner
 
 from morl.errors import RunError, UsageError
@@ -81,17 +81,15 @@ class Scorer:
             "meta": prompt.meta,
             "sample": sample,
         }
-        names = list(objective.rewards)
-        told = await asyncio.gather(*(objective.rewards[name](available) for name in names))
-        scores = dict(zip(names, told, strict=True))
-        for term in objective.spec.rewards:
+        terms = objective.spec.rewards
+        told = await asyncio.gather(*(objective.rewards[term.name](available) for term in terms))
+        scores = {term.name: checked(term, score) for term, score in zip(terms, told, strict=True)}
+        for term in terms:
             score = scores[term.name]
-            if not is_open(term, scores):
-                continue
-            if score.value is None and term.on_error == "fail":
+            if score.value is None and term.on_error == "fail" and is_open(term, scores):
                 where = f"objective '{prompt.objective}', term '{term.name}', sample {sample.index} of {prompt.id}"
                 raise RunError(f"{where}: {score.status}: {score.detail}")
-        return compose(objective.spec.rewards, scores, objective.spec.combine)
+        return compose(terms, scores, objective.spec.combine)
 
     def close(self) -> None:
         """Kill the workers and wait until they are gone."""

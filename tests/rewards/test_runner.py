@@ -210,6 +210,15 @@ def test_no_worker_starts_before_there_is_work() -> None:
         assert len(workers()) == before + 1
 
 
+def test_a_system_without_processes_stops_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr("subprocess.Popen", refuse)
+    with Runner(workers=2) as runner, pytest.raises(RunError, match="no more processes"):
+        asyncio.run(run_all(runner, ["0.5"]))
+
+
 def test_close_leaves_nothing_and_ends_what_waits() -> None:
     async def run(runner: Runner) -> None:
         work = asyncio.ensure_future(run_all(runner, ["hang"] * 4, deadline_s=60.0))
@@ -218,10 +227,12 @@ def test_close_leaves_nothing_and_ends_what_waits() -> None:
         with pytest.raises(RunError, match="closed"):
             await work
 
+    files = psutil.Process().num_fds()
     with no_process_left():
         runner = Runner(workers=2)
         asyncio.run(run(runner))
         runner.close()
+    assert psutil.Process().num_fds() == files
     with pytest.raises(RunError, match="closed"):
         runner.submit("hostile:echo", {"response": "1"}, {}, 1.0)
 

@@ -123,6 +123,10 @@ def test_a_raw_value_may_lie_anywhere_if_it_is_scaled(scorer: Scorer) -> None:
     (told,) = score(scorer, "scaled", "5")
     assert told.value == 0.75
     assert told.terms["test_inline"].value == 5.0
+    (told,) = score(scorer, "inline", "5")
+    assert told.value is None
+    assert told.terms["test_inline"].status == "error"
+    assert "returned 5, outside [0, 1]" in told.terms["test_inline"].detail
 
 
 def test_an_unknown_objective_is_told_with_the_nearest(scorer: Scorer) -> None:
