@@ -156,7 +156,7 @@ async def start_engines(recipe: Recipe, model: Path, *, local: bool, gpus: int) 
         count=recipe.rollout.engines,
         options=options,
         local=local,
-        num_gpus=1 if gpus else 0,
+        num_gpus=options.get("tensor_parallel_size", 1) if gpus else 0,
         max_restarts=recipe.rollout.max_restarts,
     )
     logger.info("%d engine(s) up after %.1f s", recipe.rollout.engines, time.perf_counter() - began)

@@ -144,5 +144,3 @@ def gather(references: Sequence[Any], what: str, timeout_s: float | None) -> lis
         except RayError as error:
             raise RunError(f"{what}: {references.index(ready[0])} died: {error}") from error
     return list(ray.get(list(references)))
-
-

@@ -40,6 +40,11 @@ class MissingExtraError(MorlError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package '{package}': pip install 'morl-rl[{extra}]'")
+        self._arguments = (package, extra, purpose)
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
+        # An exception is unpickled from its message by default, which is not what it is made of.
+        return type(self), self._arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +69,6 @@ class RecipeError(UsageError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[type[RecipeError], tuple[Sequence[Problem]]]:
+        return type(self), (self.problems,)

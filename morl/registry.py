@@ -87,7 +87,8 @@ class Registry:
 
     def _refuse_duplicate(self, entry: Entry, known: Mapping[str, Entry]) -> None:
         other = known.get(entry.name)
-        if other is not None and other.target != entry.target:
+        # An entry point may name a function by where a package re-exports it.
+        if other is not None and other.target != entry.target and _object(other) is not _object(entry):
             raise UsageError(
                 f"two {self.kind}s are called '{entry.name}': {other.origin} and {entry.origin}; "
                 "rename one, or uninstall its package"
@@ -158,7 +159,8 @@ def explain(error: Any, known: Iterable[str]) -> str:
         return f"unknown key{did_you_mean(str(error['loc'][-1]), known)}"
     if error["type"] == "missing":
         return "required, and missing"
-    message = error["msg"][:1].lower() + error["msg"][1:]
+    text = error["msg"].removeprefix("Value error, ")
+    message = text[:1].lower() + text[1:]
     value = error.get("input")
     shown = repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
     return f"{message}, not {shown[:80]}"
@@ -182,6 +184,15 @@ def wanted_arguments(function: Callable[..., Any]) -> tuple[str, ...]:
     """Names of the positional parameters: what the function wants to be given by name."""
     parameters = inspect.signature(function).parameters.values()
     return tuple(p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _object(entry: Entry) -> Any:
+    """What an entry's target is, if its module is imported already; else the entry itself."""
+    module_name, _, attribute = entry.target.partition(":")
+    found: Any = sys.modules.get(module_name)
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    return entry if found is None else found
 
 
 def _label(function: Callable[..., Any]) -> str:

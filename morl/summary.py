@@ -30,7 +30,10 @@ def print_outcome(recipe: Recipe, folder: RunFolder, *, done: bool) -> None:
         console.print(f"done: {recipe.run.steps} steps in {folder.path}", markup=False, highlight=False, soft_wrap=True)
     else:
         console.print(
-            f"interrupted, state saved in {folder.path}; go on with --resume", markup=False, highlight=False, soft_wrap=True
+            f"interrupted, state saved in {folder.path}; go on with --resume",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -45,7 +48,11 @@ def print_comparison(before: Sequence[Row], after: Sequence[Row], *, names: tupl
         low, high = row["difference"][1:]
         style = "green" if low > 0 else "red" if high < 0 else "default"
         lengths = f"{row['length'][0]:.1f} → {row['length'][1]:.1f}"
-        cells = [_interval(row["before"]), _interval(row["after"]), Text(_interval(row["difference"], "+"), style=style)]
+        cells = [
+            _interval(row["before"]),
+            _interval(row["after"]),
+            Text(_interval(row["difference"], "+"), style=style),
+        ]
         table.add_row(Text(row["set"]), str(row["n"]), *cells, lengths)
     _console().print(table)
 
@@ -60,9 +67,7 @@ def print_evaluation(rows: Sequence[Row]) -> None:
             _interval((row[name], row[f"{name}_low"], row[f"{name}_high"])) if name in row else "–"
             for name in ("reward", "pass_rate")
         ]
-        table.add_row(
-            Text(row["set"]), str(row["n"]), *cells, f"{row['no_score_rate']:.1%}", f"{row['length']:.1f}"
-        )
+        table.add_row(Text(row["set"]), str(row["n"]), *cells, f"{row['no_score_rate']:.1%}", f"{row['length']:.1f}")
     _console().print(table)
 
 

@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from morl.errors import RunError, UsageError
+from morl.registry import ValidationError, check_options, explain, options_model, wanted_arguments
 from morl.rewards.decorator import ARGUMENTS, REWARDS, Traits, is_async, needs_gold, traits_of
 from morl.rewards.runner import Runner
 from morl.rewards.verdict import describe, failure
 from morl.rewards.worker import call, to_term_scores
-
-from morl.errors import RunError, UsageError
-from morl.registry import ValidationError, check_options, explain, options_model, wanted_arguments
 from morl.types import TermScore
 
 BATCH_WAIT_S = 0.02

@@ -8,13 +8,12 @@ from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from morl.errors import UsageError
+from morl.registry import wanted_arguments
 from morl.rewards.caller import BoundReward
 from morl.rewards.decorator import REWARDS, Example, is_async, traits_of
 from morl.rewards.runner import Runner
 from morl.rewards.verdict import describe
-
-from morl.errors import UsageError
-from morl.registry import wanted_arguments
 from morl.types import Prompt, TermScore
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from morl.rewards.answer import final_text
-from morl.rewards.decorator import Example, Verdict, reward
 from pydantic import Field
 
+from morl.rewards.answer import final_text
+from morl.rewards.decorator import Example, Verdict, reward
 from morl.types import Sample
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from morl.rewards.answer import Span, boxes, different, final_text, formulas, last_together, numbers, stated
 from morl.rewards.decorator import Example, Verdict, reward
+from morl.rewards.undone import left_undone
 
 TIMEOUT_S = 4
 """Whole seconds for each parse and each comparison."""
@@ -43,18 +44,23 @@ def _boxed(gold: Any) -> str:
         Example("The answer is 1,234 dollars.", "1234", 1.0),
         Example("The answer is 4 or 5.", "4", 0.0),
         Example("I give up.", "4", 0.0),
+        Example("2 * 2", "4", 0.0),
+        Example("2 + 2 = 4", "4", 1.0),
+        Example(r"\boxed{\frac{8}{2}}", "4", 0.0),
         Example(r"\boxed{9^{9^{9^{9}}}}", "4", 0.0),
         Example(r"\boxed{4}", "", None),
         Example(r"\boxed{4}", r"\frac{1}{", None),
     ],
     answer=_boxed,
 )
-def math(response: str, gold: Any) -> Verdict:
+def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
     r"""1 when the answer equals the gold mathematically, else 0.
 
     Reads the last `\boxed{}` after the thinking; without a box, what follows "answer is" or `####`; without
     that, the last formula or number. "3 or 4" and two boxes side by side are one answer of two parts: right
     for a gold of those two parts, or if each equals the gold, and wrong otherwise.
+
+    Where the gold is a plain number, a calculation left undone ("34 * 2" for 68) is wrong.
 
     The gold is LaTeX, a number, or a list whose order does not matter; of a GSM8K solution, what follows `####`.
     """
@@ -73,6 +79,8 @@ def math(response: str, gold: Any) -> Verdict:
     shown = " ; ".join(parts)
     if _squeezed(shown) == _squeezed(gold_latex):
         return Verdict(1.0, "ok", f"{shown[:200]}: the gold itself")
+    if any(left_undone(part, gold_latex, _asked(messages)) for part in parts):
+        return Verdict(0.0, "ok", f"{shown[:200]}: a calculation, not its result")
     refusal = _refusal(shown)
     if refusal is None and _too_large(shown) and not _too_large(gold_latex):
         refusal = "a number too large to be meant"
@@ -81,6 +89,15 @@ def math(response: str, gold: Any) -> Verdict:
     if _equal(gold_latex, " ; ".join(parts)) or (len(parts) > 1 and all(_equal(gold_latex, part) for part in parts)):
         return Verdict(1.0, "ok", shown)
     return Verdict(0.0, "ok", f"{shown}: not equal to {gold_latex[:100]}")
+
+
+def _asked(messages: Sequence[Any]) -> str:
+    """The text of the last message of the user."""
+    for message in reversed(messages):
+        content = message.get("content")
+        if message.get("role") == "user":
+            return content if isinstance(content, str) else ""
+    return ""
 
 
 def gold_text(gold: Any) -> str:

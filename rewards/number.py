@@ -5,9 +5,10 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from morl.rewards.answer import Number, boxes, final_text, last_together, numbers, offered_together, stated
 from morl.rewards.decorator import Example, Verdict, reward
-from pydantic import Field
 
 MAX_TAIL = 2000
 """Characters of an answer that are searched for numbers."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
+from pydantic import AfterValidator
+
 from morl.rewards.answer import boxes, final_text, last_together, stated
 from morl.rewards.decorator import Example, Verdict, reward
-from pydantic import AfterValidator
 
 
 def _checked(pattern: str) -> str:

@@ -24,10 +24,9 @@ from concurrent.futures import Future
 from multiprocessing.connection import wait
 from typing import Any, Self
 
+from morl.errors import RunError
 from morl.rewards.process import LOAD_DEADLINE_S, Item, WorkerProcess
 from morl.rewards.verdict import describe, failure
-
-from morl.errors import RunError
 from morl.types import TermScore
 
 logger = logging.getLogger(__name__)

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from morl.errors import RunError, UsageError
+from morl.registry import did_you_mean
 from morl.rewards.caller import BoundReward
 from morl.rewards.compose import checked, compose, is_open
 from morl.rewards.runner import Runner
-
-from morl.errors import RunError, UsageError
-from morl.registry import did_you_mean
 from morl.types import Prompt, Sample, Score
 
 if TYPE_CHECKING:

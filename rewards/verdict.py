@@ -7,7 +7,6 @@ import numbers
 from typing import Any, get_args
 
 from morl.rewards.decorator import Verdict
-
 from morl.types import Status, TermScore
 
 MAX_DETAIL = 300

@@ -25,11 +25,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from morl.rewards.decorator import traits_of
-from morl.rewards.verdict import describe, failure, to_term_score
-
 from morl.errors import UsageError
 from morl.registry import Entry, call_by_name
+from morl.rewards.decorator import traits_of
+from morl.rewards.verdict import describe, failure, to_term_score
 from morl.types import Status, TermScore
 
 _PR_SET_PDEATHSIG = 1

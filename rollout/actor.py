@@ -9,10 +9,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from morl.rollout.engine import Completion, Engine, Request
-
 from morl.errors import MorlError, RunError
 from morl.registry import Entry
+from morl.rollout.engine import Completion, Engine, Request
 
 T = TypeVar("T")
 

@@ -10,9 +10,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
-from morl.rollout.engine import Completion, Engine, Request, Sampling
-
 from morl.errors import RunError, StaleWeightsError
+from morl.rollout.engine import Completion, Engine, Request, Sampling
 from morl.types import Group, Prompt, Sample, Score
 
 Scored = tuple[Sample, "asyncio.Task[Score]"]

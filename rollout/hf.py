@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from morl.rollout.engine import Completion, Request, Sampling, check_fits
-from morl.rollout.weights import read_policy_version, weight_files
 
 from morl.errors import CheckpointError
+from morl.rollout.engine import Completion, Request, Sampling, check_fits
+from morl.rollout.weights import read_policy_version, weight_files
 from morl.types import FinishReason
 
 if TYPE_CHECKING:
@@ -185,6 +185,7 @@ class HFEngine:
     def _prefill(self, rows: list[_Row], token_ids: torch.Tensor, mask: torch.Tensor) -> Any:
         """The rows' cache of all prompt tokens but the last; each distinct prompt is computed once."""
         import torch
+
         from morl.rollout.hf_cache import roomy_cache
 
         cache = roomy_cache(self._model.config.get_text_config())

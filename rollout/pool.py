@@ -8,10 +8,9 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from morl.errors import RunError, UsageError
 from morl.rollout.actor import ActorEngine, Deadlines, EngineSpec
 from morl.rollout.engine import ENGINES, Completion, Engine, Request
-
-from morl.errors import RunError, UsageError
 
 
 class EnginePool:

@@ -10,10 +10,9 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from morl.errors import CheckpointError, MissingExtraError, UsageError
 from morl.rollout.engine import Completion, Request, check_fits
 from morl.rollout.weights import parameter_names, read_policy_version
-
-from morl.errors import CheckpointError, MissingExtraError, UsageError
 from morl.types import FinishReason
 
 

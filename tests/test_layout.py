@@ -64,7 +64,6 @@ def test_rollout_never_imports_rewards_and_imports_heavy_packages_lazily() -> No
     assert offenders("morl.rollout", ("morl.rewards", "morl.learner", "morl.train"), lazy=True) == []
 
 
-
 def test_algorithms_know_tensors_alone() -> None:
     wrong = [
         f"{file.name} imports {module}"
@@ -77,7 +76,8 @@ def test_algorithms_know_tensors_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["import morl, morl.rewards", "import morl.recipe, morl.cli, morl.rollout", "import morl.check, morl.score"]
+    "statement",
+    ["import morl, morl.rewards", "import morl.recipe, morl.cli, morl.rollout", "import morl.check, morl.score"],
 )
 def test_light_imports_stay_light(statement: str) -> None:
     heavy = ("torch", "ray", "vllm", "transformers", "deepspeed", "sympy", "datasets", "wandb")

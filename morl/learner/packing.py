@@ -36,7 +36,9 @@ def build_batch(groups: Sequence[Group], advantages_PG: torch.Tensor, weights_PG
         # Equal loss without gradient: the longest-lived measure is the first group's.
         weighted_P[0] = True
     rows = [
-        _row(group, advantages_PG[p].tolist(), weights_PG[p].tolist()) for p, group in enumerate(groups) if weighted_P[p]
+        _row(group, advantages_PG[p].tolist(), weights_PG[p].tolist())
+        for p, group in enumerate(groups)
+        if weighted_P[p]
     ]
     starts = [0]
     for row in rows:

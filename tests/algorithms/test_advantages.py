@@ -38,7 +38,9 @@ def test_no_signal_is_exactly_zero() -> None:
     st.lists(st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=3, max_size=3), min_size=1, max_size=4),
 )
 def test_equals_numpy(rows: list[list[float | None]]) -> None:
-    got = group_std(torch.tensor([[NONE if r is None else r for r in row] for row in rows], dtype=torch.float64), eps=1e-6)
+    got = group_std(
+        torch.tensor([[NONE if r is None else r for r in row] for row in rows], dtype=torch.float64), eps=1e-6
+    )
     for p, row in enumerate(rows):
         known = np.array([r for r in row if r is not None])
         for g, reward in enumerate(row):

@@ -105,9 +105,7 @@ def test_tokens_that_a_tool_wrote_are_context_not_targets() -> None:
 
 
 @settings(max_examples=200)
-@given(
-    st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 200), st.integers(1, 4)
-)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 200), st.integers(1, 4))
 def test_a_plan_covers_every_row_once_and_keeps_the_budget(lengths: list[int], budget: int, ranks: int) -> None:
     plan = plan_microbatches(lengths, budget, ranks)
     assert sorted(row for rank in plan for rows in rank for row in rows) == list(range(len(lengths)))

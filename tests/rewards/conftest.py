@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from morl.rewards.runner import Runner
 
 sys.path.append(str(Path(__file__).parent))

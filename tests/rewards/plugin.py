@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from morl.rewards import Example, Verdict, reward
-
 from morl.types import Sample
 
 

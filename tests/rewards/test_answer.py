@@ -7,6 +7,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from morl.rewards.answer import boxes, different, final_text, formulas, last_together, numbers, stated
 
 braced = st.recursive(

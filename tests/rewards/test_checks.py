@@ -6,11 +6,11 @@ from typing import Any
 
 import plugin  # noqa: F401  # registers its rewards
 import pytest
-from morl.rewards.checks import check_examples, score_golds
-from morl.rewards.runner import Runner
 
 from morl.errors import UsageError
 from morl.recipe import ObjectiveSpec
+from morl.rewards.checks import check_examples, score_golds
+from morl.rewards.runner import Runner
 from morl.types import Prompt
 
 

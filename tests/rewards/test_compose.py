@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from morl.rewards.compose import compose, mixed, scaled
 
 from morl.recipe import TermSpec
+from morl.rewards.compose import compose, mixed, scaled
 from morl.types import TermScore
 
 unit = st.floats(0, 1)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from morl.rewards.runner import Runner
 
 from morl.errors import RunError
+from morl.rewards.runner import Runner
 from morl.types import TermScore
 
 HERE = Path(__file__).parent

@@ -14,10 +14,10 @@ import plugin  # noqa: F401  # registers its rewards
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from morl.rewards import REWARDS
 
 from morl.errors import DataError, UsageError
 from morl.recipe import load_recipe
+from morl.rewards import REWARDS
 from morl.score import describe_rewards, parse_options, rescore, score_file
 from morl.track.jsonl import write_samples
 from morl.types import Group, Prompt, Sample, Score, TermScore

@@ -10,12 +10,12 @@ from typing import Any
 
 import plugin  # registers its rewards
 import pytest
-from morl.rewards import REWARDS, Example, Scorer, reward
-from morl.rewards.caller import BoundReward
-from morl.rewards.runner import Runner
 
 from morl.errors import RunError, UsageError
 from morl.recipe import ObjectiveSpec
+from morl.rewards import REWARDS, Example, Scorer, reward
+from morl.rewards.caller import BoundReward
+from morl.rewards.runner import Runner
 from morl.types import Prompt, Sample, Score
 
 

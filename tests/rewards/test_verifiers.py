@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from morl.registry import ValidationError, check_options
 from morl.rewards import REWARDS, Verdict
 from morl.rewards.checks import check_examples
 from morl.rewards.choice import choice
@@ -19,8 +21,6 @@ from morl.rewards.math import math
 from morl.rewards.number import number
 from morl.rewards.regex import regex
 from morl.rewards.runner import Runner
-
-from morl.registry import ValidationError, check_options
 from morl.types import Sample
 
 BUILT_IN = ("choice", "exact", "length", "math", "number", "regex")

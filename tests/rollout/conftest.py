@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from morl.rollout import Completion, EnginePool, Request, Sampling
 from safetensors.torch import load_file, save_file
 
 from morl.compat import guard_torchvision
+from morl.rollout import Completion, EnginePool, Request, Sampling
 
 # Read when torch is loaded: spinning threads make tiny models ten times slower when anything else runs.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

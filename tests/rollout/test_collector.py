@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from morl.rollout import Collector, Completion, Request, Sampling
 
 from morl.errors import RunError, StaleWeightsError
+from morl.rollout import Collector, Completion, Request, Sampling
 from morl.types import Prompt, Sample, Score
 
 PROMPTS = [Prompt(f"o/{i}", "o", ({"role": "user", "content": chr(65 + i) * (i + 1)},)) for i in range(5)]

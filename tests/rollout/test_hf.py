@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from morl.rollout import Sampling
 from morl.rollout.hf import HFEngine, batches, draw, nucleus
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from morl.rollout import EnginePool, choose_engine
-from morl.rollout.actor import missing_parts
-from morl.rollout.engine import ENGINES
 from tiny import make_tiny_model
 
 from morl.errors import MorlError, RunError, UsageError
+from morl.rollout import EnginePool, choose_engine
+from morl.rollout.actor import missing_parts
+from morl.rollout.engine import ENGINES
 
 from .conftest import OPTIONS, answers, ask, publish, worst_logprob_error
 

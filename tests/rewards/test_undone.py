@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+
+from morl.rewards.math import math
+from morl.rewards.undone import left_undone
+
+UNDONE = [
+    ("34*2", "68"), ("34 * 2", "68"), ("34 × 2", "68"), (r"34 \times 2", "68"), ("40+28", "68"), ("100-32", "68"), ("136/2", "68"),
+    (r"\frac{136}{2}", "68"), ("(30+4)*2", "68"), ("|34*2|", "68"), ("68 = 34*2", "68"), ("1.5*12", "18"), ("136 ÷ 2", "68"),
+    ("2*-34", "-68"), ("0.5+0.25", "3/4"), ("34*2 = 34*2", "68"), ("68*1", "68"),
+]  # fmt: skip
+DONE = [
+    ("68", "68"), ("68.0", "68"), ("-68", "-68"), ("1,234", "1234"), ("3/2", "1.5"), (r"\frac{3}{2}", "1.5"), ("34*2 = 68", "68"),
+    (r"6.8 \times 10^{1}", "68"), ("x=68", "68"), (r"\sqrt{4624}", "68"), ("50%", "0.5"), ("-1/2", "-0.5"), ("2*x", "2x"),
+    ("3-4", "3-4"), (r"2\sqrt{3}", r"2\sqrt{3}"), (r"10^3", "1000"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "gold"), UNDONE)
+def test_a_calculation_is_not_its_result(answer: str, gold: str) -> None:
+    assert left_undone(answer, gold)
+
+
+@pytest.mark.parametrize(("answer", "gold"), DONE)
+def test_a_result_is_not_a_calculation(answer: str, gold: str) -> None:
+    assert not left_undone(answer, gold)
+
+
+def test_a_fraction_that_quotes_the_question_is_left_undone() -> None:
+    assert left_undone("5/4", "1.25", "5/4 \nPut the final answer in a box.")
+    assert not left_undone("5/4", "1.25", "What is 15/12 in lowest terms?")
+
+
+def test_echoing_the_question_earns_nothing() -> None:
+    asked = [{"role": "user", "content": "1200/1000\nPut the final answer in \\boxed{}."}]
+    assert math("1200/1000", "1.2", asked).value == 0
+    assert math("\\boxed{1200/1000}", "1.2", asked).value == 0
+    assert math("\\boxed{1.2}", "1.2", asked).value == 1
+    assert math("\\boxed{6/5}", "1.2", asked).value == 1

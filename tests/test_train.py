@@ -1,0 +1,223 @@
+"""Whole runs of a tiny model, as a user starts them: `morl train` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from morl.track.jsonl import read_samples
+
+PLUGIN = """
+import time
+from morl.rewards import reward
+
+
+@reward("digit_share")
+def digit_share(response: str, *, nap_s: float = 0.0) -> float:
+    time.sleep(nap_s)
+    return sum(c.isdigit() for c in response) / max(1, len(response))
+
+
+@reward("brevity")
+def brevity(response: str) -> float:
+    return 1.0 / (1.0 + len(response))
+"""
+
+RECIPE = """
+run: {{name: tiny, seed: 3, steps: {steps}, checkpoint_every: 2, dir: {folder}/runs}}
+model: {{path: {model}}}
+plugins: [{folder}/tiny_rewards.py]
+objectives:
+  digits:
+    share: 0.75
+    data: {{source: jsonl, path: {folder}/rows.jsonl}}
+    prompt: "{{{{ question }}}}"
+    rewards: [{{use: digit_share, nap_s: {nap_s}}}]
+  brief:
+    share: 0.25
+    data: {{source: jsonl, path: {folder}/rows.jsonl}}
+    prompt: "Say something about {{{{ question }}}}."
+    rewards: [{{use: brevity}}]
+rollout: {{engine: hf, prompts_per_step: 8, samples_per_prompt: 4, max_new_tokens: 10, options: {{max_sequences: 8}}}}
+learner: {{lr: 1.0e-3, warmup_steps: 1, schedule: linear}}
+scoring: {{workers: 2}}
+eval: {{sets: {{digits: {{data: {{source: jsonl, path: {folder}/rows.jsonl, take: 6}}}}}}}}
+"""
+
+
+def write_recipe(folder: Path, model: Path, *, steps: int = 6, nap_s: float = 0.0) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tiny_rewards.py").write_text(PLUGIN)
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"question": f"{i} + {i}"}) + "\n" for i in range(20)))
+    path = folder / "tiny.yaml"
+    path.write_text(RECIPE.format(folder=folder, model=model, steps=steps, nap_s=nap_s))
+    return path
+
+
+def start(recipe: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "morl", "train", str(recipe), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    said, _ = process.communicate(timeout=300)
+    return process.returncode, said
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    file = run / "metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def without_clock(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in row.items() if not (k.startswith("time/") or k.endswith(("_per_s", "/seconds")))}
+
+
+def final_state(run: Path, step: int) -> dict[str, Any]:
+    file = run / "checkpoints" / f"step-{step:06d}" / "learner" / "state" / "mp_rank_00_model_states.pt"
+    return torch.load(file, weights_only=False)
+
+
+def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str], limit_s: float = 180) -> None:
+    until = time.monotonic() + limit_s
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.01)
+
+
+def processes_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Everything that the run has started, Ray's actors too."""
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def same_bits(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same_bits(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same_bits, one, other))
+    return True
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    code, said = finish(start(write_recipe(folder, tiny_model)))
+    assert code == 0, said
+    return folder / "runs" / "tiny"
+
+
+def test_a_run_writes_what_it_promises(uninterrupted: Path) -> None:
+    assert [row["step"] for row in rows(uninterrupted)] == [1, 2, 3, 4, 5, 6]
+    for row in rows(uninterrupted):
+        assert row["policy/logprob_mismatch"] < 1e-4
+        assert row["objective/digits/samples"] == 24
+        assert row["objective/brief/samples"] == 8
+        assert row["term/digits/digit_share/value"] == row["objective/digits/reward"]
+        for name in ("time/rollout_s", "time/reward_s", "time/learner_s", "time/sync_s", "rollout/tokens_per_s"):
+            assert row[name] >= 0
+    assert [row["learner/lr"] for row in rows(uninterrupted)][:2] == [0.0005, 0.001]
+    evaluations = [json.loads(line) for line in (uninterrupted / "eval.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["set"], row["n"]) for row in evaluations] == [(0, "digits", 6), (6, "digits", 6)]
+    for step in range(1, 7):
+        seen = [
+            (r["prompt_id"], r["index"]) for r in read_samples(uninterrupted / f"samples/step-{step:06d}.jsonl.zst")
+        ]
+        assert len(seen) == len(set(seen)) == 32
+    assert sorted(path.name for path in (uninterrupted / "checkpoints").iterdir()) == ["step-000004", "step-000006"]
+
+
+def test_every_sample_is_on_policy(uninterrupted: Path) -> None:
+    for step in range(1, 7):
+        samples = read_samples(uninterrupted / f"samples/step-{step:06d}.jsonl.zst")
+        assert {row["policy_version"] for row in samples} == {step - 1}
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, tiny_model)
+    run = tmp_path / "runs" / "tiny"
+    process = start(recipe)
+    wait_until(lambda: len(rows(run)) >= 3, process)
+    time.sleep(0.2)  # into the rollout of the step after
+    process.send_signal(signal.SIGKILL)
+    finish(process)
+    assert len(rows(run)) < 6
+    code, said = finish(start(recipe, "--resume"))
+    assert code == 0, said
+    assert list(map(without_clock, rows(run))) == list(map(without_clock, rows(uninterrupted)))
+    ours, theirs = final_state(run, 6), final_state(uninterrupted, 6)
+    assert same_bits(ours["module"], theirs["module"])
+    assert same_bits(ours["optimizer"], theirs["optimizer"])
+
+
+def test_without_ray_the_same_run(uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, tiny_model)
+    code, said = finish(start(recipe, "--local", "learner.tokens_per_microbatch=64"))
+    assert code == 0, said
+    for ours, theirs in zip(rows(tmp_path / "runs" / "tiny"), rows(uninterrupted), strict=True):
+        for name in ("objective/digits/reward", "objective/brief/reward", "rollout/tokens"):
+            assert ours[name] == pytest.approx(theirs[name], abs=0.05)
+
+
+def test_sigterm_to_the_whole_group_finishes_the_step_and_saves(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, tiny_model, steps=500)
+    run = tmp_path / "runs" / "tiny"
+    process = start(recipe, "run.checkpoint_every=0", "learner.ranks=2", "learner.zero=3")
+    wait_until(lambda: len(rows(run)) >= 2, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    code, said = finish(process)
+    assert code == 130, said
+    done = rows(run)[-1]["step"]
+    assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step-{done:06d}"]
+    assert all(row["policy/logprob_mismatch"] < 1e-4 for row in rows(run))
+    resumed = start(recipe, "--resume", f"run.steps={done + 1}", "learner.ranks=2", "learner.zero=3")
+    code, said = finish(resumed)
+    assert code == 0, said
+    assert [row["step"] for row in rows(run)] == list(range(1, done + 2))
+
+
+def test_killed_engines_and_reward_workers_cost_nothing(uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, tiny_model, nap_s=0.05)
+    run = tmp_path / "runs" / "tiny"
+    process = start(recipe)
+    for after, name in ((1, "EngineActor"), (3, "multiprocessing")):
+        wait_until(lambda after=after: len(rows(run)) >= after, process)
+        victims = [p for p in processes_of(process) if name in " ".join(p.cmdline())]
+        assert victims, f"no {name} among {[p.cmdline() for p in processes_of(process)]}"
+        for victim in victims:
+            victim.kill()
+    code, said = finish(process)
+    assert code == 0, said
+    assert [row["step"] for row in rows(run)] == [1, 2, 3, 4, 5, 6]
+    for step in range(1, 7):
+        seen = [(r["prompt_id"], r["index"]) for r in read_samples(run / f"samples/step-{step:06d}.jsonl.zst")]
+        assert len(seen) == len(set(seen)) == 32
+    assert all(row["objective/digits/no_score_rate"] == 0 for row in rows(run))
+
+
+def test_nothing_is_left_running(uninterrupted: Path) -> None:
+    stray = [
+        p.info["cmdline"]
+        for p in psutil.process_iter(["cmdline"])
+        if str(uninterrupted) in " ".join(p.info["cmdline"] or [])
+    ]
+    assert stray == []
