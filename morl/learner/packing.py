@@ -162,7 +162,7 @@ def microbatch(batch: Batch, rows: Sequence[int], pad_id: int = 0) -> Microbatch
     row_of_N = torch.bucketize(batch.sources_N, batch.row_starts_B1, right=True) - 1
     mine_N = slot_of_row[row_of_N] >= 0
     flat = slot_of_row[row_of_N[mine_N]] * length + batch.sources_N[mine_N] - batch.row_starts_B1[row_of_N[mine_N]]
-    sources_U, source_of_N = flat.unique(return_inverse=True)
+    sources_U, source_of_N = torch.unique(flat, return_inverse=True)
     weights_N = batch.weights_N[mine_N]
     return Microbatch(
         input_ids_BL=torch.where(within_BL, batch.token_ids_T[source_BL], pad_id),

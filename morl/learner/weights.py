@@ -54,7 +54,8 @@ def _parameters(model: Any) -> Iterator[tuple[str, list[Any], Any]]:
 
             def merged(module: Any = module, base: Any = parameter) -> torch.Tensor:
                 delta: torch.Tensor = sum(module.get_delta_weight(name) for name in module.active_adapters)
-                return base + delta.to(base.dtype)
+                full: torch.Tensor = base + delta.to(base.dtype)
+                return full
 
             yield plain, list(module.parameters()), merged
         else:

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from morl.cli import main
+from morl.recipe import builtin_recipes, load_recipe
+
+
+def morl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "morl", *arguments], capture_output=True, text=True, timeout=120)
+
+
+def test_help_names_every_command() -> None:
+    said = morl("--help")
+    assert said.returncode == 0
+    for command in ("train", "eval", "check", "score", "rewards", "export"):
+        assert command in said.stdout
+
+
+@pytest.mark.parametrize("arguments", [("trian",), ("train",), ("score", "math"), ("train", "no-such-recipe")])
+def test_a_wrong_command_is_exit_code_2(arguments: tuple[str, ...]) -> None:
+    said = morl(*arguments)
+    assert said.returncode == 2
+    assert "Traceback" not in said.stderr
+
+
+def test_a_mistyped_key_names_file_line_and_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "x.yaml"
+    text = Path(__file__).parent.parent / "recipes" / "arithmetic.yaml"
+    recipe.write_text(text.read_text().replace("temperature:", "temprature:"))
+    line = next(i for i, row in enumerate(recipe.read_text().splitlines(), 1) if "temprature" in row)
+    assert main(["train", str(recipe)]) == 2
+    assert f"{recipe}:{line}: rollout.temprature: unknown key; did you mean 'temperature'?" in capsys.readouterr().err
+
+
+def test_score_returns_a_row_for_every_row(tmp_path: Path) -> None:
+    rows = [
+        {"response": "\\boxed{4}", "gold": "4"},
+        {"response": "9^{9^{9^{9^9}}}", "gold": "4"},
+        {"response": "1" * 1_000_000, "gold": "4"},
+        {"response": "\\frac{\\boxed{{{4", "gold": "4"},
+        {"response": None, "gold": "4"},
+        {"response": "4", "gold": None},
+        {"response": "\\boxed{5}", "gold": "4"},
+    ]
+    source, target = tmp_path / "rows.jsonl", tmp_path / "scored.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = morl("score", "math", "--in", str(source), "--out", str(target))
+    assert said.returncode == 0, said.stderr
+    scored = [json.loads(line) for line in target.read_text().splitlines()]
+    assert len(scored) == len(rows)
+    assert [row["value"] for row in scored] == [1.0, 0.0, 0.0, 0.0, None, None, 0.0]
+    assert all(row["status"] for row in scored)
+
+
+def test_rewards_lists_and_explains(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rewards"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in ("math", "choice", "exact", "number", "regex", "length"))
+    assert main(["rewards", "length"]) == 0
+    assert "maximum" in capsys.readouterr().out
+    assert main(["rewards", "lenght"]) == 2
+    assert "did you mean 'length'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", builtin_recipes())
+def test_every_recipe_that_ships_parses(name: str) -> None:
+    recipe = load_recipe(name)
+    assert load_recipe(name, [f"run.name={name}-2"]).run.name == f"{name}-2"
+    assert recipe.eval.sets
+
+
+def test_the_quickstart_passes_its_own_check() -> None:
+    said = morl("check", "quickstart")
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+def test_the_quickstart_never_trains_on_what_it_measures() -> None:
+    from morl.data import load_prompts
+
+    recipe = load_recipe("quickstart")
+    for name, held_out in recipe.eval_objectives().items():
+        trained = {prompt.messages[-1]["content"] for prompt in load_prompts(recipe.objectives[name], name)}
+        asked = {prompt.messages[-1]["content"] for prompt in load_prompts(held_out, name)}
+        assert len(asked) >= 50
+        assert not trained & asked
+
+
+def test_export_refuses_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tmp_path), "--out", str(tmp_path / "model")]) == 2
+    assert "neither a run's folder" in capsys.readouterr().err

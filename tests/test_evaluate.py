@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+
+from morl.evaluate import compare, measure
+from morl.types import Group, Prompt, Sample, Score
+
+
+def group(*values: float | None) -> Group:
+    prompt = Prompt("eval.x/0", "eval.x", ({"role": "user", "content": "?"},))
+    samples = tuple(Sample(prompt.id, i, (1, 2), (1, 1), (-1.0, -1.0), 0, "stop", "") for i in range(len(values)))
+    return Group(prompt, (5,), samples, tuple(Score(value) for value in values))
+
+
+def test_a_prompt_counts_with_the_mean_over_its_scored_samples() -> None:
+    row = measure([group(1.0, 0.0), group(None, 0.5), group(None, None)], pass_at=1.0)
+    assert row["n"] == 2
+    assert row["values"] == [0.5, 0.5, None]
+    assert row["reward"] == 0.5
+    assert row["pass_rate"] == 0.25
+    assert row["no_score_rate"] == pytest.approx(0.5)
+    assert row["pass_at_2"] == 0.5
+
+
+def test_no_score_at_all_is_no_number() -> None:
+    row = measure([group(None)], pass_at=1.0)
+    assert "reward" not in row
+    assert row["n"] == 0
+
+
+def test_a_comparison_pairs_prompt_by_prompt() -> None:
+    before = {"set": "x", **measure([group(0.0)] * 30 + [group(None)], 1.0)}
+    after = {"set": "x", **measure([group(1.0)] * 20 + [group(0.0)] * 10 + [group(1.0)], 1.0)}
+    (row,) = compare([before], [after])
+    assert row["n"] == 30
+    assert row["difference"][0] == pytest.approx(2 / 3)
+    assert row["difference"][1] > 0
