@@ -14,7 +14,7 @@ DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     try:
         code: int = options.run(options)
     except UsageError as error:
@@ -32,11 +32,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parsed arguments; overrides may stand before, between and after options."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    resume = getattr(options, "resume", False)
+    if isinstance(resume, Path) and "=" in str(resume) and not resume.exists():
+        rest.insert(0, str(resume))
+        options.resume = True
+    strangers = [text for text in rest if text.startswith("-") or "=" not in text or not hasattr(options, "overrides")]
+    if strangers:
+        parser.error(f"unrecognized arguments: {' '.join(strangers)}")
+    if rest:
+        options.overrides = [*options.overrides, *rest]
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="morl", description="Reinforcement-learning post-training on many objectives at once."
     )
-    parser.add_argument("--version", action="version", version=_Version())
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     command = commands.add_parser("train", help="train a recipe; writes runs/<name>/")
@@ -87,16 +103,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _Version:
-    """Looked up only when asked for."""
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
 
-    def __str__(self) -> str:
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
 
-        return f"morl {version('morl-rl')}"
-
-    def __mod__(self, _: object) -> str:
-        return str(self)
+        print(f"morl {version('morl-rl')}")  # noqa: T201
+        parser.exit()
 
 
 def _recipe(command: argparse.ArgumentParser) -> None:

@@ -48,12 +48,9 @@ def print_comparison(before: Sequence[Row], after: Sequence[Row], *, names: tupl
         low, high = row["difference"][1:]
         style = "green" if low > 0 else "red" if high < 0 else "default"
         lengths = f"{row['length'][0]:.1f} → {row['length'][1]:.1f}"
-        cells = [
-            _interval(row["before"]),
-            _interval(row["after"]),
-            Text(_interval(row["difference"], "+"), style=style),
-        ]
-        table.add_row(Text(row["set"]), str(row["n"]), *cells, lengths)
+        change = Text(_interval(row["difference"], "+"), style=style)
+        before_after = _interval(row["before"]), _interval(row["after"])
+        table.add_row(Text(row["set"]), str(row["n"]), *before_after, change, lengths)
     _console().print(table)
 
 
