@@ -221,3 +221,24 @@ def test_nothing_is_left_running(uninterrupted: Path) -> None:
         if str(uninterrupted) in " ".join(p.info["cmdline"] or [])
     ]
     assert stray == []
+
+
+def test_vllm_rolls_out_what_the_learner_learns(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, tiny_model, steps=3)
+    engine = ["rollout.engine=vllm", "rollout.options={max_model_len: 256}", "rollout.temperature=0.8"]
+    code, said = finish(start(recipe, *engine, "learner.ranks=2", "learner.zero=2"))
+    assert code == 0, said
+    run = tmp_path / "runs" / "tiny"
+    assert len(rows(run)) == 3
+    assert all(row["policy/logprob_mismatch"] < 1e-4 for row in rows(run))
+    exported = subprocess.run(
+        [sys.executable, "-m", "morl", "export", str(run), "--out", str(tmp_path / "model")],
+        capture_output=True,
+        text=True,
+    )
+    assert exported.returncode == 0, exported.stderr
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    before = AutoModelForCausalLM.from_pretrained(tiny_model)
+    assert not torch.equal(model.lm_head.weight, before.lm_head.weight)
