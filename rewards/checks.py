@@ -128,9 +128,10 @@ class _GoldTerm:
         if unwritten and score.status != "bad_gold":
             return unwritten
         if score.status == "bad_gold" or (self._answer and (score.value is None or score.value < 1 - TOLERANCE)):
-            said = f"{score.status}: {score.detail}" if score.value is None else f"scores {_shown(score.value)}"
-            more = f" ({score.detail})" if score.value is not None and score.detail else ""
-            return f"term '{self._name}': the gold {said}{more}"
+            if score.value is None:
+                return f"term '{self._name}': {score.status}: {score.detail}"
+            more = f" ({score.detail})" if score.detail else ""
+            return f"term '{self._name}': the gold scores {_shown(score.value)}{more}"
         return ""
 
     async def _score(self, response: str, prompt: Prompt) -> TermScore:

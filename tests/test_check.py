@@ -65,7 +65,7 @@ def test_everything_is_found_in_one_run_although_the_recipe_is_wrong(capsys):
     assert told[0] == (
         "eval.sets.sums.data: test.jsonl: there are no rows; fill it, or take its objective out of the recipe"
     )
-    assert told[1].startswith("sums.jsonl:3: objectives.sums: term 'exact': the gold bad_gold: ")
+    assert told[1].startswith("sums.jsonl:3: objectives.sums: term 'exact': bad_gold: ")
     assert told[2].startswith("sums.jsonl:5: objectives.sums: not valid JSON: ")
     assert told[3] == "sums.jsonl:17: objectives.sums: the row has no field 'question'; did you mean 'qestion'?"
     assert len(told) == 4

@@ -39,7 +39,7 @@ def test_golds_that_a_verifier_cannot_read_are_found(runner: Runner) -> None:
     golds = ["4", r"\frac{1}{2}", "", r"\frac{", None, 4, "4", ["1", "2"], True]
     bad = dict(score_golds(objective({"use": "math"}), prompts(*golds), runner))
     assert list(bad) == ["o/2", "o/3", "o/4", "o/8"]
-    assert all(reason.startswith("term 'math': the gold bad_gold: ") for reason in bad.values())
+    assert all(reason.startswith("term 'math': bad_gold: ") for reason in bad.values())
 
 
 def test_every_verifier_reads_its_own_answers(runner: Runner) -> None:
