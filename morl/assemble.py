@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import rich
+
 from morl.checkpoint import CheckpointStore, read_state, write_state
 from morl.cluster import Cluster
 from morl.data import Mixture, load_prompts
@@ -89,6 +91,7 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
             recipe.run.seed,
         )
         model = resolve_model(recipe.model.path)
+        announce(f"model: {model}")
         codec = ChatCodec.load(model, recipe.rollout.max_prompt_tokens)
         cluster = stack.enter_context(Cluster(recipe.cluster, local=local))
         scorer = stack.enter_context(
@@ -129,7 +132,7 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
         stack.callback(parts.tracker.close)
         if newest is not None:
             parts.restore(newest)
-            logger.info("resumed from %s", newest)
+            announce(f"goes on from {newest}")
             await sync.publish(learner, engines)
         yield parts
 
@@ -143,10 +146,16 @@ def _step_of(checkpoint: Path | None) -> int:
     return step
 
 
+def announce(text: str) -> None:
+    """Tell the user what is being set up, and the log."""
+    logger.info("%s", text)
+    rich.get_console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 async def start_engines(recipe: Recipe, model: Path, *, local: bool, gpus: int) -> EnginePool:
     """The recipe's rollout engines, serving `model` as policy version 0."""
     name, reason = choose_engine(recipe.rollout.engine)
-    logger.info("rollout engine: %s (%s)", name, reason)
+    announce(f"rollout engine: {name} ({reason})")
     began = time.perf_counter()
     options: dict[str, Any] = dict(recipe.rollout.options)
     engines = await EnginePool.start(

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from morl.checkpoint import newest_good, step_of
 from morl.errors import UsageError
 from morl.files import replacing
 
@@ -117,6 +118,11 @@ class RunFolder:
     def samples(self, step: int) -> Path:
         """The samples of one step with their scores."""
         return self.path / "samples" / f"step-{step:06d}.jsonl.zst"
+
+    def steps_done(self) -> int:
+        """The step of the newest good checkpoint; 0 without one."""
+        newest = newest_good(self.checkpoints)
+        return 0 if newest is None else step_of(newest)
 
     def holds_a_run(self) -> bool:
         """Whether any work lies here: a recipe and a log of a start that failed are none."""

@@ -38,6 +38,8 @@ def train(recipe: Recipe, *, resume: bool | Path = False, local: bool = False) -
     """
     where = resume if isinstance(resume, Path) else None
     with RunFolder.open(recipe, resume=bool(resume), path=where) as folder, Interrupt() as interrupt:
+        if folder.steps_done() >= recipe.run.steps:
+            return True
         for _ in range(recipe.learner.max_restarts):
             try:
                 return asyncio.run(_train(recipe, folder, interrupt, local))

@@ -214,6 +214,17 @@ def test_killed_engines_and_reward_workers_cost_nothing(uninterrupted: Path, tin
     assert all(row["objective/digits/no_score_rate"] == 0 for row in rows(run))
 
 
+def test_a_run_that_is_done_stays_done(uninterrupted: Path) -> None:
+    before = (uninterrupted / "metrics.jsonl").read_bytes()
+    code, said = finish(start(uninterrupted.parent.parent / "tiny.yaml", "--resume"))
+    assert code == 0, said
+    assert "step 6" in said  # the table, once more
+    assert (uninterrupted / "metrics.jsonl").read_bytes() == before
+    code, said = finish(start(uninterrupted.parent.parent / "tiny.yaml"))
+    assert code == 2
+    assert "--resume" in said
+
+
 def test_nothing_is_left_running(uninterrupted: Path) -> None:
     stray = [
         p.info["cmdline"]
