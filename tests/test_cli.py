@@ -94,3 +94,11 @@ def test_the_quickstart_never_trains_on_what_it_measures() -> None:
 def test_export_refuses_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path), "--out", str(tmp_path / "model")]) == 2
     assert "neither a run's folder" in capsys.readouterr().err
+
+
+def test_the_recipe_in_the_readme_is_a_recipe(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    block = next(block for block in text.split("```yaml\n")[1:]).split("```")[0]
+    recipe = tmp_path / "mixed.yaml"
+    recipe.write_text(block)
+    assert set(load_recipe(recipe).objectives) == {"math", "brief"}
