@@ -14,7 +14,7 @@ from typing import Any
 
 from morl.rewards.answer import Span, boxes, different, final_text, formulas, last_together, numbers, stated
 from morl.rewards.decorator import Example, Verdict, reward
-from morl.rewards.undone import left_undone
+from morl.rewards.undone import after_approximation, left_undone
 
 TIMEOUT_S = 4
 """Whole seconds for each parse and each comparison."""
@@ -46,6 +46,7 @@ def _boxed(gold: Any) -> str:
         Example("I give up.", "4", 0.0),
         Example("2 * 2", "4", 0.0),
         Example("2 + 2 = 4", "4", 1.0),
+        Example("2 + 2 ≈ 5", "4", 0.0),
         Example(r"\boxed{\frac{8}{2}}", "4", 0.0),
         Example(r"\boxed{9^{9^{9^{9}}}}", "4", 0.0),
         Example(r"\boxed{4}", "", None),
@@ -73,7 +74,7 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
         refusal = "cannot be read as mathematics"
     if refusal is not None:
         return Verdict(None, "bad_gold", f"the gold {gold_latex[:100]!r}: {refusal}")
-    parts = [_tidy(part) for part in answer_parts(response)]
+    parts = [_tidy(after_approximation(part, gold_latex)) for part in answer_parts(response)]
     if not any(parts):
         return Verdict(0.0, "no_answer", "no answer after the thinking")
     shown = " ; ".join(parts)

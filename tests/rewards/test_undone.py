@@ -38,3 +38,24 @@ def test_echoing_the_question_earns_nothing() -> None:
     assert math("\\boxed{1200/1000}", "1.2", asked).value == 0
     assert math("\\boxed{1.2}", "1.2", asked).value == 1
     assert math("\\boxed{6/5}", "1.2", asked).value == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "81 - 31 ≈ 40.8.", r"81 - 31 \approx 40", "81 - 31 ~ 40", "81 - 31 → 40", r"81 - 31 \Rightarrow 40",
+        "81 - 31: 40", "81 - 31 ≅ 40", r"81 - 31 \simeq 40", "81 - 31, 40", "81 - 31; 40", "81 - 31 (40)",
+        "81 - 31 and 40", r"$81 - 31$", r"\boxed{81 - 31 ≈ 40}", r"81 - 31 \neq 40", "81 - 31 ≥ 40", "81 - 31 = 40",
+        "81 - 31 == 40", "81 - 31 is 40", "81 - 31 + x", r"81 - 31 \text{ is } 40", "+81-31", "81 -31", "(81) - (31)",
+        r"81 \!-\! 31", "81−31 ≠ 40", "50 = 81 - 31", "81 - 31 = 81 - 31", r"\sqrt{2500} ≈ 40", "50 ≈ 40",
+        "81 - 31 % 40", "|81 - 31|", "[81 - 31, 40]",
+    ],
+)  # fmt: skip
+def test_a_wrong_result_behind_a_quoted_calculation_is_wrong(answer: str) -> None:
+    asked = [{"role": "user", "content": "81 - 31"}]
+    assert math(answer, "50", asked).value == 0
+
+
+@pytest.mark.parametrize("answer", ["50/3 ≈ 16.67", r"\boxed{16.67}", r"\frac{50}{3} \approx 16.67", "16.67"])
+def test_an_approximation_says_what_follows_it(answer: str) -> None:
+    assert math(answer, "16.67").value == 1
