@@ -288,7 +288,8 @@ def _to_device(micro: Any, device: Any) -> Any:
 def combine(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The ranks' sums as the step's metrics.
 
-    `policy/logprob_mismatch` is the mean over tokens of `|log pi_learner - log pi_rollout|`, in nats.
+    `policy/logprob_mismatch` is the mean of `|log pi_learner - log pi_rollout|`, in nats. Tokens are those the
+    step learned from: a group without signal is not computed.
     """
     tokens = max(1.0, sum(part["tokens"] for part in parts))
 
