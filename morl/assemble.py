@@ -39,6 +39,7 @@ class Parts:
     folder: RunFolder
     mixture: Mixture
     engines: EnginePool
+    scorer: Scorer
     collector: Collector
     sampling: Sampling
     learner: Learner
@@ -66,12 +67,14 @@ class Parts:
         with self.checkpoints.writing(self.step) as draft:
             self.learner.save(draft / "learner")
             state = {"step": self.step, "policy_version": self.learner.policy_version, "mixture": self.mixture.state()}
+            state["rewards"] = self.scorer.state()
             write_state(draft, state)
 
     def restore(self, checkpoint: Path) -> None:
         """Go on from a checkpoint."""
         state = read_state(checkpoint)
         self.mixture.restore(state["mixture"])
+        self.scorer.restore(state.get("rewards", {}))
         self.learner.load(checkpoint / "learner", state["policy_version"])
         self.step = state["step"]
 
@@ -96,11 +99,13 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
         cluster = stack.enter_context(Cluster(recipe.cluster, local=local))
         scorer = stack.enter_context(
             Scorer(
-                {**objectives, **Evaluation.objectives(recipe)},
+                objectives,
+                measured=Evaluation.objectives(recipe),
                 workers=recipe.scoring.workers,
                 memory_mb=recipe.scoring.memory_mb,
             )
         )
+        await scorer.start()
         settings = RankSettings.of(recipe, model, codec.banned_token_ids)
         learner = Learner.start(
             settings, cluster, total_steps=recipe.run.steps, max_new_tokens=recipe.rollout.max_new_tokens
@@ -116,6 +121,7 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
             folder=folder,
             mixture=mixture,
             engines=engines,
+            scorer=scorer,
             collector=collector,
             sampling=Sampling(
                 temperature=recipe.rollout.temperature,

@@ -66,6 +66,7 @@ async def _train(recipe: Recipe, folder: RunFolder, interrupt: Interrupt, local:
 async def _step(parts: Parts, recipe: Recipe) -> None:
     began = time.perf_counter()
     learner, step = parts.learner, parts.step + 1
+    parts.scorer.begin_step(step)
     prompts = parts.mixture.draw(recipe.rollout.prompts_per_step)
     rollout = await parts.collector.collect(
         prompts,

@@ -13,11 +13,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from morl.rewards.decorator import REWARDS, Example, Verdict, reward
+from morl.rewards.resource import Resource
 
 if TYPE_CHECKING:
     from morl.rewards.scorer import Scorer
 
-__all__ = ["REWARDS", "Example", "Scorer", "Verdict", "reward"]
+__all__ = ["REWARDS", "Example", "Resource", "Scorer", "Verdict", "reward"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 from morl.errors import RunError, UsageError
 from morl.registry import ValidationError, check_options, explain, options_model, wanted_arguments
 from morl.rewards.decorator import ARGUMENTS, REWARDS, Traits, is_async, needs_gold, traits_of
+from morl.rewards.resource import Resource
 from morl.rewards.runner import Runner
 from morl.rewards.verdict import describe, failure
 from morl.rewards.worker import call, to_term_scores
@@ -48,7 +49,7 @@ class BoundReward:
         self.function: Callable[..., Any] = function
         self.traits: Traits = traits_of(function)
         self.options = checked_options(name, function, options)
-        self.wanted = wanted_arguments(function)
+        self.wanted = tuple(argument for argument in wanted_arguments(function) if argument != "resource")
         self._deadline_s = deadline_s
         self._runner = runner
         self._waiting: _Batch | None = None
@@ -56,8 +57,34 @@ class BoundReward:
         for argument in self.wanted:
             if argument not in ARGUMENTS:
                 raise UsageError(f"reward '{name}' asks for '{argument}'; available: {', '.join(ARGUMENTS)}")
+        self.resource = self._make_resource(function)
+        self._started: asyncio.Task[None] | None = None
         if self.in_worker and entry.target.startswith("__main__:"):
             raise UsageError(f"reward '{name}' is in the script itself; move it to a module, which workers can import")
+
+    def _make_resource(self, function: Callable[..., Any]) -> Resource | None:
+        asks = "resource" in wanted_arguments(function)
+        if asks != (self.traits.resource is not None):
+            raise UsageError(
+                f"reward '{self.name}': the argument 'resource' and the decorator's 'resource=' go together"
+            )
+        if self.traits.resource is None:
+            return None
+        if self.in_worker:
+            raise UsageError(f"reward '{self.name}' keeps a resource: make it a coroutine function, or runs='inline'")
+        return self.traits.resource(**self.options)
+
+    async def start(self) -> None:
+        """Start its resource, if it has one; the first call does so otherwise."""
+        if self.resource is not None:
+            if self._started is None:
+                self._started = asyncio.ensure_future(self.resource.start())
+            await asyncio.shield(self._started)
+
+    def close(self) -> None:
+        """End its resource."""
+        if self.resource is not None:
+            self.resource.close()
 
     @property
     def in_worker(self) -> bool:
@@ -67,11 +94,12 @@ class BoundReward:
     async def __call__(self, available: Mapping[str, Any]) -> TermScore:
         """Score one answer. `available` holds a value for each of `ARGUMENTS`.
 
-        Never raises for what the reward does. Raises: RunError when workers cannot start.
+        Never raises for what the reward does. Raises: RunError when workers or the resource cannot start.
         """
         if available["gold"] is None and needs_gold(self.function):
             return failure("bad_gold", "there is no gold answer")
         arguments = {name: available[name] for name in self.wanted}
+        await self.start()
         if self.traits.batch:
             return await self._join_batch(arguments)
         return (await self._run(arguments, 1))[0]
@@ -79,6 +107,8 @@ class BoundReward:
     async def _run(self, arguments: dict[str, Any], size: int) -> list[TermScore]:
         if self.in_worker:
             return await self._runner.run_batch(self.target, arguments, self.options, self._deadline_s, size)
+        if self.resource is not None:
+            arguments = {**arguments, "resource": self.resource}
         if is_async(self.function):
             return await self._run_async(arguments, size)
         try:

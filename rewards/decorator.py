@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from morl.errors import UsageError
 from morl.registry import Registry
+from morl.rewards.resource import Resource
 from morl.types import Status
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -55,6 +56,7 @@ class Traits:
     """Writes a gold as a response that must score 1; None where that cannot be done."""
     runs: Literal["worker", "inline"] = "worker"
     batch: bool = False
+    resource: type[Resource] | None = None
 
 
 def reward(
@@ -64,6 +66,7 @@ def reward(
     answer: Callable[[Any], str] | None = None,
     runs: Literal["worker", "inline"] = "worker",
     batch: bool = False,
+    resource: type[Resource] | None = None,
 ) -> Callable[[F], F]:
     """Decorator: make a function usable in recipes as `{use: name}`.
 
@@ -76,6 +79,8 @@ def reward(
             it on the event loop of the trainer, for what is cheap and cannot hang. A coroutine
             function runs on the event loop anyway, with its deadline.
         batch: it takes a list for each argument and returns a list of values of that length.
+        resource: made with the term's options, kept for the run, and given to the function as its
+            argument `resource`; the function must be a coroutine function or run `inline`.
 
     Raises: UsageError when the name is taken, or a worker could not import the function.
     """
@@ -83,7 +88,7 @@ def reward(
     def decorate(function: F) -> F:
         if "<locals>" in function.__qualname__:
             raise UsageError(f"reward '{name}' must be a function at the top level of a module: workers import it")
-        function.__morl_reward__ = Traits(tuple(examples), answer, runs, batch)  # type: ignore[attr-defined]
+        function.__morl_reward__ = Traits(tuple(examples), answer, runs, batch, resource)  # type: ignore[attr-defined]
         return REWARDS.register(name)(function)
 
     return decorate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,6 +11,7 @@ from morl.errors import RunError, UsageError
 from morl.registry import did_you_mean
 from morl.rewards.caller import BoundReward
 from morl.rewards.compose import checked, compose, is_open
+from morl.rewards.resource import Resource
 from morl.rewards.runner import Runner
 from morl.types import Prompt, Sample, Score
 
@@ -23,6 +24,8 @@ class _Objective:
     spec: ObjectiveSpec
     rewards: Mapping[str, BoundReward]
     """By the name of their term."""
+    trained: bool
+    """Whether it moves with the steps; what is only measured stays the same."""
 
 
 class Scorer:
@@ -30,6 +33,7 @@ class Scorer:
 
     Args:
         objectives: by name; a prompt's `objective` picks one.
+        measured: more of them, which no step moves, so that scores can be compared over a run.
         workers: processes for rewards; None for the number of usable cores. They start when the
             first sample comes.
         memory_mb: by how much one call may make its process grow.
@@ -38,14 +42,21 @@ class Scorer:
     """
 
     def __init__(
-        self, objectives: Mapping[str, ObjectiveSpec], *, workers: int | None = None, memory_mb: int = 2048
+        self,
+        objectives: Mapping[str, ObjectiveSpec],
+        *,
+        measured: Mapping[str, ObjectiveSpec] | None = None,
+        workers: int | None = None,
+        memory_mb: int = 2048,
     ) -> None:
         self.runner = Runner(workers=workers, memory_mb=memory_mb)
         self._objectives = {
             name: _Objective(
-                spec, {t.name: BoundReward(t.use, t.options, t.deadline_s, self.runner) for t in spec.rewards}
+                spec,
+                {t.name: BoundReward(t.use, t.options, t.deadline_s, self.runner) for t in spec.rewards},
+                name in objectives,
             )
-            for name, spec in objectives.items()
+            for name, spec in {**(measured or {}), **objectives}.items()
         }
 
     def __enter__(self) -> Self:
@@ -54,12 +65,42 @@ class Scorer:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def start(self) -> None:
-        """Start the workers now, and have them import what they will need."""
-        bound = [reward for objective in self._objectives.values() for reward in objective.rewards.values()]
-        targets = sorted({reward.target for reward in bound if reward.in_worker})
+    async def start(self) -> None:
+        """Start workers and resources now, before the first sample comes. Raises: MorlError when one cannot work."""
+        targets = sorted({reward.target for reward in self._rewards() if reward.in_worker})
         if targets:
             self.runner.start(targets)
+        for reward in self._rewards():
+            await reward.start()
+
+    def begin_step(self, step: int) -> None:
+        """Tell the rewards which training step comes next, counted from 1."""
+        for resource in self._resources().values():
+            resource.begin_step(step)
+
+    def state(self) -> dict[str, Any]:
+        """What the rewards keep from step to step, as plain JSON, for `restore`."""
+        return {name: state for name, resource in self._resources().items() if (state := dict(resource.state()))}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave; a reward that is new since then begins afresh."""
+        for name, resource in self._resources().items():
+            if name in state:
+                resource.restore(state[name])
+
+    def _rewards(self) -> Iterator[BoundReward]:
+        for objective in self._objectives.values():
+            yield from objective.rewards.values()
+
+    def _resources(self) -> dict[str, Resource]:
+        """Those that steps move, by `<objective>/<term>`."""
+        return {
+            f"{objective}/{term}": reward.resource
+            for objective, has in self._objectives.items()
+            if has.trained
+            for term, reward in has.rewards.items()
+            if reward.resource is not None
+        }
 
     async def score(self, prompt: Prompt, sample: Sample) -> Score:
         """The score of one sample.
@@ -91,5 +132,7 @@ class Scorer:
         return compose(terms, scores, objective.spec.combine)
 
     def close(self) -> None:
-        """Kill the workers and wait until they are gone."""
+        """Kill the workers, wait until they are gone, and end all resources."""
         self.runner.close()
+        for reward in self._rewards():
+            reward.close()
