@@ -5,29 +5,27 @@ What answers write, and how large pictures are, is read by `places` and `picture
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
 
 from morl.rewards.picture import Resize, Size, picture_size, smart_resize
 from morl.rewards.places import (
-    MAX_PLACES,
-    MISSING,
     Box,
     LabelledBox,
     LabelledPoint,
-    Missing,
     Point,
     box_from,
     explicitly_empty,
-    find_json,
-    finite,
     point_from,
     read_boxes,
     read_points,
 )
+from morl.rewards.reading import MAX_FOUND, MISSING, Missing, find_json, finite
 
 __all__ = [
-    "MAX_PLACES",
+    "MAX_FOUND",
     "MISSING",
     "Box",
     "Frame",
@@ -37,6 +35,7 @@ __all__ = [
     "Point",
     "Resize",
     "Size",
+    "Transfer",
     "box_from",
     "convert",
     "explicitly_empty",
@@ -47,6 +46,7 @@ __all__ = [
     "read_boxes",
     "read_points",
     "smart_resize",
+    "transfer",
     "units",
 ]
 
@@ -75,6 +75,46 @@ def units(frame: Frame, size: Size | None, resize: Resize | None = None) -> tupl
     return (float(size.width), float(size.height))
 
 
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Takes coordinates from one frame to another.
+
+    >>> Transfer((1000.0, 1000.0), (640.0, 480.0))([500, 500])
+    (320.0, 240.0)
+    """
+
+    source: tuple[float, float]
+    """Extent of the picture in the frame that the numbers are in."""
+    target: tuple[float, float]
+
+    def __call__(self, numbers: Sequence[float]) -> tuple[float, ...]:
+        """Coordinates x, y, x, y, … in the other frame."""
+        (sx, sy), (tx, ty) = self.source, self.target
+        return tuple(value * ty / sy if i % 2 else value * tx / sx for i, value in enumerate(numbers))
+
+
+_SAME = Transfer((1.0, 1.0), (1.0, 1.0))
+
+
+def transfer(
+    source: Frame,
+    target: Frame,
+    media: Sequence[Any] = (),
+    meta: Mapping[str, Any] = MappingProxyType({}),
+    size_from: str | Sequence[str] | None = None,
+    resize: Resize | None = None,
+) -> Transfer:
+    """From one frame to another in the picture of a row, whose size is looked up only when it is needed.
+
+    Raises: ValueError when it is needed and nothing tells it, as `picture_size` and `units` do.
+    """
+    if source == target:
+        return _SAME
+    relative = source.startswith("relative") and target.startswith("relative")
+    size = None if relative else picture_size(media, meta, size_from)
+    return Transfer(units(source, size, resize), units(target, size, resize))
+
+
 def convert(
     numbers: Sequence[float], source: Frame, target: Frame, size: Size | None = None, resize: Resize | None = None
 ) -> tuple[float, ...]:
@@ -84,5 +124,4 @@ def convert(
     """
     if source == target:
         return tuple(numbers)
-    (sx, sy), (tx, ty) = units(source, size, resize), units(target, size, resize)
-    return tuple(value * ty / sy if i % 2 else value * tx / sx for i, value in enumerate(numbers))
+    return Transfer(units(source, size, resize), units(target, size, resize))(numbers)

@@ -1,0 +1,317 @@
+"""Reads what an answer states: JSON wherever it stands, or text in the styles of one kind of thing.
+
+A box, a point and a time span are looked for in the same places and in the same order. All of it takes linear
+time, and nothing that a text holds raises.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+from morl.rewards.answer import Span, boxes, last_together, offered_together, stated
+
+MAX_FOUND = 10_000
+"""Things of one answer that are read; those after them are not."""
+MAX_LITERAL = 400
+"""Characters of one number, at most; more is no number that anybody means."""
+LITERAL = r"[-+]?(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++|nan\b|inf(?:inity)?+\b)(?:e[-+]?[0-9]++)?+"
+"""Pattern of a number as `finite` reads it, letters in either case."""
+
+
+class Missing:
+    """The type of `MISSING`."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = Missing()
+"""There is no JSON value in the text; None would be JSON's null."""
+
+_ONE_LITERAL = re.compile(LITERAL, re.IGNORECASE)
+
+
+def finite(value: Any) -> float | None:
+    """The value as a number; None for what is none, is infinite or too large, and for true and false."""
+    if type(value) is int or type(value) is float:
+        try:
+            number = float(value)
+        except OverflowError:
+            return None
+        return number if math.isfinite(number) else None
+    if isinstance(value, str):
+        value = value.strip()
+        if len(value) > MAX_LITERAL or not _ONE_LITERAL.fullmatch(value):
+            return None
+        number = float(value)
+        return number if math.isfinite(number) else None
+    return None
+
+
+def _integer(literal: str) -> int | float:
+    return int(literal) if len(literal) <= MAX_LITERAL else math.inf
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer, strict=False)
+_MAX_JSON, _MAX_TRIES = 100_000, 50
+_BRACKET = re.compile(r"[\[{]")
+
+
+def decoded(text: str) -> Any | Missing:
+    """The JSON value that the text is, or `MISSING`; NaN, Infinity and numbers too long to be meant as floats."""
+    try:
+        return _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return MISSING
+
+
+def _anything(value: Any) -> bool:
+    return True
+
+
+def find_json(text: str, accept: Callable[[Any], bool] = _anything) -> Any | Missing:
+    """The first fenced block that is JSON; else the first array or object in the text that is.
+
+    NaN and Infinity are decoded as such and are for `finite` to refuse; so are numbers too long to be meant.
+    Values longer than 100,000 characters outside a fence, and brackets after the 50th that begin none, are
+    not looked at.
+
+    Args:
+        text: what follows the thinking.
+        accept: refuses a value, and the next one is looked for.
+    """
+    for fence in _fences(text):
+        value = decoded(fence.text)
+        if not isinstance(value, Missing) and accept(value):
+            return value
+    at, tries = 0, 0
+    while tries < _MAX_TRIES and (bracket := _BRACKET.search(text, at)):
+        start = bracket.start()
+        try:
+            value, length = _DECODER.raw_decode(text[start : start + _MAX_JSON])
+        except ValueError:
+            at, tries = start + 1, tries + 1
+            continue
+        except RecursionError:
+            break
+        if accept(value):
+            return value
+        at = start + length
+        tries += 1
+    return MISSING
+
+
+def _fences(text: str) -> list[Span]:
+    """The contents of ``` blocks, the word after the opening marks aside; the last may be open."""
+    if "```" not in text:
+        return []
+    found, end = [], 0
+    while (start := text.find("```", end)) >= 0:
+        close = text.find("```", start + 3)
+        close = len(text) if close < 0 else close
+        end = min(close + 3, len(text))
+        language = _LANGUAGE.match(text, start + 3, close)
+        inner = language.end() if language else start + 3
+        found.append(Span(text[inner:close].strip(), start, end))
+        if len(found) >= MAX_FOUND:
+            break
+    return found
+
+
+_LANGUAGE = re.compile(r"[A-Za-z0-9_+-]*+(?=\s)")
+
+# Full-width forms, typographic minus signs and spaces are written for plain ones; marks without width for nothing.
+_PLAIN = (
+    {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+    | dict.fromkeys([0xA0, 0x2007, 0x2009, 0x200A, 0x202F, 0x3000], " ")
+    | dict.fromkeys([0x2212, 0x2010, 0x2011], "-")
+    | dict.fromkeys([0x200B, 0x200C, 0x200D, 0x200E, 0x200F, 0x2060, 0xFEFF, *range(0x202A, 0x202F)])
+    | {0x3001: ","}
+)
+
+
+def answer_text(text: str) -> str:
+    """What stands in the last `<answer>…</answer>`, else all of the text; in plain characters, without outer spaces."""
+    if not text.isascii():
+        text = text.translate(_PLAIN)
+    start = text.rfind("<answer>")
+    return (text if start < 0 else text[start + len("<answer>") :].partition("</answer>")[0]).strip()
+
+
+T = TypeVar("T")
+
+
+class Found(NamedTuple):
+    """Something in a text: its parts as they are written, and where it stands."""
+
+    parts: Sequence[str]
+    start: int
+    end: int
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """What is looked for, and how it is written."""
+
+    keys: tuple[frozenset[str], ...]
+    """Keys of JSON objects that hold it; later sets count in objects without a key of the earlier ones."""
+    named: Callable[[Mapping[str, Any]], Sequence[Any] | None]
+    """The parts of a JSON object that is one itself, such as `{"x": 1, "y": 2}`."""
+    in_text: Callable[[str], Iterable[Found]]
+    """Those in a text, in order; in linear time."""
+    bare: re.Pattern[str]
+    """How it is written where it is all there is."""
+    part: re.Pattern[str]
+    """One of its parts."""
+    make: Callable[[Sequence[Any], str | None], T]
+    """Makes it of its parts and its label; what is wrong with them is told in what it makes."""
+    corners: bool = False
+    """Whether two pairs are one of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement(Span, Generic[T]):
+    """A piece of text with the things that it states."""
+
+    things: list[T]
+
+
+def read(text: str, kind: Kind[T], one: bool) -> list[T]:
+    r"""The things of a kind that an answer states, in its order.
+
+    Looked for in the last `<answer>`, in it in the last `\boxed{}`; else in the first fenced block that has any;
+    else in what follows "answer is"; else everywhere.
+
+    Args:
+        text: what follows the thinking.
+        kind: what is looked for.
+        one: one thing was asked for, so that what is taken back ("no, wait") is left out. Things that
+            are offered together remain several.
+    """
+    text = answer_text(text)
+    if "boxed" in text or "fbox" in text:
+        held = [_all(_statements(box.text, kind)) for box in last_together(text, boxes(text))]
+        if any(held):
+            return [thing for things in held for thing in things][:MAX_FOUND]
+    if "```" in text:
+        fenced = [_Statement(f.text, f.start, f.end, _all(_statements(f.text, kind))) for f in _fences(text)]
+        found = _first_together(text, [statement for statement in fenced if statement.things])
+        if found:
+            return _all(found)
+    if "nswer" in text or "NSWER" in text or "答案" in text:
+        said = stated(text)
+        tail = text[text.rfind(said) :] if said else ""
+        found = _statements(tail, kind)
+        if found:
+            return _all(_first_together(tail, found) if one else found)
+    found = _statements(text, kind)
+    if one and len(found) > 1:
+        kept = {span.start for span in last_together(text, found)}
+        found = [statement for statement in found if statement.start in kept]
+    return _all(found)
+
+
+def _all(statements: Sequence[_Statement[T]]) -> list[T]:
+    if len(statements) == 1:
+        return statements[0].things[:MAX_FOUND]
+    return [place for statement in statements for place in statement.things][:MAX_FOUND]
+
+
+def _first_together(text: str, found: list[_Statement[T]]) -> list[_Statement[T]]:
+    last = 0
+    while last + 1 < len(found) and offered_together(text[found[last].end : found[last + 1].start]):
+        last += 1
+    return found[: last + 1]
+
+
+_OBJECT = re.compile(r"\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\}")
+_LABELS = ("label", "text", "name")
+_QUOTED = re.compile(r"""'(?:label|text|name)'\s*+:\s*+'([^']*+)'""")
+
+
+def _statements(text: str, kind: Kind[T]) -> list[_Statement[T]]:
+    """What a text states: as one JSON value, else in JSON objects, else in words, else as bare parts."""
+    if text[:1] in ("[", "{"):
+        value = decoded(text)
+        things = [] if isinstance(value, Missing) else in_json(value, kind)
+        if things:
+            return [_Statement(text, 0, len(text), things)]
+    found = list(_from_objects(text, kind)) if "{" in text else []
+    if not found:
+        words = islice(kind.in_text(text), MAX_FOUND)
+        found = [
+            _Statement(text[start:end], start, end, [kind.make(parts, label)]) for parts, start, end, label in words
+        ]
+    if not found and len(text) < MAX_LITERAL and kind.bare.fullmatch(text):
+        return [_Statement(text, 0, len(text), [kind.make(kind.part.findall(text), None)])]
+    return found
+
+
+def _from_objects(text: str, kind: Kind[T]) -> Iterator[_Statement[T]]:
+    for match in islice(_OBJECT.finditer(text), MAX_FOUND):
+        inner = match.group().replace("\\{", "{").replace("\\}", "}")
+        value = decoded(inner)
+        if not isinstance(value, Missing):
+            things = in_json(value, kind)
+        elif any(key in inner for keys in kind.keys for key in keys):
+            # Not quite JSON: single quotes, a comma too many.
+            label = _QUOTED.search(inner)
+            things = [kind.make(found.parts, label[1] if label else None) for found in kind.in_text(inner)]
+        else:
+            continue
+        if things:
+            yield _Statement(inner, match.start(), match.end(), things)
+
+
+def in_json(value: Any, kind: Kind[T]) -> list[T]:
+    """The things anywhere in a JSON value, in its order."""
+    found: list[T] = []
+    waiting = [value]
+    while waiting and len(found) < MAX_FOUND:
+        item = waiting.pop()
+        if isinstance(item, Mapping):
+            label = _label(item)
+            held = next((held for keys in kind.keys if (held := [key for key in item if key in keys])), None)
+            if held:
+                found += [kind.make(numbers, label) for key in held for numbers in _parts(item[key], kind)]
+                continue
+            named = kind.named(item)
+            if named is not None:
+                found.append(kind.make(named, label))
+            else:
+                waiting.extend(reversed(list(item.values())))
+        elif isinstance(item, list | tuple):
+            waiting.extend(reversed(item))
+    return found[:MAX_FOUND]
+
+
+def _label(item: Mapping[str, Any]) -> str | None:
+    return next((label for key in _LABELS if isinstance(label := item.get(key), str)), None)
+
+
+def _parts(value: Any, kind: Kind[T], depth: int = 3) -> Iterator[Sequence[Any]]:
+    """The parts of each thing that the value of a key says."""
+    if isinstance(value, str):
+        value = value[:MAX_LITERAL]
+        texts = [found.parts for found in kind.in_text(value)]
+        yield from texts or [kind.part.findall(value)]
+    elif isinstance(value, Mapping):
+        yield kind.named(value) or ()
+    elif not isinstance(value, list | tuple):
+        if value is not None:
+            yield ()
+    elif value and isinstance(value[0], list | tuple | Mapping) and depth:
+        if kind.corners and len(value) == 2 and all(isinstance(c, list | tuple) and len(c) == 2 for c in value):
+            yield [*value[0], *value[1]]
+        else:
+            for item in value:
+                yield from _parts(item, kind, depth - 1)
+    elif value:
+        yield value
