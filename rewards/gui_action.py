@@ -1,0 +1,208 @@
+"""GUI actions: is it the right kind of action, and are its arguments right?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from morl.rewards.answer import final_text
+from morl.rewards.coordinates import Frame, Resize, picture_size, units
+from morl.rewards.decorator import Example, Verdict, reward
+from morl.rewards.gui_compare import BoxFormat, Rules, Target, compare, has_places, read_gold
+from morl.rewards.gui_formats import read_actions
+from morl.rewards.gui_steps import Action, Convention
+from morl.rewards.picture import FACTOR, MAX_PIXELS, MIN_PIXELS
+
+_NO_META: Mapping[str, Any] = MappingProxyType({})
+
+_BUTTON = {"action": "click", "bbox": [100, 200, 180, 240]}
+_SEARCH = {"action": "input", "text": "red shoes"}
+_MOVE = {"action": "drag", "start_point": [10, 10], "end_point": [90, 10], "radius": 5}
+_COPY = {"action": "press", "keys": ["ctrl", "c"]}
+
+
+def _written(gold: Any) -> str:
+    """The gold in the answer format of MiMo-VL; a list when it has several steps."""
+    steps = [_as_json(target) for target in read_gold(gold)]
+    return json.dumps(steps if len(steps) > 1 else steps[0], ensure_ascii=False)
+
+
+def _as_json(target: Target) -> dict[str, Any]:
+    action = target.action
+    point = _middle(target.boxes[0]) if target.boxes else action.point
+    end = _middle(target.end_boxes[0]) if target.end_boxes else action.end_point
+    names = {
+        ("left", 1): "click",
+        ("left", 2): "double_click",
+        ("left", 3): "triple_click",
+        ("right", 1): "right_click",
+    }
+    name = names.get((action.button, action.clicks), action.type) if action.type == "click" else action.type
+    said = {
+        "start_point": point,
+        "end_point": end,
+        "text": action.text,
+        "direction": action.direction,
+        "scroll_distance": action.distance,
+        "keys": sorted(action.keys) if action.keys else None,
+        "app": action.app,
+        "status": action.status,
+    }
+    return {"action": name} | {key: value for key, value in said.items() if value is not None}
+
+
+def _middle(box: tuple[float, float, float, float]) -> tuple[float, float]:
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+
+@reward(
+    "gui_action",
+    examples=[
+        Example('<think>There.</think>{"action": "click", "start_point": [140, 220]}', _BUTTON, 1.0),
+        Example('{"action": "click", "start_point": [140, 260]}', _BUTTON, 0.0),
+        Example("click(start_box='(180,240)')", _BUTTON, 1.0),
+        Example("actions:\nCLICK <point>[[181,240]]</point>", _BUTTON, 0.0),
+        Example('{"action": "longpress", "start_point": [140, 220]}', _BUTTON, 0.0),
+        Example('{"action_type": "click", "x": 503, "y": 300}', "CLICK <point>[[500,304]]</point>", 1.0, {"radius": 5}),
+        Example('{"action": "scroll", "direction": "up"}', {"action": "scroll", "direction": "up"}, 1.0),
+        Example('{"action": "scroll", "direction": "up down"}', {"action": "scroll", "direction": "up"}, 0.0),
+        Example(
+            "SCROLL [DOWN]",
+            {"action": "scroll", "direction": "up"},
+            1.0,
+            {"scroll": "content", "gold_scroll": "finger"},
+        ),
+        Example(r"type(content='Red shoes\n')", _SEARCH, 1.0),
+        Example('{"action": "input", "text": "red shoes and blue shoes"}', _SEARCH, 0.0),
+        Example('{"action": "input", "text": "red shoe"}', _SEARCH, 8 / 9, {"text_metric": "anls"}),
+        Example('{"action": "input", "text": ""}', {"action": "input", "text": ""}, None),
+        Example('{"action": "drag", "start_point": [12, 10], "end_point": [90, 13]}', _MOVE, 1.0),
+        Example("drag(start_box='(10,10)', end_box='(80,10)')", _MOVE, 0.0),
+        Example("OPEN_APP [Pocket Book]", {"action_type": "open_app", "app_name": "PocketBook"}, 1.0),
+        Example('{"action": "open", "app": "Chrome"}', {"action_type": "open_app", "app_name": "PocketBook"}, 0.0),
+        Example("hotkey(key='c control')", _COPY, 1.0),
+        Example('{"action": "press", "keys": ["ctrl", "c", "v", "x"]}', _COPY, 0.0),
+        Example("press_back()", {"action_type": "navigate_back"}, 1.0),
+        Example(
+            '{"action": "finished", "status": "success"}', {"action_type": "status", "goal_status": "successful"}, 1.0
+        ),
+        Example("IMPOSSIBLE", {"action": "finished", "status": "success"}, 0.0),
+        Example('{"action": "longpress", "start_point": [5, 5]}', {"action": "longpress", "bbox": [0, 0, 9, 9]}, 1.0),
+        Example('{"action": "longpress"}', {"action": "longpress", "bbox": [0, 0, 9, 9]}, 0.0),
+        Example('{"action": "hover"}', {"action": "hover"}, 1.0),
+        Example('{"action": "wait"}', {"action": "hover"}, 0.0),
+        Example('{"action": "select", "text": "02:30 PM"}', {"operation": "SELECT", "value": "02:30 pm"}, 1.0),
+        Example('{"action": "select", "text": "02:30 AM"}', {"operation": "SELECT", "value": "02:30 pm"}, 0.0),
+        Example(
+            '<tool_call>{"name": "mobile_use", "arguments": {"action": "wait", "time": 2}}</tool_call>', "WAIT", 1.0
+        ),
+        Example("<think>wait()", "WAIT", 0.0),
+        Example('{"action": "appswitch", "app": "maps"}', {"action": "appswitch", "app": "Maps"}, 1.0),
+        Example('{"action": "appswitch", "app": "Mail"}', {"action": "appswitch", "app": "Maps"}, 0.0),
+        Example('{"action": "wait"} or {"action": "hover"}', {"action": "wait"}, 0.0),
+        Example('[{"action": "hover"}, {"action": "wait"}]', {"action": "hover"}, 0.5),
+        Example('[{"action": "hover"}, {"action": "wait"}]', [{"action": "hover"}, {"action": "wait"}], 1.0),
+        Example('{"action": "click", "start_point": [0, 0]}', _BUTTON, 0.2, {"type_credit": 0.2}),
+        Example('{"action": "click", "start_point": [0, 0]}', {"action": "click"}, None),
+    ],
+    answer=_written,
+)
+def gui_action(
+    response: str,
+    gold: Any,
+    media: Sequence[Any] = (),
+    meta: Mapping[str, Any] = _NO_META,
+    *,
+    frame: Frame = "absolute",
+    gold_frame: Frame | None = None,
+    gold_format: BoxFormat = "xyxy",
+    size_from: str | list[str] | None = None,
+    factor: Annotated[int, Field(gt=0)] = FACTOR,
+    min_pixels: Annotated[int, Field(gt=0)] = MIN_PIXELS,
+    max_pixels: Annotated[int, Field(gt=0)] = MAX_PIXELS,
+    radius: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0,
+    scroll: Convention = "finger",
+    gold_scroll: Convention | None = None,
+    distance_within: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None,
+    text_metric: Literal["exact", "f1", "anls"] = "exact",
+    text_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5,
+    ignore_case: bool = True,
+    any_click: bool = False,
+    check_input_point: bool = False,
+    type_credit: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+) -> Verdict:
+    """Part of the gold's steps that the answer takes, in order: 1 when all are right and there are no others.
+
+    Twelve types of action are known: click, scroll, input, drag, open, press, finished, longpress, hover, select,
+    wait, appswitch. Another type than the gold's is 0 (`type_credit` is what the right type with wrong arguments
+    is worth). Step i of the answer is held against step i of the gold, and their sum divided by the length
+    of the longer list, so that every extra action costs, after a single gold too.
+
+    - click, longpress, hover: the point is in the gold's box, edges included, or within `radius` of the gold's
+      point (in the unit of the gold's frame; 0 asks for the point itself). A hover's gold may name no place.
+      Double, triple, right and middle clicks are clicks of another kind: wrong for each other, unless `any_click`.
+    - drag: both ends, each as a click. scroll: the direction; `distance_within` also asks for the distance.
+    - input, select: the text, with Unicode forms and spaces made one (and case, by `ignore_case`); an empty text
+      is never right. `text_metric` f1 (of words) or anls (of characters) gives its value from `text_threshold` on.
+      Where the text goes counts only with `check_input_point`, and if the gold says where.
+    - press: the set of keys in any order and under any of their names (ctrl, control; the back button is a key).
+      open, appswitch: the application's name, without case, spaces and punctuation.
+    - wait, finished: nothing more; but a status that the gold has (success, failure) must be the answer's.
+
+    The answer follows the thinking, in one of these formats, whatever the gold is in: MiMo-VL
+    `{"action": "click", "start_point": [x, y]}`, alone, fenced or in a list; UI-TARS `Action: click(start_box='(x,y)')`;
+    OS-Atlas `CLICK <point>[[x,y]]</point>`; AndroidControl `{"action_type": "click", "x": …, "y": …}`; tool calls
+    of Qwen2.5-VL `{"name": "computer_use", "arguments": {"action": "left_click", "coordinate": [x, y]}}`. Of a box where
+    a point belongs, the middle counts. Actions one below the other are a sequence; actions with other words between
+    them are not, and the last one counts; alternatives ("or") are wrong, and so is a line with anything behind its
+    action. `finished()` and COMPLETE say success, IMPOSSIBLE says failure.
+
+    The gold is an object, a list of objects, or text in any of these formats. An object may hold the target as
+    `bbox`: one box or a list of which any is right, as `gold_format` says; its own `radius`; and, as in Mind2Web,
+    `operation` and `value`.
+
+    `frame` is what the answer's coordinates count, `gold_frame` what the gold's do (the same unless given):
+    absolute (pixels of the picture), absolute_resized (of the picture as the processor resized it: `factor`,
+    `min_pixels`, `max_pixels`), relative_1000 or relative_1. Where they differ and one is absolute, the size of the
+    picture is read from the row's first picture, or from the columns that `size_from` names.
+
+    `scroll` is the answer's convention, `gold_scroll` the gold's (the same unless given). With `finger`, scrolling
+    up moves the finger up and shows what is below, as MiMo-VL has it; with `content`, it shows what is above, as
+    AndroidControl and UI-TARS have it. A swipe between two points is what the finger does; a wheel that turns
+    by `pixels` above 0 shows what is above.
+    """
+    try:
+        targets = read_gold(gold, box_format=gold_format, scroll=gold_scroll or scroll)
+        scale = (1.0, 1.0)
+        if gold_frame not in (None, frame) and any(map(has_places, targets)):
+            size = picture_size(media, meta, size_from)
+            resize = Resize(factor, min_pixels, max_pixels)
+            (sx, sy), (tx, ty) = units(frame, size, resize), units(gold_frame or frame, size, resize)
+            scale = (tx / sx, ty / sy)
+    except ValueError as error:
+        return Verdict(None, "bad_gold", str(error))
+    text = final_text(response)
+    if not text:
+        return Verdict(0.0, "no_answer", "no answer after the thinking")
+    try:
+        steps = read_actions(text, scroll)
+    except ValueError as error:
+        return Verdict(0.0, "no_answer", str(error))
+    rules = Rules(
+        scale, radius, text_metric, text_threshold, ignore_case, any_click, check_input_point, distance_within
+    )
+    total, wrong = 0.0, []
+    for index, (step, target) in enumerate(zip(steps, targets, strict=False)):
+        value, reason = compare(step, target, rules)
+        if isinstance(step, Action) and step.type == target.action.type:
+            value = max(value, type_credit)
+        total += value
+        if reason:
+            wrong.append(f"{index + 1}: {reason}" if len(targets) > 1 else reason)
+    if len(steps) != len(targets):
+        wrong.append(f"{len(steps)} actions instead of {len(targets)}")
+    return Verdict(total / max(len(steps), len(targets)), "ok", "; ".join(wrong[:5]) or targets[0].action.type)

@@ -1,0 +1,277 @@
+r"""GUI actions in the text of an answer, in the formats that models and data sets write.
+
+Read are: JSON objects with an `action`, `action_type` or `operation`, lists of them, tool calls
+(`{"name": "computer_use", "arguments": {"action": …}}`), printed Python dictionaries, calls on a line of their
+own (`click(start_box='(1,2)')`), and verbs on a line of their own (`CLICK <point>[[1,2]]</point>`).
+Nothing that was read is ever run, and reading takes linear time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from morl.rewards.answer import offered_together
+from morl.rewards.gui_steps import Action, ActionType, Convention, Step, Unread, action_type, plain_name, to_action
+
+MAX_TAIL = 50_000
+"""Characters of an answer that are read, the last ones."""
+MAX_ACTIONS = 200
+"""Actions of an answer; with more it is none."""
+
+
+def steps_from(value: Any, scroll: Convention = "finger") -> list[Step]:
+    """The steps that a decoded JSON value holds; none when it is not about actions."""
+    if isinstance(value, Unread):
+        return [value]
+    if isinstance(value, Mapping):
+        if isinstance(value.get("actions"), list):
+            return steps_from(value["actions"], scroll)
+        named = named_action(value)
+        return [] if named is None else [to_action(*named, scroll)]
+    if not isinstance(value, list | tuple):
+        return []
+    found = [(named_action(item) if isinstance(item, Mapping) else None, item) for item in value]
+    if not any(named or isinstance(item, Unread) for named, item in found):
+        return []
+    return [
+        to_action(*named, scroll) if named else item if isinstance(item, Unread) else Unread("no action")
+        for named, item in found
+    ]
+
+
+def named_action(value: Mapping[str, Any], depth: int = 0) -> tuple[str, Mapping[str, Any]] | None:
+    """The name of the action that an object describes, and the object with its arguments."""
+    if "arguments" in value and isinstance(value.get("name"), str):
+        arguments = value["arguments"]
+        if isinstance(arguments, str):
+            arguments = decoded(arguments)
+        if not isinstance(arguments, Mapping):
+            return value["name"], {}
+        return (named_action(arguments, 1) if depth == 0 else None) or (value["name"], arguments)
+    for key in ("action", "action_type", "operation", "op", "type"):
+        name = value.get(key)
+        if isinstance(name, str):
+            return name, value
+        if isinstance(name, Mapping) and depth == 0:
+            return named_action({**{k: v for k, v in value.items() if k != key}, **name}, 1)
+    return None
+
+
+class _Found(NamedTuple):
+    start: int
+    end: int
+    steps: list[Step]
+
+
+def read_actions(text: str, scroll: Convention = "finger") -> list[Step]:
+    """The steps that a text commits to, in their order.
+
+    Steps with nothing between them but marks, line ends, "and" or "then" are one sequence. What comes after
+    other words replaces what came before.
+
+    Raises: ValueError when there is no step, there are too many, or alternatives are offered ("or").
+    """
+    text = text[-MAX_TAIL:].strip()
+    if text[:1] in ("{", "["):
+        whole = _json_at(text, 0, scroll)
+        if whole is not None and whole.end == len(text):
+            return _counted(whole.steps)
+    steps: list[Step] = []
+    last = 0
+    for found in _scan(text, scroll):
+        gap = text[last : found.start]
+        if not steps or _one_sequence(gap):
+            steps = steps + found.steps
+        elif found.steps != steps and _alternatives(gap):
+            raise ValueError("alternatives are offered")
+        else:
+            steps = found.steps
+        last = found.end
+        if len(steps) > MAX_ACTIONS:
+            break
+    return _counted(steps)
+
+
+def _counted(steps: list[Step]) -> list[Step]:
+    if not steps:
+        raise ValueError("no action")
+    if len(steps) > MAX_ACTIONS:
+        raise ValueError(f"more than {MAX_ACTIONS} actions")
+    return steps
+
+
+_NUMBERED = re.compile(r"<[^<>]{0,30}>|\b(?:action|step)[ \t]*+[0-9]{1,3}\b", re.IGNORECASE)
+_WORD = re.compile(r"[^\W\d_]+")
+_JOINING = frozenset("and then next finally first second third json python plaintext".split())  # noqa: SIM905
+_HEDGING = frozenset("or either alternatively maybe perhaps".split())  # noqa: SIM905
+_LAST_HEADER = re.compile(r"\n[ \t>*#_-]*+(?:final )?actions?[*_]{0,2}[ \t]*+:[*_`\s]*+$", re.IGNORECASE)
+
+
+def _one_sequence(gap: str) -> bool:
+    if gap.isspace():
+        return True
+    gap = _NUMBERED.sub(" ", gap) if len(gap) <= 200 else "|"
+    return not ("/" in gap or "|" in gap) and _JOINING.issuperset(_WORD.findall(gap.lower()))
+
+
+def _alternatives(gap: str) -> bool:
+    header = _LAST_HEADER.search(gap[-50:])
+    if header is None:
+        return offered_together(gap)
+    # A new "Action:" line replaces the one before it, whatever was thought in between.
+    words = _WORD.findall(gap[: len(gap) - len(header.group())].lower()) if len(gap) <= 200 else []
+    return bool(words) and _HEDGING.issuperset(words)
+
+
+_LEAD = r"^[ \t>*`•-]*+(?:[0-9]{1,3}[.)][ \t]*+)?+(?:(?i:step)[ \t]*+[0-9]{0,3}[ \t]*+:[ \t]*+)?+"
+_HEADER = r"\b(?i:actions?)[*_]{0,2}[ \t]*+[0-9]{0,3}+[ \t]*+[:：][*_]{0,2}\s*+[>*`-]*+[ \t]*+"
+_BEGIN = re.compile(
+    rf"(?P<json>[{{\[])|(?:{_LEAD}|{_HEADER}|;[ \t]*+)"
+    r"(?:(?P<call>(?:[A-Za-z]\w{0,40}\.)?[A-Za-z]\w{0,40})(?=\()|(?P<verb>[A-Z][A-Z_]{2,40})\b(?![(.:]))",
+    re.MULTILINE,
+)
+MAX_FAILURES = 2000
+"""Places in a text that look like an action and are none, at most; what follows them is not read."""
+
+
+def _scan(text: str, scroll: Convention) -> Iterator[_Found]:
+    position, failures = 0, 0
+    while failures < MAX_FAILURES and (match := _BEGIN.search(text, position)):
+        try:
+            if match["json"]:
+                found = _json_at(text, match.start(), scroll)
+            elif match["call"]:
+                found = _call_at(text, match, scroll)
+            else:
+                found = _verb_at(text, match, scroll)
+        except RecursionError:
+            return
+        failures += found is None
+        position = found.end if found else match.end()
+        if found and found.steps:
+            yield found
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Any:
+    made = dict(pairs)
+    return made if len(made) == len(pairs) else Unread("a key that is given twice")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, strict=False)
+
+
+def decoded(text: str) -> Any:
+    """The JSON value that the text is; None without one."""
+    try:
+        return _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+_QUOTED = r"'(?:[^'\\]|\\.){0,5000}+'|\"(?:[^\"\\]|\\.){0,5000}+\""
+_SIMPLE = rf"(?:{_QUOTED}|[-+0-9.eE]{{1,40}}+|True|False|None)"
+_PYTHON = re.compile(
+    rf"\{{(?:\s*+'\w{{1,40}}'\s*+:\s*+(?:{_SIMPLE}|[\[(](?:\s*+{_SIMPLE}\s*+,?+){{0,20}}+\s*+[\])])\s*+,?+){{1,20}}+\s*+\}}",
+    re.DOTALL,
+)
+_PYTHON_TOKEN = re.compile(rf"(?P<quoted>{_QUOTED})|[()]|True|False|None", re.DOTALL)
+_AS_JSON = {"(": "[", ")": "]", "True": "true", "False": "false", "None": "null"}
+
+
+def _json_at(text: str, start: int, scroll: Convention) -> _Found | None:
+    """The steps of the JSON value, or of the printed Python dictionary, that starts there; None without one."""
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+    except ValueError:
+        match = _PYTHON.match(text, start)
+        if match is None:
+            return None
+        try:
+            value, end = _DECODER.decode(_PYTHON_TOKEN.sub(_json_token, match.group())), match.end()
+        except ValueError:
+            return None
+    return _Found(start, end, steps_from(value, scroll))
+
+
+def _json_token(match: re.Match[str]) -> str:
+    return json.dumps(_unescaped(match["quoted"][1:-1])) if match["quoted"] else _AS_JSON[match.group()]
+
+
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
+_ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
+
+
+def _unescaped(text: str) -> str:
+    def replaced(match: re.Match[str]) -> str:
+        code = match[1]
+        return chr(int(code[1:], 16)) if len(code) > 1 else _ESCAPED.get(code, code)
+
+    return _ESCAPE.sub(replaced, text) if "\\" in text else text
+
+
+# A quote inside a text is often not escaped: the text ends where the next argument or the line's end follows.
+_ENDS = r"(?!\s*+(?:,\s*+[A-Za-z_]\w{0,30}\s*+=|\)[ \t]*+(?:[;#`*.<\n]|$)))"
+_ARGUMENT = re.compile(
+    rf"\s*+(?P<key>[A-Za-z_]\w{{0,30}})\s*+=\s*+(?:"
+    rf"'(?P<single>(?:[^'\\]|\\.|'{_ENDS}){{0,5000}}+)'|\"(?P<double>(?:[^\"\\]|\\.|\"{_ENDS}){{0,5000}}+)\""
+    r"|(?P<bare><[|\w]{3,15}>[^<>]{0,200}</?[|\w]{3,15}>|[\[(]{1,2}[^\[\]()]{0,200}[\])]{1,2}|[^\s,()\[\]'\"]{1,200}+)"
+    r")\s*+(?P<more>,?+)",
+    re.DOTALL,
+)
+_CALL_ENDS = re.compile(r"\s*+\)[`*.]*+[ \t]*+(?:#[^\n]*+)?+(?=[;<\n]|$)")
+_LINE_ENDS = re.compile(r"[ \t`*.]*+(?=[;<\n]|$)")
+
+
+def _call_at(text: str, match: re.Match[str], scroll: Convention) -> _Found | None:
+    """The call on this line, if it has nothing but named literals for arguments, and nothing after it."""
+    name, fields, position = match["call"].rpartition(".")[2], dict[str, Any](), match.end() + 1
+    twice = False
+    while argument := _ARGUMENT.match(text, position):
+        quoted = argument["single"] if argument["single"] is not None else argument["double"]
+        twice |= argument["key"] in fields
+        fields[argument["key"]] = argument["bare"] if quoted is None else _unescaped(quoted)
+        position = argument.end()
+        if not argument["more"]:
+            break
+    end = _CALL_ENDS.match(text, position)
+    if end is None:
+        return None
+    if plain_name(name) == "finished":
+        fields.setdefault("status", "success")
+    step = Unread("an argument that is given twice") if twice else to_action(name, fields, scroll)
+    return _Found(match.start("call"), end.end(), [step])
+
+
+_BRACKETED = re.compile(r"[ \t]*+\[(.{0,5000}?)\](?=[ \t`*.]*+(?:[<\n]|$))", re.DOTALL)
+_REST = re.compile(r"[^\n;]*+")
+_TWO_PLACES = re.compile(
+    r"(<\w{3,10}>[^<>]{0,100}</\w{3,10}>)[ \t,]*+(?:(?i:to)[ \t]++)?+(<\w{3,10}>[^<>]{0,100}</\w{3,10}>)"
+)
+_ARGUMENT_OF: dict[ActionType, str] = {
+    "input": "text", "select": "text", "open": "app", "appswitch": "app", "scroll": "direction", "press": "keys",
+}  # fmt: skip
+
+
+def _verb_at(text: str, match: re.Match[str], scroll: Convention) -> _Found | None:
+    """The verb on this line with its argument; None when it is only a word in capitals."""
+    name, position, start = match["verb"], match.end(), match.start("verb")
+    bare = to_action(name, {}, scroll)
+    kind, implied = action_type(name)
+    if kind in ("click", "longpress", "hover", "drag"):
+        rest = _REST.match(text, position)
+        said = rest.group().strip(" \t`*.") if rest else ""
+        if (not said and kind != "hover") or said[:1].isalpha():
+            return None
+        ends = _TWO_PLACES.fullmatch(said) if kind == "drag" else None
+        fields = {"start_point": ends[1], "end_point": ends[2]} if ends else {"start_point": said} if said else {}
+        return _Found(start, rest.end() if rest else position, [to_action(name, fields, scroll)])
+    if kind in _ARGUMENT_OF and not implied:
+        bracket = _BRACKETED.match(text, position)
+        if bracket is not None:
+            return _Found(start, bracket.end(), [to_action(name, {_ARGUMENT_OF[kind]: bracket[1]}, scroll)])
+        return None
+    end = _LINE_ENDS.match(text, position)
+    return _Found(start, end.end(), [bare]) if end is not None and isinstance(bare, Action) else None

@@ -1,0 +1,275 @@
+"""One step on a screen: twelve types of action, with the names and arguments that models and data sets give them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from morl.rewards.coordinates import Box, Point, finite
+
+ActionType = Literal[
+    "click", "scroll", "input", "drag", "open", "press",
+    "finished", "longpress", "hover", "select", "wait", "appswitch",
+]  # fmt: skip
+Direction = Literal["up", "down", "left", "right"]
+Convention = Literal["finger", "content"]
+"""What moves up in "scroll up": the finger, so that what is below comes into view, or the view, to what is above."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One step. What its writer did not say is None.
+
+    >>> to_action("click", {"start_point": [10, 20]}).point
+    (10.0, 20.0)
+    """
+
+    type: ActionType
+    point: Point | None = None
+    """Where it happens or begins, in the writer's frame; the middle of `box` if that was written instead."""
+    box: Box | None = None
+    end_point: Point | None = None
+    """Where a drag ends."""
+    end_box: Box | None = None
+    text: str | None = None
+    direction: Direction | None = None
+    """Where the finger moves, whatever convention the writer follows."""
+    distance: float | None = None
+    """How far a scroll goes, in the writer's unit."""
+    keys: frozenset[str] | None = None
+    """Canonical names; their order is not kept."""
+    app: str | None = None
+    status: str | None = None
+    """`success`, `failure`, or what else was written."""
+    button: Literal["left", "right", "middle"] = "left"
+    clicks: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A step that is no action."""
+
+    reason: str
+
+
+Step = Action | Unread
+
+# Lower case without separators. What a name says beside its type stands with it.
+_NAMES: dict[str, tuple[ActionType, dict[str, Any]]] = {
+    **dict.fromkeys(("click", "leftclick", "leftsingle", "singleclick", "tap", "touch"), ("click", {})),
+    **dict.fromkeys(("doubleclick", "leftdouble", "doubletap"), ("click", {"clicks": 2})),
+    "tripleclick": ("click", {"clicks": 3}),
+    **dict.fromkeys(("rightclick", "rightsingle"), ("click", {"button": "right"})),
+    "middleclick": ("click", {"button": "middle"}),
+    **dict.fromkeys(("longpress", "longclick", "longtap"), ("longpress", {})),
+    **dict.fromkeys(("hover", "mousemove", "moveto", "move"), ("hover", {})),
+    **dict.fromkeys(("scroll", "swipe"), ("scroll", {})),
+    **dict.fromkeys(("input", "type", "inputtext", "typetext"), ("input", {})),
+    **dict.fromkeys(("select", "selectoption"), ("select", {})),
+    **dict.fromkeys(("drag", "leftclickdrag", "draganddrop"), ("drag", {})),
+    **dict.fromkeys(("open", "openapp", "launch", "launchapp"), ("open", {})),
+    **dict.fromkeys(("press", "key", "hotkey", "presskey", "keypress", "systembutton"), ("press", {})),
+    **dict.fromkeys(("back", "navigateback", "goback"), ("press", {"keys": "back"})),
+    **dict.fromkeys(("home", "navigatehome", "gohome"), ("press", {"keys": "home"})),
+    **dict.fromkeys(("enter", "keyboardenter"), ("press", {"keys": "enter"})),
+    **dict.fromkeys(("finished", "finish", "terminate", "status"), ("finished", {})),
+    **dict.fromkeys(("complete", "completed", "done"), ("finished", {"status": "success"})),
+    **dict.fromkeys(("impossible", "infeasible"), ("finished", {"status": "failure"})),
+    "wait": ("wait", {}),
+    **dict.fromkeys(("appswitch", "switchapp"), ("appswitch", {})),
+}
+_STATUSES = {
+    **dict.fromkeys(("success", "successful", "succeeded", "complete", "completed", "done", "finished"), "success"),
+    **dict.fromkeys(("failure", "fail", "failed", "unsuccessful", "impossible", "infeasible"), "failure"),
+}
+_KEYS = {
+    "control": "ctrl", "controlleft": "ctrl", "ctrlleft": "ctrl", "controlright": "ctrl", "ctrlright": "ctrl",
+    "cmd": "meta", "command": "meta", "win": "meta", "windows": "meta", "super": "meta", "option": "alt",
+    "altleft": "alt", "altright": "alt", "shiftleft": "shift", "shiftright": "shift",
+    "esc": "escape", "return": "enter", "del": "delete", "ins": "insert", "bksp": "backspace",
+    "arrowup": "up", "arrowdown": "down", "arrowleft": "left", "arrowright": "right",
+    "uparrow": "up", "downarrow": "down", "leftarrow": "left", "rightarrow": "right",
+    "pgdn": "pagedown", "pgdown": "pagedown", "pgup": "pageup", "spacebar": "space", "prtsc": "printscreen",
+    "goback": "back", "gohome": "home", "recents": "recent", "appswitch": "recent", "overview": "recent",
+}  # fmt: skip
+_KNOWN_KEYS = frozenset((
+    "ctrl", "meta", "alt", "shift", "escape", "enter", "delete", "insert", "backspace", "up", "down", "left", "right",
+    "pagedown", "pageup", "space", "tab", "home", "end", "back", "menu", "recent", "power", "printscreen", "capslock",
+    "volumeup", "volumedown", *(f"f{number}" for number in range(1, 25)),
+))  # fmt: skip
+_MODIFIERS = frozenset(("ctrl", "meta", "alt", "shift"))
+_SEPARATORS = str.maketrans("", "", "_- ")
+
+
+def plain_name(name: str) -> str:
+    """A name in lower case without separators; empty when it is too long for one."""
+    return name.translate(_SEPARATORS).strip().lower() if len(name) < 50 else ""
+
+
+def action_type(name: str) -> tuple[ActionType | None, Mapping[str, Any]]:
+    """The type that a name means, and what the name says beside it: `PRESS_HOME` is a press of the key home."""
+    plain = plain_name(name)
+    if plain in _NAMES:
+        return _NAMES[plain]
+    if plain.startswith("press") and _key(plain[5:]) in _KNOWN_KEYS:
+        return "press", {"keys": plain[5:]}
+    return None, {}
+
+
+def to_action(name: str, fields: Mapping[str, Any], scroll: Convention = "finger") -> Step:
+    """An action from its name and its named arguments; what its type does not need is not looked at."""
+    kind, said = action_type(name)
+    try:
+        match kind:
+            case None:
+                return Unread(f"no known action: {name[:40]!r}")
+            case "click":
+                return Action(kind, *_place(fields, xy=True), **_mouse({**fields, **said}))
+            case "longpress" | "hover":
+                return Action(kind, *_place(fields, xy=True))
+            case "input":
+                return Action(kind, *_place(fields, xy=True), text=_text(fields, ("text", "content", "value")))
+            case "select":
+                return Action(kind, *_place(fields, xy=True), text=_text(fields, ("text", "value", "option")))
+            case "scroll":
+                return _scroll(fields, scroll)
+            case "drag":
+                return _drag(fields)
+            case "press":
+                names = ("keys", "key", "button", "text", "content", "value")
+                return Action(kind, keys=key_set(_first(said or fields, names)))
+            case "open" | "appswitch":
+                return Action(kind, app=_text(fields, ("app", "app_name", "text", "name")))
+            case "finished":
+                status = _text(said or fields, ("status", "goal_status"))
+                return Action(kind, status=status and _STATUSES.get(plain_name(status), status))
+            case "wait":
+                return Action(kind)
+    except ValueError as error:
+        return Unread(f"{kind}: {error}")
+
+
+def _first(fields: Mapping[str, Any], names: Sequence[str]) -> Any:
+    return next((fields[name] for name in names if fields.get(name) is not None), None)
+
+
+def _text(fields: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    value = _first(fields, names)
+    if isinstance(value, str) or value is None:
+        return value
+    if finite(value) is None:
+        raise ValueError(f"{names[0]} must be text")
+    return str(value)
+
+
+def _mouse(fields: Mapping[str, Any]) -> dict[str, Any]:
+    button, clicks = fields.get("button", "left"), fields.get("clicks", 1)
+    if button not in ("left", "right", "middle") or type(clicks) is not int:
+        raise ValueError("the button is left, right or middle, and clicks are a whole number")
+    return {"button": button, "clicks": clicks}
+
+
+_START = ("start_point", "point", "start_box", "start_coordinate", "position", "click_point", "coordinate")
+_END = ("end_point", "end_box", "end_coordinate", "coordinate2")
+
+
+def _place(
+    fields: Mapping[str, Any], names: Sequence[str] = _START, *, xy: bool = False
+) -> tuple[Point | None, Box | None]:
+    value = _first(fields, names)
+    if value is None and xy and "x" in fields:
+        value = [fields["x"], fields.get("y")]
+    return (None, None) if value is None else place(value)
+
+
+def _drag(fields: Mapping[str, Any]) -> Action:
+    if _first(fields, _END) is not None:
+        return Action("drag", *_place(fields), *_place(fields, _END))
+    # The `coordinate` of a drag that names no other end is where it goes; it may begin where the pointer is.
+    return Action("drag", *_place(fields, _START[:-1]), *_place(fields, _START[-1:]))
+
+
+_OPPOSITE: dict[str, Direction] = {"up": "down", "down": "up", "left": "right", "right": "left"}
+
+
+def _scroll(fields: Mapping[str, Any], scroll: Convention) -> Action:
+    distance = finite(_first(fields, ("scroll_distance", "distance", "scroll_amount")))
+    word, wheel = _text(fields, ("direction", "scroll_direction")), finite(fields.get("pixels"))
+    start, end = _place(fields)[0], _place(fields, _END)[0]
+    if word is not None:
+        opposite = _OPPOSITE.get(word.strip().lower())
+        if opposite is None:
+            raise ValueError(f"{word[:40]!r} is no direction")
+        return Action("scroll", direction=opposite if scroll == "content" else _OPPOSITE[opposite], distance=distance)
+    if start is not None and end is not None:
+        across, down = end[0] - start[0], end[1] - start[1]
+        if abs(across) == abs(down):
+            raise ValueError("it goes in no direction")
+        if abs(across) > abs(down):
+            return Action("scroll", direction="right" if across > 0 else "left", distance=abs(across))
+        return Action("scroll", direction="down" if down > 0 else "up", distance=abs(down))
+    if wheel:
+        # A wheel that turns up shows what is above, as a finger that moves down does.
+        return Action("scroll", direction="down" if wheel > 0 else "up", distance=abs(wheel))
+    raise ValueError("it goes in no direction")
+
+
+_NUMBER = r"[-+]?(?:[0-9]{1,15}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})"
+_OPEN, _CLOSE = r"(?:<[|\w]{3,15}>|[\[(\s])*+", r"(?:</?[|\w]{3,15}>|[\])\s])*+"
+_PLACE = re.compile(
+    rf"{_OPEN}({_NUMBER})[\s,]++({_NUMBER})(?:[\s,\])]*+[\s,(\[]++({_NUMBER})[\s,]++({_NUMBER}))?{_CLOSE}"
+)
+
+
+def place(value: Any) -> tuple[Point, Box | None]:
+    """A point, or the middle of a box with the box: `[x, y]`, `[x1, y1, x2, y2]`, or text that is one of them.
+
+    Raises: ValueError when it is neither.
+    """
+    if isinstance(value, str):
+        match = _PLACE.fullmatch(value) if len(value) <= 200 else None
+        value = [number for number in match.groups() if number is not None] if match else ()
+    while isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, list | tuple) or len(value) not in (2, 4):
+        raise ValueError("a place is two numbers, or four for a box")
+    known = [number for number in map(finite, value) if number is not None]
+    if len(known) < len(value):
+        raise ValueError("the numbers of a place must be finite")
+    if len(known) == 2:
+        return (known[0], known[1]), None
+    x1, y1, x2, y2 = known
+    if x2 < x1 or y2 < y1:
+        raise ValueError("the corners of a box are swapped")
+    return ((x1 + x2) / 2, (y1 + y2) / 2), (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+
+
+def key_set(value: Any) -> frozenset[str]:
+    """The keys of a name, of a combination such as `ctrl+c`, `ctrl c` or `CTRL_A`, or of a list of those.
+
+    Raises: ValueError when there is none.
+    """
+    found: set[str] = set()
+    for item in value if isinstance(value, list | tuple) else [value]:
+        if not isinstance(item, str) or len(item) > 200:
+            raise ValueError("keys are given by name")
+        if item == " " or _key(item.strip()) in _KNOWN_KEYS:
+            found.add("space" if item == " " else _key(item.strip()))
+            continue
+        item = re.sub(r"[\[\]'\",]", " ", item) if item.lstrip().startswith("[") else item
+        parts = re.sub(r"(?<=[^\s+])\s*+\+", " ", item).split()
+        if len(parts) == 1 and _key(re.split(r"[-_]", parts[0])[0]) in _MODIFIERS:
+            parts = re.findall(r"[^-_]+|(?<=[-_])[-_]", parts[0])
+        found.update(_key(part) for part in parts)
+    if not found:
+        raise ValueError("no key is named")
+    return frozenset(found)
+
+
+def _key(name: str) -> str:
+    name = name.casefold()
+    if len(name) > 1:
+        name = name.translate(_SEPARATORS).removeprefix("keycode")
+    return _KEYS.get(name, name)
