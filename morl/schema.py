@@ -7,10 +7,13 @@ signature of the function that a recipe names.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import inspect
 import io
+import itertools
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -38,6 +41,7 @@ from ruamel.yaml.representer import SafeRepresenter
 from morl.errors import UsageError
 from morl.registry import Registry, check_options, did_you_mean, options_model
 from morl.rules import (
+    MISSING,
     Loc,
     NoRewards,
     Rule,
@@ -50,6 +54,7 @@ from morl.rules import (
     refuse,
     sentence,
 )
+from morl.schedules import Shape, as_number, movable, schedule_rules, value_at, with_ends
 
 Int = Annotated[int, BeforeValidator(not_a_truth_value)]
 Float = Annotated[float, BeforeValidator(not_a_truth_value)]
@@ -191,10 +196,51 @@ class DataSpec(ChoiceSpec):
 class GateSpec(Spec):
     """A condition on another term of the same objective."""
 
+    model_config = ConfigDict(json_schema_extra={"required": ["term"]})  # a schedule may give the other
+
     term: Text
     """Name of the term whose value decides."""
     at_least: Float
     """The term counts only for samples where the other term's value reaches this."""
+
+
+class ScheduleSpec(Spec):
+    """A number by training step, `{0: 1.0, 100: 0.2}`: two points or more, by ascending step."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Float]
+
+    shape: Shape = "linear"
+    """Between two points: `linear` goes straight from one to the other, `steps` stays at the earlier one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_steps(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        value = {str(key): item for key, item in value.items()}
+        steps = [key for key in value if key != "shape"]
+        wrong = [key for key in steps if not re.fullmatch("0|[1-9][0-9]{0,8}", key)]
+        rules = [Rule((key,), "should be a step (0, 1, 2, …) or 'shape'") for key in wrong]
+        for before, key in itertools.pairwise(steps if not wrong else ()):
+            if int(key) <= int(before):
+                rules.append(Rule((key,), f"steps should ascend, and {key} comes after {before}"))
+        if len(steps) < 2:
+            rules.append(Rule((), "a schedule goes from one point to another: {step: value, step: value}"))
+        refuse("ScheduleSpec", rules)
+        return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Keys are steps."""
+        full = handler.resolve_ref_schema(handler(schema))
+        full |= {"patternProperties": {"^[0-9]+$": {"type": "number"}}, "additionalProperties": False}
+        return full
+
+    @property
+    def points(self) -> list[tuple[int, float]]:
+        """`(step, value)`, by ascending step."""
+        return [(int(step), value) for step, value in (self.model_extra or {}).items()]
 
 
 class TermSpec(ChoiceSpec):
@@ -216,6 +262,9 @@ class TermSpec(ChoiceSpec):
     """When the reward fails: leave the sample out, count it as 0, or stop the run."""
     deadline_s: Annotated[Float, Field(gt=0)] = 10.0
     """Seconds after which the reward is stopped."""
+    schedule: dict[str, ScheduleSpec] = {}
+    """What moves with the training step: `weight`, `gate` (its at_least), or an option that is a number. Outside of
+    training (evaluation, check, score, serve) the last value holds; it need not be written a second time."""
 
     @model_validator(mode="before")
     @classmethod
@@ -224,13 +273,51 @@ class TermSpec(ChoiceSpec):
             return {**value, "name": re.sub(r"[^A-Za-z0-9_-]+", "_", value["use"])}
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_ends_of_schedules(cls, value: Any) -> Any:
+        given = value.get("schedule") if isinstance(value, Mapping) else None
+        if not isinstance(given, Mapping) or not isinstance(value.get("use"), str):
+            return value
+        schedules: dict[str, ScheduleSpec] = {}
+        for key, item in given.items():
+            with contextlib.suppress(ValidationError):  # which the field itself will raise
+                schedules[str(key)] = ScheduleSpec.model_validate(item)
+        try:
+            function = registry("reward").load(value["use"])
+        except UsageError:
+            return value  # which the choice of the reward will raise
+        refuse("TermSpec", schedule_rules(value, function, {key: (s.points, s.shape) for key, s in schedules.items()}))
+        return with_ends(value, function, {key: schedule.points[-1][1] for key, schedule in schedules.items()})
+
+    @model_validator(mode="after")
+    def _check_choice(self) -> Self:
+        rules = _choice_rules(self.kind, self.key, self.use, self.options, self)
+        for rule in rules:
+            if rule.message == MISSING:  # a schedule that was wrong might have filled it in
+                rule.depends = (("schedule",),)
+        refuse("TermSpec", rules)
+        return self
+
     @model_validator(mode="after")
     def _check_scale(self) -> Self:
         if self.scale is not None and self.scale[0] == self.scale[1]:
-            refuse(
-                "TermSpec", [Rule(("scale",), f"low and high are both {self.scale[0]:g}: nothing lies between them")]
-            )
+            message = f"low and high are both {self.scale[0]:g}: nothing lies between them"
+            refuse("TermSpec", [Rule(("scale",), message)])
+        if self.scale is not None and math.isinf(self.scale[1] - self.scale[0]):
+            refuse("TermSpec", [Rule(("scale",), "low and high are further apart than numbers go")])
         return self
+
+    def at(self, step: int) -> TermSpec:
+        """The term in a training step, counted from 1: what is scheduled has the value of that step."""
+        update: dict[str, Any] = {}
+        if self.schedule:
+            numbers = movable(registry("reward").load(self.use), gated=self.gate is not None)
+            for key, schedule in self.schedule.items():
+                update[key] = as_number(numbers[key], value_at(schedule.points, step, schedule.shape))
+        if self.gate is not None and "gate" in update:
+            update["gate"] = self.gate.model_copy(update={"at_least": update["gate"]})
+        return self.model_copy(update=update)
 
 
 def _or_no_rewards(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:

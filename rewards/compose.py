@@ -32,7 +32,10 @@ def mixed(values: Sequence[float], weights: Sequence[float], combine: Literal["s
     if combine == "product":
         result: float = math.prod(value**weight for value, weight in zip(values, weights, strict=True))
     else:
-        result = math.fsum(v * w for v, w in zip(values, weights, strict=True)) / math.fsum(weights)
+        # Scaled by a power of two, which changes no bit of the result, so that no sum is too large for a number.
+        exponent = math.frexp(max(weights))[1]
+        shares = [math.ldexp(weight, -exponent) for weight in weights]
+        result = math.fsum(v * w for v, w in zip(values, shares, strict=True)) / math.fsum(shares)
     return min(1.0, max(0.0, result))
 
 

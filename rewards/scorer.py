@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from morl.errors import RunError, UsageError
 from morl.registry import did_you_mean
-from morl.rewards.caller import BoundReward
+from morl.rewards.caller import BoundReward, checked_options
 from morl.rewards.compose import checked, compose, is_open
 from morl.rewards.resource import Resource
 from morl.rewards.runner import Runner
 from morl.types import Prompt, Sample, Score
 
 if TYPE_CHECKING:
-    from morl.recipe import ObjectiveSpec
+    from morl.recipe import ObjectiveSpec, TermSpec
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Objective:
     spec: ObjectiveSpec
     rewards: Mapping[str, BoundReward]
     """By the name of their term."""
     trained: bool
     """Whether it moves with the steps; what is only measured stays the same."""
+    terms: Sequence[TermSpec]
+    """As they are now."""
+
+    def begin_step(self, step: int) -> None:
+        """Give what is scheduled the step's value."""
+        self.terms = [term.at(step) for term in self.spec.rewards]
+        for term in self.terms:
+            if term.schedule:
+                reward = self.rewards[term.name]
+                reward.options = checked_options(reward.name, reward.function, term.options)
 
 
 class Scorer:
@@ -55,6 +65,7 @@ class Scorer:
                 spec,
                 {t.name: BoundReward(t.use, t.options, t.deadline_s, self.runner) for t in spec.rewards},
                 name in objectives,
+                spec.rewards,
             )
             for name, spec in {**(measured or {}), **objectives}.items()
         }
@@ -74,7 +85,13 @@ class Scorer:
             await reward.start()
 
     def begin_step(self, step: int) -> None:
-        """Tell the rewards which training step comes next, counted from 1."""
+        """Tell the rewards which training step comes next, counted from 1; schedules move to it.
+
+        Until the first is told, and for what is only measured, schedules are at their ends.
+        """
+        for objective in self._objectives.values():
+            if objective.trained:
+                objective.begin_step(step)
         for resource in self._resources().values():
             resource.begin_step(step)
 
@@ -121,7 +138,7 @@ class Scorer:
             "meta": prompt.meta,
             "sample": sample,
         }
-        terms = objective.spec.rewards
+        terms = objective.terms
         told = await asyncio.gather(*(objective.rewards[term.name](available) for term in terms))
         scores = {term.name: checked(term, score) for term, score in zip(terms, told, strict=True)}
         for term in terms:
