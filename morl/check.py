@@ -108,19 +108,20 @@ def _check_rows(
                 prompt = prompts[index]
             except MorlError as error:
                 found.append((index, str(error).removeprefix(f"{prompts.where(index)}: ")))
+                advance()
             except Exception as error:  # noqa: BLE001  # a plugin's source may raise anything
                 found.append((index, f"cannot be read: {type(error).__name__}: {error}"))
+                advance()
             else:
                 report.rows += 1
                 yield prompt
-            advance()
 
     report.sets += 1
     every = rendered()
-    for prompt_id, reason in score_golds(spec, every, runner):
+    for prompt_id, reason in score_golds(spec, every, runner, advance=advance):
         found.append((int(prompt_id.rpartition("/")[2]) - spec.data.skip, reason))
     for _ in every:  # rewards that read no gold leave the rows unread
-        pass
+        advance()
     report.data += [Problem(prompts.where(index), label, reason) for index, reason in sorted(found)]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Iterable, Mapping
+import collections
+import hashlib
+import pickle
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-6
 """How far a value may be from the expected one."""
-SLAB = 1024
+WINDOW = 256
 """Golds that are scored at once."""
+MAX_KNOWN = 100_000
+"""Scores of golds that are remembered, by term."""
 
 
 def check_examples(name: str, runner: Runner | None = None, *, deadline_s: float = 30.0) -> list[str]:
@@ -76,31 +80,60 @@ def _available(response: str, gold: Any, meta: Mapping[str, Any]) -> dict[str, A
     return {"response": response, "gold": gold, "meta": dict(meta), "messages": (), "media": (), "sample": None}
 
 
-def score_golds(spec: ObjectiveSpec, prompts: Iterable[Prompt], runner: Runner | None = None) -> list[tuple[str, str]]:
+def score_golds(
+    spec: ObjectiveSpec,
+    prompts: Iterable[Prompt],
+    runner: Runner | None = None,
+    *,
+    advance: Callable[[], None] = lambda: None,
+) -> list[tuple[str, str]]:
     """Find the prompts whose gold is no good: `(prompt id, reason)`, in the prompts' order.
 
     A reward that can write its gold as a response (`answer=`) must give that response 1. Of any other plain
-    reward that takes a gold, it is asked whether it can read it.
+    reward that takes a gold, it is asked whether it can read it. All workers are kept busy, while further
+    prompts are read.
 
     Args:
+        prompts: read as far as there are workers for them; not at all if no reward reads golds.
         runner: whose workers to use; without one, its own, which are gone afterwards.
+        advance: called once for each prompt, when all has been said of its gold.
 
     Raises: UsageError when a reward is unknown or an option is wrong.
     """
     with nullcontext(runner) if runner else Runner() as pool:
-        terms = [term for term in (_GoldTerm(term, pool) for term in spec.rewards) if term.has_work]
-        found: list[tuple[str, str]] = []
-        waiting = iter(prompts) if terms else iter(())
-        while slab := list(itertools.islice(waiting, SLAB)):
-            reasons = asyncio.run(_score_slab(terms, slab))
-            found += [(prompt.id, reason) for prompt, reason in zip(slab, reasons, strict=True) if reason]
-        return found
+        terms = [_GoldTerm(term, pool) for term in spec.rewards]
+        try:
+            working = [term for term in terms if term.has_work]
+            return asyncio.run(_score_all(working, prompts, advance)) if working else []
+        finally:
+            for term in terms:
+                term.close()
 
 
-async def _score_slab(terms: list[_GoldTerm], prompts: list[Prompt]) -> list[str]:
-    told = await asyncio.gather(*(term.reason(prompt) for prompt in prompts for term in terms))
-    width = len(terms)
-    return ["; ".join(filter(None, told[i * width : (i + 1) * width])) for i in range(len(prompts))]
+async def _score_all(
+    terms: list[_GoldTerm], prompts: Iterable[Prompt], advance: Callable[[], None]
+) -> list[tuple[str, str]]:
+    async def reason(prompt: Prompt) -> str:
+        told = await asyncio.gather(*(term.reason(prompt) for term in terms))
+        advance()
+        return "; ".join(filter(None, told))
+
+    found: list[tuple[str, str]] = []
+    window: collections.deque[tuple[str, asyncio.Task[str]]] = collections.deque()
+
+    async def take() -> None:
+        prompt_id, task = window.popleft()
+        if text := await task:
+            found.append((prompt_id, text))
+
+    for prompt in prompts:
+        window.append((prompt.id, asyncio.create_task(reason(prompt))))
+        await asyncio.sleep(0)  # hand it out before the next one is read
+        if len(window) >= WINDOW:
+            await take()
+    while window:
+        await take()
+    return found
 
 
 class _GoldTerm:
@@ -112,10 +145,11 @@ class _GoldTerm:
         self._answer = self._reward.traits.answer
         function = self._reward.function
         self.has_work = self._answer is not None or ("gold" in wanted_arguments(function) and not is_async(function))
-        # Data has few different golds: each is scored once, if nothing else is looked at.
-        self._known: dict[tuple[str, str], asyncio.Future[TermScore] | TermScore] | None = (
-            {} if set(self._reward.wanted) <= {"response", "gold"} else None
-        )
+        self._known: dict[bytes, asyncio.Future[TermScore]] = {}
+
+    def close(self) -> None:
+        """End what the reward has started."""
+        self._reward.close()
 
     async def reason(self, prompt: Prompt) -> str:
         """Why the prompt's gold is no good; empty when it is good."""
@@ -139,12 +173,24 @@ class _GoldTerm:
             "messages": prompt.messages,
             "media": prompt.media,
         }
-        if self._known is None:
+        key = self._key(available)
+        if key is None:
             return await self._reward(available)
-        key = (response, repr(prompt.gold))
-        known = self._known.get(key)
-        if known is None:
-            waiting = self._known[key] = asyncio.ensure_future(self._reward(available))
-            self._known[key] = await waiting
-            return waiting.result()
-        return known if isinstance(known, TermScore) else await known
+        if key not in self._known:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[key] = asyncio.ensure_future(self._reward(available))
+        return await self._known[key]
+
+    def _key(self, available: Mapping[str, Any]) -> bytes | None:
+        """Equal only for calls with the same arguments: of the many rows of data few differ in what a reward reads.
+
+        None where comparing is more work than calling, or cannot be done.
+        """
+        if "media" in self._reward.wanted and available["media"]:
+            return None
+        try:
+            text = pickle.dumps([available[name] for name in self._reward.wanted])
+        except Exception:  # noqa: BLE001  # whatever pickling runs into; the call will tell
+            return None
+        return hashlib.blake2b(text, digest_size=16).digest()

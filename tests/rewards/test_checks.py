@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import plugin  # noqa: F401  # registers its rewards
 import pytest
 
+from morl.check import check
 from morl.errors import UsageError
 from morl.recipe import ObjectiveSpec
+from morl.rewards import Resource, Verdict, reward
 from morl.rewards.checks import check_examples, score_golds
 from morl.rewards.runner import Runner
 from morl.types import Prompt
@@ -66,3 +73,155 @@ def test_an_answer_function_may_fail_or_miss(runner: Runner) -> None:
 
 def test_many_golds_are_scored_once_each(runner: Runner) -> None:
     assert score_golds(objective({"use": "number"}), prompts(*[i % 7 for i in range(5000)]), runner) == []
+
+
+CALLS: list[str] = []
+
+
+@reward("test_gold_calls", runs="inline", answer=str)
+def counted(response: str, gold: Any) -> float:
+    CALLS.append(response)
+    return float(response == str(gold))
+
+
+@reward("test_gold_in_question", runs="inline", answer=str)
+def in_question(response: str, gold: Any, messages: Sequence[Mapping[str, Any]]) -> Verdict:
+    CALLS.append(response)
+    question = messages[-1]["content"]
+    return Verdict(float(response in question), "ok", question)
+
+
+@reward("test_gold_in_row", runs="inline")
+def in_row(response: str, gold: Any, meta: Mapping[str, Any]) -> Verdict:
+    CALLS.append(response)
+    return Verdict(0.0) if gold in meta["options"] else Verdict(None, "bad_gold", "no option")
+
+
+class Busy(Resource):
+    most = now = 0
+    closed = False
+
+    def close(self) -> None:
+        Busy.closed = True
+
+
+@reward("test_gold_waits", answer=str, resource=Busy)
+async def waits(response: str, gold: Any, resource: Busy) -> float:
+    Busy.now += 1
+    Busy.most = max(Busy.most, Busy.now)
+    await asyncio.sleep(0.01)
+    Busy.now -= 1
+    return 1.0
+
+
+@pytest.fixture(autouse=True)
+def _no_calls_yet() -> None:
+    CALLS.clear()
+
+
+def asked(gold: Any, question: str, **meta: Any) -> Prompt:
+    return Prompt(f"o/{question}", "o", ({"role": "user", "content": question},), (), gold, meta)
+
+
+def test_a_gold_that_occurs_again_is_scored_once(runner: Runner) -> None:
+    assert score_golds(objective({"use": "test_gold_calls"}), prompts(*[i % 7 for i in range(700)]), runner) == []
+    assert sorted(CALLS) == [str(i) for i in range(7)]
+
+
+def test_golds_that_only_look_alike_are_told_apart(runner: Runner) -> None:
+    assert score_golds(objective({"use": "test_gold_calls"}), prompts(1, "1", 1.0, True, [1], ["1"]), runner) == []
+    assert len(CALLS) == 6
+
+
+def test_what_a_reward_reads_beside_the_gold_tells_rows_apart(runner: Runner) -> None:
+    rows = [asked("4", question) for question in ["2 + 2 or 4?", "4 or 5?", "5 or 6?"]] * 2
+    bad = score_golds(objective({"use": "test_gold_in_question"}), rows, runner)
+    assert bad == [("o/5 or 6?", "term 'test_gold_in_question': the gold scores 0 (5 or 6?)")] * 2
+    assert len(CALLS) == 3
+    CALLS.clear()
+    rows = [asked("a", "?", options=["a"]), asked("a", "?", options=["b"]), asked("a", "!", options=["a"])]
+    assert [name for name, _ in score_golds(objective({"use": "test_gold_in_row"}), rows, runner)] == ["o/?"]
+    assert len(CALLS) == 2
+
+
+def test_golds_of_math_are_scored_once_a_question(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    run_batch = Runner.run_batch
+
+    async def watched(self: Runner, target: str, *rest: Any) -> Any:
+        sent.append(target)
+        return await run_batch(self, target, *rest)
+
+    monkeypatch.setattr(Runner, "run_batch", watched)
+    assert score_golds(objective({"use": "math"}), [asked(str(i % 3), "same") for i in range(300)], runner) == []
+    assert sent == ["morl.rewards.math:math"] * 3
+
+
+def test_what_cannot_be_compared_is_scored_each_time(runner: Runner) -> None:
+    strange = lambda: 0  # noqa: E731  # cannot be pickled
+    assert score_golds(objective({"use": "test_gold_calls"}), prompts(strange, strange), runner) == []
+    assert len(CALLS) == 2
+
+
+def test_memory_of_golds_is_bounded(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("morl.rewards.checks.MAX_KNOWN", 2)
+    assert score_golds(objective({"use": "test_gold_calls"}), prompts(1, 1, 2, 3, 3, 1, 1), runner) == []
+    assert CALLS == ["1", "2", "3", "1"]
+
+
+def test_golds_are_scored_together_and_the_bar_moves_when_they_are(runner: Runner) -> None:
+    done: list[int] = []
+    read = 0
+
+    def rows() -> Iterator[Prompt]:
+        nonlocal read
+        for i in range(1000):
+            read += 1
+            yield asked(str(i), str(i))
+
+    Busy.most = 0
+    score_golds(objective({"use": "test_gold_waits"}), rows(), runner, advance=lambda: done.append(read))
+    assert len(done) == 1000
+    assert done[0] < 1000  # not all rows are read before the first is done
+    assert Busy.most > 50
+    assert Busy.closed
+
+
+def test_rows_are_left_unread_when_no_reward_reads_golds(runner: Runner) -> None:
+    rows = iter(prompts(1, 2, 3))
+    assert score_golds(objective({"use": "length", "maximum": 3}), rows, runner) == []
+    assert len(list(rows)) == 3
+
+
+def test_the_bar_of_check_moves_once_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[int] = []
+
+    @contextmanager
+    def bar(total: int) -> Iterator[Any]:
+        yield lambda: moved.append(total)
+
+    recipe = """
+run: {name: test, steps: 10}
+model: {path: model}
+objectives:
+  counted:
+    share: 1
+    data: {source: jsonl, path: rows.jsonl}
+    prompt: "{{ q }}"
+    gold: "{{ a }}"
+    rewards: [{use: test_gold_calls}]
+  unread:
+    share: 1
+    data: {source: jsonl, path: rows.jsonl}
+    prompt: "{{ q }}"
+    rewards: [{use: length, maximum: 3}]
+rollout: {prompts_per_step: 4, samples_per_prompt: 2, max_new_tokens: 8}
+"""
+    (tmp_path / "r.yaml").write_text(recipe)
+    (tmp_path / "rows.jsonl").write_text('{"q": "1", "a": "1"}\n{"a": "2"}\n{"q": "3", "a": "3"}\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.modules["morl.check"], "_progress", bar)
+    report = check("r.yaml")
+    assert [problem.where for problem in report.data] == ["rows.jsonl:2", "rows.jsonl:2"]
+    assert moved == [6] * 6
+    assert CALLS == ["1", "3"]
