@@ -78,10 +78,10 @@ _BARE_POINT = re.compile(rf"\s*+{_PAIR}\s*+\.?+", re.IGNORECASE)
 _NUMBERS = re.compile(rf"(?<![\w.]){LITERAL}", re.IGNORECASE)
 _NAMED = re.compile(r"(?:<\|object_ref_start\|>|<ref>)([^<>]*+)<(?:\|object_ref_end\||/ref)>")
 
-_BOX_KEYS = frozenset(
+BOX_KEYS = frozenset(
     ("bbox_2d", "bbox", "bbox_xyxy", "bboxes", "box_2d", "box", "boxes", "bounding_box", "bounding_boxes")
 )
-_POINT_KEYS = frozenset(("point_2d", "point", "points", "start_point", "coordinate", "coordinates"))
+POINT_KEYS = frozenset(("point_2d", "point", "points", "start_point", "coordinate", "coordinates"))
 _CORNERS = (
     ("x1", "y1", "x2", "y2"),
     ("xmin", "ymin", "xmax", "ymax"),
@@ -94,16 +94,15 @@ _EMPTY = re.compile(r"\[\s*+\]")
 
 def labelled_box(numbers: Sequence[Any], label: str | None) -> LabelledBox:
     """The box of four numbers, or what is wrong with them."""
-    values = [finite(number) for number in numbers]
-    if len(values) != 4:
-        return LabelledBox(None, label, f"{len(values)} numbers instead of four")
-    x1, y1, x2, y2 = values
+    if len(numbers) != 4:
+        return LabelledBox(None, label, f"{len(numbers)} numbers instead of four")
+    x1, y1, x2, y2 = map(finite, numbers)
     if x1 is None or y1 is None or x2 is None or y2 is None:
         return LabelledBox(None, label, "not four finite numbers")
+    if -MAX_VALUE <= x1 < x2 <= MAX_VALUE and -MAX_VALUE <= y1 < y2 <= MAX_VALUE:
+        return LabelledBox((x1, y1, x2, y2), label)
     if max(abs(x1), abs(y1), abs(x2), abs(y2)) > MAX_VALUE:
         return LabelledBox(None, label, "beyond any picture")
-    if x1 < x2 and y1 < y2:
-        return LabelledBox((x1, y1, x2, y2), label)
     return LabelledBox(None, label, "swapped corners" if x1 > x2 or y1 > y2 else "no area")
 
 
@@ -115,10 +114,9 @@ def labelled_point(numbers: Sequence[Any], label: str | None) -> LabelledPoint:
             return LabelledPoint(None, label, f"a box: {found.problem}", from_box=True)
         x1, y1, x2, y2 = found.box
         return LabelledPoint(((x1 + x2) / 2, (y1 + y2) / 2), label, from_box=True)
-    values = [finite(number) for number in numbers]
-    if len(values) != 2:
-        return LabelledPoint(None, label, f"{len(values)} numbers instead of two")
-    x, y = values
+    if len(numbers) != 2:
+        return LabelledPoint(None, label, f"{len(numbers)} numbers instead of two")
+    x, y = map(finite, numbers)
     if x is None or y is None:
         return LabelledPoint(None, label, "not two finite numbers")
     if max(abs(x), abs(y)) > MAX_VALUE:
@@ -171,8 +169,8 @@ def _named_point(item: Mapping[str, Any]) -> list[Any] | None:
     return _named_box(item) or ([item["x"], item["y"]] if "x" in item and "y" in item else None)
 
 
-BOXES = Kind((_BOX_KEYS, _POINT_KEYS), _named_box, _boxes_in_text, _BARE_BOX, _NUMBERS, labelled_box, corners=True)
-POINTS = Kind((_POINT_KEYS, _BOX_KEYS), _named_point, _points_in_text, _BARE_POINT, _NUMBERS, labelled_point)
+BOXES = Kind((BOX_KEYS, POINT_KEYS), _named_box, _boxes_in_text, _BARE_BOX, _NUMBERS, labelled_box, corners=True)
+POINTS = Kind((POINT_KEYS, BOX_KEYS), _named_point, _points_in_text, _BARE_POINT, _NUMBERS, labelled_point)
 
 
 def read_boxes(text: str, *, one: bool = False) -> list[LabelledBox]:

@@ -39,19 +39,17 @@ _ONE_LITERAL = re.compile(LITERAL, re.IGNORECASE)
 
 def finite(value: Any) -> float | None:
     """The value as a number; None for what is none, is infinite or too large, and for true and false."""
-    if type(value) is int or type(value) is float:
-        try:
-            number = float(value)
-        except OverflowError:
-            return None
-        return number if math.isfinite(number) else None
     if isinstance(value, str):
         value = value.strip()
         if len(value) > MAX_LITERAL or not _ONE_LITERAL.fullmatch(value):
             return None
+    elif type(value) is not int and type(value) is not float:
+        return None
+    try:
         number = float(value)
-        return number if math.isfinite(number) else None
-    return None
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _integer(literal: str) -> int | float:
@@ -277,14 +275,12 @@ def in_json(value: Any, kind: Kind[T]) -> list[T]:
     while waiting and len(found) < MAX_FOUND:
         item = waiting.pop()
         if isinstance(item, Mapping):
-            label = _label(item)
-            held = next((held for keys in kind.keys if (held := [key for key in item if key in keys])), None)
-            if held:
-                found += [kind.make(numbers, label) for key in held for numbers in _parts(item[key], kind)]
-                continue
-            named = kind.named(item)
-            if named is not None:
-                found.append(kind.make(named, label))
+            values = _held(item, kind)
+            if values is not None:
+                label = _label(item)
+                found += [kind.make(parts, label) for value in values for parts in _parts(value, kind)]
+            elif (named := kind.named(item)) is not None:
+                found.append(kind.make(named, _label(item)))
             else:
                 waiting.extend(reversed(list(item.values())))
         elif isinstance(item, list | tuple):
@@ -292,8 +288,19 @@ def in_json(value: Any, kind: Kind[T]) -> list[T]:
     return found[:MAX_FOUND]
 
 
+def _held(item: Mapping[str, Any], kind: Kind[T]) -> list[Any] | None:
+    for keys in kind.keys:
+        values = [value for key, value in item.items() if key in keys]
+        if values:
+            return values
+    return None
+
+
 def _label(item: Mapping[str, Any]) -> str | None:
-    return next((label for key in _LABELS if isinstance(label := item.get(key), str)), None)
+    for key in _LABELS:
+        if isinstance(label := item.get(key), str):
+            return label
+    return None
 
 
 def _parts(value: Any, kind: Kind[T], depth: int = 3) -> Iterator[Sequence[Any]]:
