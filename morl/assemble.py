@@ -18,7 +18,7 @@ from morl.data import Mixture, load_prompts
 from morl.errors import CheckpointError
 from morl.evaluate import Evaluation
 from morl.learner import Learner
-from morl.learner.rank import RankSettings
+from morl.learner.policy import PolicySettings
 from morl.model import ChatCodec, resolve_model
 from morl.recipe import Recipe, go_offline
 from morl.rewards import Scorer
@@ -106,7 +106,7 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
             )
         )
         await scorer.start()
-        settings = RankSettings.of(recipe, model, codec.banned_token_ids)
+        settings = PolicySettings.of(recipe, model, codec.banned_token_ids)
         learner = Learner.start(
             settings, cluster, total_steps=recipe.run.steps, max_new_tokens=recipe.rollout.max_new_tokens
         )

@@ -57,16 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("train", help="train a recipe; writes runs/<name>/")
     _recipe(command)
-    command.add_argument(
-        "--resume",
-        nargs="?",
-        const=True,
-        default=False,
-        type=Path,
-        metavar="DIR",
-        help="go on from the newest good checkpoint of the run (or of the run folder DIR)",
-    )
-    command.add_argument("--local", action="store_true", help="everything in this process, without Ray: for a debugger")
+    _resume(command)
     command.set_defaults(run=_train)
 
     command = commands.add_parser("eval", help="score the recipe's eval sets on a model")
@@ -96,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("name", nargs="?")
     command.set_defaults(run=_rewards)
 
+    command = commands.add_parser("rm", help="train a reward model from pairs of answers; writes runs/<name>/model")
+    _recipe(command)
+    _resume(command)
+    command.set_defaults(run=_rm)
+
     command = commands.add_parser("export", help="write a run's policy as a plain Hugging Face checkpoint")
     command.add_argument("folder", type=Path, metavar="RUN", help="the run's folder, or one of its checkpoints")
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -116,6 +112,19 @@ class _Version(argparse.Action):
 def _recipe(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a built-in recipe")
     command.add_argument("overrides", nargs="*", metavar="key.path=value", help="replaces a value of the recipe")
+
+
+def _resume(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        type=Path,
+        metavar="DIR",
+        help="go on from the newest good checkpoint of the run (or of the run folder DIR)",
+    )
+    command.add_argument("--local", action="store_true", help="everything in this process, without Ray: for a debugger")
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -175,6 +184,16 @@ def _rewards(options: argparse.Namespace) -> int:
 
     print(describe_rewards(options.name))  # noqa: T201
     return DONE
+
+
+def _rm(options: argparse.Namespace) -> int:
+    from morl.preferences import PreferenceRecipe
+    from morl.recipe import load_document
+
+    recipe = load_document(PreferenceRecipe, options.recipe, options.overrides)
+    from morl.reward_model import train_reward_model
+
+    return DONE if train_reward_model(recipe, resume=options.resume, local=options.local) else INTERRUPTED
 
 
 def _export(options: argparse.Namespace) -> int:

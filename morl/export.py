@@ -26,7 +26,7 @@ def export(folder: Path, out: Path) -> None:
     """
     from morl.cluster import Cluster
     from morl.learner import Learner
-    from morl.learner.rank import RankSettings
+    from morl.learner.policy import PolicySettings
     from morl.recipe import go_offline, load_recipe
 
     if out.exists() and any(out.iterdir()):
@@ -36,7 +36,7 @@ def export(folder: Path, out: Path) -> None:
     go_offline(recipe)
     model = resolve_model(recipe.model.path)
     codec = ChatCodec.load(model, recipe.rollout.max_prompt_tokens)
-    settings = RankSettings.of(recipe, model, codec.banned_token_ids)
+    settings = PolicySettings.of(recipe, model, codec.banned_token_ids)
     local = recipe.learner.ranks == 1
     with Cluster(recipe.cluster, local=local) as cluster:
         learner = Learner.start(settings, cluster, total_steps=recipe.run.steps, max_new_tokens=1)

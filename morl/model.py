@@ -139,6 +139,41 @@ def load_policy(folder: Path, dtype: str) -> Any:
     return model
 
 
+def load_reward_model(folder: Path, dtype: str) -> Any:
+    """A model with one output an answer, in training mode; its head is new where the folder holds a language model.
+
+    Raises: UsageError when the architecture has no such variant, or the folder's has more outputs.
+    """
+    guard_torchvision()
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers.utils import logging as transformers_logging
+
+    config = AutoConfig.from_pretrained(folder)
+    trained = any("SequenceClassification" in name for name in config.architectures or ())
+    if trained and config.num_labels != 1:
+        raise UsageError(f"model.path: '{folder}' gives {config.num_labels} numbers an answer, a reward model one")
+    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+        raise UsageError(f"model.path: transformers has no sequence classifier for '{folder}' ({config.model_type})")
+    config.num_labels = 1
+    # That the head is new is no news where one is wanted.
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, config=config, dtype=getattr(torch, dtype), attn_implementation="sdpa"
+        )
+    finally:
+        transformers_logging.set_verbosity(level)
+    if not isinstance(getattr(model, "score", None), torch.nn.Linear):
+        raise UsageError(f"model.path: '{folder}' ({config.model_type}) has no linear head called 'score'")
+    if not trained:
+        # Every answer starts with the same score: nothing is preferred before anything was learnt.
+        torch.nn.init.zeros_(model.score.weight)
+    model.train()
+    return model
+
+
 @dataclass(frozen=True, slots=True)
 class ChatCodec:
     """Turns prompts into token ids and token ids into text, by the model's own chat template."""
@@ -166,8 +201,11 @@ class ChatCodec:
         banned = {config[key] for config in configs for key in MULTIMODAL_TOKEN_KEYS if config.get(key) is not None}
         return cls(tokenizer, stop, tuple(sorted(banned)), max_prompt_tokens)
 
-    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+    def encode(self, prompt: Prompt, *, limit: bool = True) -> tuple[int, ...]:
         """Token ids of a prompt up to where the assistant's answer begins.
+
+        Args:
+            limit: whether a long prompt is refused here; without, the caller looks at its length.
 
         Raises: DataError when the prompt is longer than `rollout.max_prompt_tokens` or names media.
         """
@@ -176,12 +214,17 @@ class ChatCodec:
         ids = self.tokenizer.apply_chat_template(
             [dict(message) for message in prompt.messages], add_generation_prompt=True, return_dict=True
         )["input_ids"]
-        if len(ids) > self.max_prompt_tokens:
+        if limit and len(ids) > self.max_prompt_tokens:
             raise DataError(
                 f"prompt {prompt.id} has {len(ids)} tokens, more than "
                 f"rollout.max_prompt_tokens={self.max_prompt_tokens}"
             )
         return tuple(ids)
+
+    def encode_answer(self, text: str) -> tuple[int, ...]:
+        """Token ids of a finished answer, end-of-turn token included. No text in it becomes a special token."""
+        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return (*ids, self.tokenizer.eos_token_id)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of an answer, special tokens left out."""

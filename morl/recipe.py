@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -28,6 +28,7 @@ from morl.schema import (
     AlgorithmSpec,
     ClusterSpec,
     DataSpec,
+    Document,
     EvalSetSpec,
     EvalSpec,
     GateSpec,
@@ -50,25 +51,40 @@ from morl.schema import (
     import_plugin,
 )
 
+D = TypeVar("D", bound=Document)
+
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read the recipe of a training run; as `load_document`."""
+    return load_document(Recipe, path, overrides)
+
+
+def load_document(kind: type[D], path: str | Path, overrides: Sequence[str] = ()) -> D:
     """Read a recipe.
 
     Args:
+        kind: what it is the recipe of.
         path: a YAML file, or the name of a recipe that comes with morl.
         overrides: `key.path=value` each, the value being YAML or a template; a list item is
             called by its index, and `null` takes a key back to its default, or an objective out.
 
     Raises: RecipeError with everything that is wrong.
     """
-    recipe, problems = inspect_recipe(path, overrides)
+    recipe, problems = inspect_document(kind, path, overrides)
     if recipe is None or problems:
         raise RecipeError(problems)
     return recipe
 
 
 def inspect_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe | None, tuple[Problem, ...]]:
-    """Read a recipe as `load_recipe` does, and go on after errors.
+    """Read the recipe of a training run and go on after errors; as `inspect_document`."""
+    return inspect_document(Recipe, path, overrides)
+
+
+def inspect_document(
+    kind: type[D], path: str | Path, overrides: Sequence[str] = ()
+) -> tuple[D | None, tuple[Problem, ...]]:
+    """Read a recipe as `load_document` does, and go on after errors.
 
     Wrong keys are left out, then what cannot do without them: the term, the objective. A
     required key outside the objectives gets a stand-in. Returns what is left, and all problems
@@ -80,13 +96,15 @@ def inspect_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
         return None, (Problem(str(path), "", str(error)),)
     root, flaws = marked.parse(text)
     if not flaws and root is None:
-        flaws = [Flaw(1, (), "the file is empty; a recipe has at least run, model, objectives and rollout")]
+        needed = [name for name, field in kind.model_fields.items() if field.is_required()]
+        listed = f"{', '.join(needed[:-1])} and {needed[-1]}"
+        flaws = [Flaw(1, (), f"the file is empty; a recipe has at least {listed}")]
     elif not isinstance(root, MarkedMap) and not flaws:
         flaws = [Flaw(1, (), "a recipe is a mapping (key: value)")]
     recipe = None
     if isinstance(root, MarkedMap):
         flaws += _override(root, overrides)
-        recipe, found = _validate(root, {flaw.path for flaw in flaws if flaw.lost})
+        recipe, found = _validate(kind, root, {flaw.path for flaw in flaws if flaw.lost})
         flaws += found
     unique = dict.fromkeys(sorted(flaws, key=lambda flaw: (flaw.mark == COMMAND_LINE, flaw.mark)))
     return recipe, tuple(
@@ -95,7 +113,7 @@ def inspect_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
     )
 
 
-def go_offline(recipe: Recipe) -> None:
+def go_offline(recipe: Recipe | Any) -> None:
     """Keep the Hugging Face libraries off the network, here and in every process started from here."""
     if recipe.run.offline:
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -201,13 +219,13 @@ def _stand_in(loc: Loc) -> Any:
     return _STAND_INS.get(loc, _STAND_INS.get(pattern))
 
 
-def _validate(root: MarkedMap, removed: set[Loc]) -> tuple[Recipe | None, list[Flaw]]:
+def _validate(kind: type[D], root: MarkedMap, removed: set[Loc]) -> tuple[D | None, list[Flaw]]:
     """Validate, cut out what is wrong, and again: rules that span keys show only when the keys are right."""
     flaws: list[Flaw] = []
     slips: set[Loc] = set()
     while True:
         try:
-            return Recipe.model_validate(marked.plain(root)), flaws
+            return kind.model_validate(marked.plain(root)), flaws
         except ValidationError as error:
             items = error.errors()
         cuts = [_written(root, item["loc"]) for item in items]
@@ -286,6 +304,7 @@ __all__ = [
     "AlgorithmSpec",
     "ClusterSpec",
     "DataSpec",
+    "Document",
     "EvalSetSpec",
     "EvalSpec",
     "GateSpec",
@@ -307,8 +326,10 @@ __all__ = [
     "builtin_recipes",
     "go_offline",
     "import_plugin",
+    "inspect_document",
     "inspect_recipe",
     "json_schema",
+    "load_document",
     "load_recipe",
 ]
 

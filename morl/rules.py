@@ -152,7 +152,16 @@ def _messages(value: list[Any]) -> list[Rule]:
 
 
 def check_prompt(value: Any) -> Any:
-    """Refuse what is neither a template, nor a list of parts, nor a list of messages."""
+    """Refuse what is neither a template, nor parts, nor messages, nor `{messages: a template}`."""
+    if isinstance(value, Mapping):
+        if set(value) != {"messages"}:
+            rules = [Rule((), "should be text, a list of parts or of messages, or {messages: a field that holds them}")]
+        elif not isinstance(value["messages"], str):
+            rules = [Rule(("messages",), 'should be a template for a field that holds messages: "{{ field }}"')]
+        else:
+            rules = _text(value["messages"], ("messages",))
+        refuse("prompt", rules)
+        return value
     is_chat = isinstance(value, list) and any(isinstance(m, Mapping) and ("role" in m or "content" in m) for m in value)
     refuse("prompt", _messages(value) if is_chat else _parts(value, ()))
     return value

@@ -60,7 +60,7 @@ Int = Annotated[int, BeforeValidator(not_a_truth_value)]
 Float = Annotated[float, BeforeValidator(not_a_truth_value)]
 Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, AfterValidator(plain_name)]
-PromptForm = Annotated[str | list[Any], BeforeValidator(check_prompt)]
+PromptForm = Annotated[str | list[Any] | dict[str, str], BeforeValidator(check_prompt)]
 GoldTemplate = Annotated[Any, AfterValidator(check_template)]
 
 
@@ -361,7 +361,8 @@ class ObjectiveSpec(Spec):
     data: DataSpec
     """Where its rows come from."""
     prompt: PromptForm
-    """Jinja template over a row's fields: text, a list of text, {image: …} and {video: …}, or a list of messages."""
+    """Jinja template over a row's fields: text; a list of text, {image: …} and {video: …}; a list of messages; or
+    `{messages: "{{ field }}"}` for a field that holds them."""
     gold: GoldTemplate = None
     """Reference answer: a template (`"{{ field }}"` alone keeps the type), a constant, a list or mapping of these."""
     rewards: RewardTerms
@@ -522,6 +523,8 @@ class LearnerSpec(Spec):
     """Compute activations again in the backward pass: less memory, more time."""
     offload: bool = False
     """Keep the optimiser in the memory of the host; needs zero 1, 2 or 3."""
+    freeze: list[Text] = []
+    """Parameters that stay as they are: patterns like `model.embed_tokens.*` or `visual.*` over their names."""
     lora: LoraSpec | None = None
     """Train low-rank adapters; all weights when it is not given."""
 
@@ -642,7 +645,38 @@ class _Representer(SafeRepresenter):
 _Representer.add_representer(str, _Representer.represent_str)
 
 
-class Recipe(Spec):
+class Document(Spec):
+    """A whole recipe file."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _import_plugins(cls, value: Any) -> Any:
+        plugins = value.get("plugins") if isinstance(value, Mapping) else None
+        if isinstance(plugins, list):
+            rules = []
+            for index, plugin in enumerate(plugins):
+                try:
+                    if isinstance(plugin, str):
+                        import_plugin(plugin)
+                except UsageError as error:
+                    rules.append(Rule(("plugins", index), str(error)))
+            refuse(cls.__name__, rules)
+        return value
+
+    def to_yaml(self) -> str:
+        """The recipe with every default written out; reading it gives this recipe again."""
+        yaml = YAML(typ="safe", pure=True)
+        yaml.Representer = _Representer
+        yaml.default_flow_style = False
+        yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # keeps the order of the schema
+        yaml.allow_unicode = True
+        yaml.width = 1000
+        text = io.StringIO()
+        yaml.dump(self.model_dump(mode="json"), text)
+        return text.getvalue()
+
+
+class Recipe(Document):
     """Everything a run is."""
 
     run: RunSpec
@@ -669,21 +703,6 @@ class Recipe(Spec):
     """The Ray cluster."""
     plugins: list[Text] = []
     """Modules or .py files to import, so that what they register can be used here."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _import_plugins(cls, value: Any) -> Any:
-        plugins = value.get("plugins") if isinstance(value, Mapping) else None
-        if isinstance(plugins, list):
-            rules = []
-            for index, plugin in enumerate(plugins):
-                try:
-                    if isinstance(plugin, str):
-                        import_plugin(plugin)
-                except UsageError as error:
-                    rules.append(Rule(("plugins", index), str(error)))
-            refuse("Recipe", rules)
-        return value
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -723,18 +742,6 @@ class Recipe(Spec):
             else:
                 resolved[name] = base.model_copy(update={"share": 1.0, **own})
         return resolved
-
-    def to_yaml(self) -> str:
-        """The recipe with every default written out; reading it gives this recipe again."""
-        yaml = YAML(typ="safe", pure=True)
-        yaml.Representer = _Representer
-        yaml.default_flow_style = False
-        yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # keeps the order of the schema
-        yaml.allow_unicode = True
-        yaml.width = 1000
-        text = io.StringIO()
-        yaml.dump(self.model_dump(mode="json"), text)
-        return text.getvalue()
 
 
 def import_plugin(plugin: str) -> None:

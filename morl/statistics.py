@@ -42,6 +42,31 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     return _bootstrap(values, confidence)
 
 
+def clustered_interval(values: Sequence[float], clusters: Sequence[str], confidence: float = 0.95) -> Interval:
+    """The mean of values that come in clusters, several about one question each, and its confidence interval.
+
+    The percentile bootstrap over whole clusters with a fixed seed (Field and Welsh 2007): values of a cluster
+    say much the same, and counting them as independent would feign certainty.
+
+    Raises: ValueError when there are no values, one is not finite, or the two differ in length.
+    """
+    import numpy as np
+
+    _check(values, confidence)
+    if len(values) != len(clusters):
+        raise ValueError(f"{len(values)} values in {len(clusters)} clusters")
+    number = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
+    sums_C, counts_C = np.zeros(len(number)), np.zeros(len(number))
+    for value, name in zip(values, clusters, strict=True):
+        sums_C[number[name]] += value
+        counts_C[number[name]] += 1
+    drawn_RC = np.random.default_rng(_SEED).integers(len(number), size=(_RESAMPLES, len(number)))
+    means_R = sums_C[drawn_RC].sum(axis=1) / counts_C[drawn_RC].sum(axis=1)
+    mean = float(sums_C.sum() / counts_C.sum())
+    low, high = np.quantile(means_R, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Interval(mean, min(float(low), mean), max(float(high), mean), len(values))
+
+
 def paired_difference(before: Sequence[float], after: Sequence[float], confidence: float = 0.95) -> Interval:
     """The mean of `after - before`, item by item on the same questions, and its confidence interval.
 

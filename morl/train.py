@@ -16,7 +16,7 @@ from pathlib import Path
 from morl.assemble import Parts, assemble
 from morl.errors import RunError
 from morl.evaluate import evaluate
-from morl.learner.learner import LearnerDiedError
+from morl.learner.group import LearnerDiedError
 from morl.recipe import Recipe
 from morl.run import Interrupt, RunFolder
 from morl.track.metrics import step_metrics

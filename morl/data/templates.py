@@ -81,7 +81,8 @@ class PromptTemplate:
 
     Args:
         prompt: text (one message of the user), a list of text, `{"image": …}` and `{"video": …}`,
-            or a list of messages `{"role", "content"}` whose content is either.
+            a list of messages `{"role", "content"}` whose content is either, or
+            `{"messages": "{{ field }}"}` for a field that holds a conversation.
         gold: a template; a list or mapping that may hold templates; or a constant. A template
             that is one expression, `"{{ box }}"`, gives the field's own value; any other, text.
 
@@ -89,9 +90,9 @@ class PromptTemplate:
     are no identifiers: `{{ row["Final answer"] }}`.
     """
 
-    def __init__(self, prompt: str | Sequence[Any], gold: Any = None) -> None:
-        is_chat = not isinstance(prompt, str) and all(isinstance(part, Mapping) and "role" in part for part in prompt)
-        turns: Sequence[Any] = prompt if is_chat else [{"role": "user", "content": prompt}]
+    def __init__(self, prompt: str | Sequence[Any] | Mapping[str, str], gold: Any = None) -> None:
+        self._conversation = _value(prompt["messages"]) if isinstance(prompt, Mapping) else None
+        turns: Sequence[Any] = [] if isinstance(prompt, Mapping) else _turns(prompt)
         self._turns = [(str(turn["role"]), _parts(turn["content"])) for turn in turns]
         self._gold = None if gold is None else _value(gold)
         self._names = frozenset(_names(prompt) | _names(gold))
@@ -110,13 +111,45 @@ class PromptTemplate:
         fields = {"row": row, **row}
         media: list[Any] = []
         try:
-            messages = tuple({"role": role, "content": _content(parts, fields, media)} for role, parts in self._turns)
+            if self._conversation is not None:
+                messages = conversation(self._conversation(fields))
+            else:
+                messages = tuple({"role": role, "content": _content(p, fields, media)} for role, p in self._turns)
             gold = None if self._gold is None else self._gold(fields)
         except Exception as error:
             raise DataError(f"{where or id}: {_reason(error, row, self._names)}") from error
         if not media and not any(message["content"].strip() for message in messages if message["role"] != "system"):
             raise DataError(f"{where or id}: the prompt is empty")
         return Prompt(id, objective, messages, tuple(media), gold, row)
+
+
+def _turns(prompt: str | Sequence[Any]) -> Sequence[Any]:
+    is_chat = not isinstance(prompt, str) and all(isinstance(part, Mapping) and "role" in part for part in prompt)
+    return prompt if is_chat else [{"role": "user", "content": prompt}]
+
+
+_ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+
+
+def conversation(turns: Any) -> tuple[dict[str, str], ...]:
+    """A conversation of a data set as messages that end with the user's.
+
+    Read are `role` or `from`, and `content`, `text` or `value`; people and models under their usual names.
+    Raises: DataError when it is something else.
+    """
+    if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
+        raise DataError(f"'messages' wants a list of {{role, content}}, not {type(turns).__name__}")
+    messages = []
+    for index, turn in enumerate(turns):
+        fields = turn if isinstance(turn, Mapping) else {}
+        role = fields.get("role", fields.get("from"))
+        content = next((fields[key] for key in ("content", "text", "value") if key in fields), None)
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise DataError(f"message {index} needs a role and a content that are text")
+        messages.append({"role": _ROLES.get(role.lower(), role.lower()), "content": content})
+    if messages[-1]["role"] != "user":
+        raise DataError(f"the last message is the {messages[-1]['role']}'s; the prompt must end with the user's")
+    return tuple(messages)
 
 
 def _names(template: Any) -> set[str]:

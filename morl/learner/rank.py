@@ -1,20 +1,23 @@
-"""One rank of the learner: a model under DeepSpeed in one process."""
+"""One rank of a learner: a model under DeepSpeed in one process, whatever it learns."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fnmatch
 import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from morl.compat import guard_torchvision
-from morl.recipe import AlgorithmSpec, LearnerSpec, Recipe, import_plugin
+from morl.errors import UsageError
+from morl.recipe import LearnerSpec, import_plugin
+from morl.registry import did_you_mean
 from morl.types import Batch
 
 CPU_ENVIRONMENT = {
@@ -30,33 +33,16 @@ CPU_ENVIRONMENT = {
 """For a process that computes on the CPU; read when it starts."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RankSettings:
     """Everything a rank must know; plain data, so that it travels to any process."""
 
     model: Path
     dtype: str
     learner: LearnerSpec
-    algorithm: AlgorithmSpec
-    temperature: float
-    banned_token_ids: tuple[int, ...]
     seed: int
     plugins: tuple[str, ...] = ()
-    """Modules to import, so that a loss of the user's is known in the rank's process too."""
-
-    @classmethod
-    def of(cls, recipe: Recipe, model: Path, banned_token_ids: tuple[int, ...]) -> RankSettings:
-        """What `recipe` says of the learner."""
-        return cls(
-            model=model,
-            dtype=recipe.model.dtype,
-            learner=recipe.learner,
-            algorithm=recipe.algorithm,
-            temperature=recipe.rollout.temperature,
-            banned_token_ids=banned_token_ids,
-            seed=recipe.run.seed,
-            plugins=tuple(recipe.plugins),
-        )
+    """Modules to import, so that what they register is known in the rank's process too."""
 
 
 def rank_environment(rank: int, ranks: int, address: str, port: int, *, threads: int, gpu: bool) -> dict[str, str]:
@@ -76,17 +62,19 @@ def rank_environment(rank: int, ranks: int, address: str, port: int, *, threads:
     return environment
 
 
-class LearnerRank:
-    """Holds this rank's share of model and optimiser. Every method is collective."""
+class Rank:
+    """Holds this rank's share of model and optimiser. Every method is collective.
 
-    def __init__(self, settings: RankSettings) -> None:
+    A subclass says what is learnt: `_load`, `_module` and `_accumulate`.
+    """
+
+    sums: ClassVar[tuple[str, ...]] = ()
+    """What `_accumulate` measures, to be added up over microbatches."""
+
+    def __init__(self, settings: Any) -> None:
         guard_torchvision()
         import deepspeed
         import torch
-
-        from morl.algorithms import LOSSES
-        from morl.learner.policy import Policy
-        from morl.model import load_policy
 
         self.settings = settings
         for plugin in settings.plugins:
@@ -102,19 +90,31 @@ class LearnerRank:
             deepspeed.init_distributed("nccl" if gpu else "gloo", verbose=False)
         self.rank, self.ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
         torch.manual_seed(settings.seed)
-        model = load_policy(settings.model, settings.dtype)
+        model = self._load()
+        _freeze(model, spec.freeze)
         if spec.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if spec.lora is not None:
             model = _with_lora(model, spec.lora, spec.activation_checkpointing)
-        policy = Policy(model, temperature=settings.temperature, banned_token_ids=settings.banned_token_ids)
+        module = self._module(model)
         self.engine, *_ = deepspeed.initialize(
-            model=policy,
-            model_parameters=[p for p in policy.parameters() if p.requires_grad],
+            model=module,
+            model_parameters=[p for p in module.parameters() if p.requires_grad],
             config=deepspeed_config(spec, settings.dtype),
         )
         self._record_grad_norm()
-        self.loss = LOSSES.load(settings.algorithm.loss.use)
+
+    def _load(self) -> Any:
+        """The transformers model of the settings' folder, in training mode."""
+        raise NotImplementedError
+
+    def _module(self, model: Any) -> Any:
+        """The torch module that takes a microbatch, around the model with its adapters."""
+        raise NotImplementedError
+
+    def _accumulate(self, micro: Any) -> dict[str, float]:
+        """Add a microbatch's gradient; returns what it measured on it."""
+        raise NotImplementedError
 
     def _record_grad_norm(self) -> None:
         """Without ZeRO and mixed precision DeepSpeed clips but forgets the norm: remember it."""
@@ -130,60 +130,38 @@ class LearnerRank:
         engine.clip_fp32_gradients = clip
 
     def step(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]], learning_rate: float) -> dict[str, float]:
-        """One optimiser step on this rank's share of a batch.
+        """One optimiser step on this rank's share of a batch: the sum of its microbatches' gradients.
 
         Args:
             batch: the whole batch; the rank takes its rows.
             plan: `plan[rank][microbatch]` row numbers.
             learning_rate: of this step.
 
-        Returns: sums over this rank's tokens, for the driver to combine, and the global gradient norm.
+        Returns: sums over this rank's share, for the driver to combine; a name that ends in `_max` is a
+            maximum. With them the global gradient norm.
         """
         began = time.perf_counter()
-        sums = {"tokens": 0.0, "loss": 0.0, "entropy": 0.0, "mismatch": 0.0, "mismatch_max": 0.0, "importance": 0.0}
+        sums = dict.fromkeys(self.sums, 0.0)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
         for rows in plan[self.rank]:
-            measured = self._accumulate(batch, rows)
+            measured = self._accumulate(self._microbatch(batch, rows))
             if rows:
                 for name, value in measured.items():
-                    sums[name] = max(sums[name], value) if name == "mismatch_max" else sums[name] + value
+                    sums[name] = max(sums[name], value) if name.endswith("_max") else sums[name] + value
         self.engine.step()
         norm = self.engine.get_global_grad_norm()
         sums["grad_norm"] = float(norm) if norm is not None else math.nan
         sums["seconds"] = time.perf_counter() - began
         return sums
 
-    def _accumulate(self, batch: Batch, rows: Sequence[int]) -> dict[str, float]:
-        from morl.algorithms.importance import truncated
+    def _microbatch(self, batch: Batch, rows: Sequence[int]) -> Any:
         from morl.learner.packing import microbatch
-        from morl.registry import call_by_name, wanted_arguments
 
-        micro = _to_device(microbatch(batch, rows), self.device)
-        logprobs_N, entropy_N = self.engine(micro)
-        inputs = {
-            "logprobs_N": logprobs_N,
-            "rollout_logprobs_N": micro.rollout_logprobs_N,
-            "advantages_N": micro.advantages_N,
-        }
-        algorithm = self.settings.algorithm
-        loss_N = call_by_name(self.loss, inputs, algorithm.loss.options)
-        importance_N = truncated(logprobs_N, micro.rollout_logprobs_N, algorithm.importance.cap)
-        corrects_itself = "rollout_logprobs_N" in wanted_arguments(self.loss)
-        if algorithm.importance.kind == "truncated" and not corrects_itself:
-            loss_N = loss_N * importance_N
-        loss = (loss_N * micro.weights_N).sum()
-        # DeepSpeed averages gradients over ranks; the weights already make a sum.
-        self.engine.backward(loss * self.ranks)
-        difference_N = (logprobs_N.detach() - micro.rollout_logprobs_N).abs()
-        return {
-            "tokens": float(len(difference_N)),
-            "loss": float(loss.detach()),
-            "entropy": float(entropy_N.sum()),
-            "mismatch": float(difference_N.sum()),
-            "mismatch_max": float(difference_N.max()) if len(difference_N) else 0.0,
-            "importance": float(importance_N.sum()),
-        }
+        micro = microbatch(batch, rows)
+        if self.device.type == "cpu":
+            return micro
+        return type(micro)(**{f.name: getattr(micro, f.name).to(self.device) for f in dataclasses.fields(micro)})
 
     def publish(self, folder: Path, policy_version: int) -> None:
         """Write the full weights, LoRA merged, as a checkpoint folder (rank 0 writes)."""
@@ -264,6 +242,22 @@ def deepspeed_config(spec: LearnerSpec, dtype: str) -> dict[str, Any]:
     }
 
 
+def _freeze(model: Any, patterns: Sequence[str]) -> None:
+    """Take the parameters that a pattern names out of training. Raises: UsageError when it names none, or all."""
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise UsageError(
+                f"learner.freeze: '{pattern}' names no parameter{did_you_mean(pattern, names)}; "
+                f"there are {', '.join(sorted({name.rpartition('.')[0] for name in names})[:5])}, …"
+            )
+    for name, parameter in model.named_parameters():
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UsageError(f"learner.freeze: {', '.join(patterns)} leave nothing to train")
+
+
 def _with_lora(model: Any, lora: Any, activation_checkpointing: bool) -> Any:
     from peft import LoraConfig, get_peft_model
 
@@ -277,31 +271,3 @@ def _with_lora(model: Any, lora: Any, activation_checkpointing: bool) -> Any:
         target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
     )
     return get_peft_model(model, config)
-
-
-def _to_device(micro: Any, device: Any) -> Any:
-    if device.type == "cpu":
-        return micro
-    return type(micro)(**{f.name: getattr(micro, f.name).to(device) for f in dataclasses.fields(micro)})
-
-
-def combine(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The ranks' sums as the step's metrics.
-
-    `policy/logprob_mismatch` is the mean of `|log pi_learner - log pi_rollout|`, in nats. Tokens are those the
-    step learned from: a group without signal is not computed.
-    """
-    tokens = max(1.0, sum(part["tokens"] for part in parts))
-
-    def mean(name: str) -> float:
-        return sum(part[name] for part in parts) / tokens
-
-    return {
-        "learner/loss": sum(part["loss"] for part in parts),
-        "learner/grad_norm": parts[0]["grad_norm"],
-        "learner/tokens": tokens,
-        "policy/entropy": mean("entropy"),
-        "policy/logprob_mismatch": mean("mismatch"),
-        "policy/logprob_mismatch_max": max(part["mismatch_max"] for part in parts),
-        "policy/importance_weight": mean("importance"),
-    }

@@ -10,9 +10,19 @@ from morl.track.jsonl import JsonlTracker, read_rows, read_samples, truncate, wr
 from morl.track.metrics import step_metrics
 
 if TYPE_CHECKING:
-    from morl.recipe import Recipe
+    from morl.schema import RunSpec, TrackSpec
 
 __all__ = ["Tracker", "Trackers", "make_tracker", "read_rows", "read_samples", "step_metrics", "write_samples"]
+
+
+class _Tracked(Protocol):
+    """A recipe of any kind."""
+
+    @property
+    def run(self) -> RunSpec: ...
+    @property
+    def track(self) -> TrackSpec: ...
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
 
 
 class Tracker(Protocol):
@@ -50,8 +60,10 @@ class Trackers:
             tracker.close()
 
 
-def make_tracker(recipe: Recipe, run_dir: Path, resumed_step: int = 0) -> Tracker:
-    """The trackers that the recipe asks for, writing into `run_dir`.
+def make_tracker(recipe: _Tracked, run_dir: Path, resumed_step: int = 0, *, console: Tracker | None = None) -> Tracker:
+    """The trackers that the recipe asks for, writing into `run_dir`, and one for the console.
+
+    `console` takes the place of the table of objectives, which only a training recipe has.
 
     What an earlier process wrote of steps after `resumed_step` is dropped: they come again.
     With 0, where nothing is resumed, that is everything.
@@ -67,17 +79,19 @@ def make_tracker(recipe: Recipe, run_dir: Path, resumed_step: int = 0) -> Tracke
     for path in (run_dir / "samples").glob("step-*.jsonl.zst"):
         if int(path.name.split(".")[0].removeprefix("step-")) > resumed_step:
             path.unlink()
-    console = ConsoleTracker(
-        recipe.run.name,
-        tuple(recipe.objectives),
-        steps=recipe.run.steps,
-        done=resumed_step,
-        first_rewards=_first_rewards(metrics, tuple(recipe.objectives)),
-    )
+    if console is None:
+        objectives = tuple(getattr(recipe, "objectives", ()))
+        console = ConsoleTracker(
+            recipe.run.name,
+            objectives,
+            steps=recipe.run.steps,
+            done=resumed_step,
+            first_rewards=_first_rewards(metrics, objectives),
+        )
     return Trackers([JsonlTracker(metrics, evaluations), *opted, console])
 
 
-def _opted_trackers(recipe: Recipe, run_dir: Path, resumed_step: int) -> list[Tracker]:
+def _opted_trackers(recipe: _Tracked, run_dir: Path, resumed_step: int) -> list[Tracker]:
     trackers: list[Tracker] = []
     if recipe.track.wandb is not None:
         from morl.track.wandb import WandbTracker

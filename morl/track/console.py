@@ -140,3 +140,26 @@ class ConsoleTracker:
 
 def _short(value: str | float) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+class LineTracker:
+    """Prints a line a step with some of its metrics."""
+
+    def __init__(self, steps: int, metrics: Mapping[str, str]) -> None:
+        """`metrics` maps names to formats: `{"preference/loss": ".3f"}`."""
+        import rich
+
+        self._steps, self._metrics = steps, dict(metrics)
+        self._console = rich.get_console()
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Print the step."""
+        told = [f"{name.rpartition('/')[2]} {metrics[name]:{form}}" for name, form in self._metrics.items()]
+        line = "  ".join([f"step {step}/{self._steps}", *told])
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def log_eval(self, row: Mapping[str, Any]) -> None:
+        """Nothing: whoever measures says what was found."""
+
+    def close(self) -> None:
+        """Nothing is left to write."""

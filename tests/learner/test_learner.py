@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 
 from morl.cluster import Cluster
 from morl.learner import Learner
-from morl.learner.rank import RankSettings
+from morl.learner.policy import PolicySettings
 from morl.recipe import AlgorithmSpec, ClusterSpec, LearnerSpec
 
 STEPS = 2
 
 
 def start(model: Path, **learner: object) -> Learner:
-    settings = RankSettings(
+    settings = PolicySettings(
         model=model,
         dtype="float32",
         # A large epsilon-free Adam turns rounding noise of zero gradients into steps; no momentum of signs here.
@@ -129,7 +129,7 @@ def test_lora_trains_adapters_and_publishes_merged_weights(
 def test_a_dead_rank_is_an_error_that_says_so(ray_cluster, tiny_model: Path) -> None:
     import ray
 
-    from morl.learner.learner import LearnerDiedError
+    from morl.learner.group import LearnerDiedError
 
     learner = start(tiny_model, ranks=2)
     try:

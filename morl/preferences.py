@@ -1,0 +1,147 @@
+"""Pairs of answers of which people preferred one: their recipe, their rows, and which are held out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from morl.data.prompts import load_rows
+from morl.data.templates import PromptTemplate
+from morl.errors import DataError
+from morl.schema import (
+    ClusterSpec,
+    DataSpec,
+    Document,
+    Float,
+    Int,
+    LearnerSpec,
+    ModelSpec,
+    PromptForm,
+    RunSpec,
+    Spec,
+    Text,
+    TrackSpec,
+)
+from morl.types import Prompt
+
+logger = logging.getLogger(__name__)
+
+
+class PreferenceSpec(Spec):
+    """Pairs of answers, and how a reward model learns from them."""
+
+    data: DataSpec
+    """Where the rows come from, one pair each."""
+    prompt: PromptForm
+    """What was asked, as in an objective."""
+    chosen: Text
+    """Template of the answer that was preferred."""
+    rejected: Text
+    """Template of the other one."""
+    pairs_per_step: Annotated[Int, Field(ge=1)]
+    """Pairs that one optimiser step learns from."""
+    held_out: Annotated[Float, Field(gt=0, lt=1)] = 0.1
+    """Share of the prompts whose pairs are never learnt from, but measured."""
+    measure_every: Annotated[Int, Field(ge=0)] = 0
+    """Steps between measurements on the held-out pairs; 0 measures before and after only."""
+    max_tokens: Annotated[Int, Field(ge=1)] = 2048
+    """Most tokens that a prompt and its two answers may have together."""
+    too_long: Literal["fail", "skip"] = "fail"
+    """What a longer pair does: stop the run before it starts, or be left out and counted. It is never cut."""
+    centering: Annotated[Float, Field(ge=0)] = 0.01
+    """Weight of a loss that draws the two scores of a pair to opposite sides of 0; their difference stays free."""
+
+
+class PreferenceRecipe(Document):
+    """Everything the training of a reward model is."""
+
+    run: RunSpec
+    """Name, length and checkpoints."""
+    model: ModelSpec
+    """The language model, or reward model, to begin with."""
+    preference: PreferenceSpec
+    """The pairs."""
+    learner: LearnerSpec = LearnerSpec(lr=1e-5)
+    """The optimiser and its processes."""
+    track: TrackSpec = TrackSpec()
+    """Where metrics go."""
+    cluster: ClusterSpec = ClusterSpec()
+    """The Ray cluster."""
+    plugins: list[Text] = Field(default_factory=list)
+    """Modules or .py files to import, so that what they register can be used here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to one prompt."""
+
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    where: str
+    """The row's place: `data/pairs.jsonl:17`."""
+
+    @property
+    def question(self) -> str:
+        """The same text for the same question, whatever row it stands in."""
+        return json.dumps([dict(message) for message in self.prompt.messages], sort_keys=True)
+
+
+def load_pairs(spec: PreferenceSpec) -> list[Pair]:
+    """All pairs of the data; rows whose two answers are the same are left out with a warning.
+
+    Raises: DataError naming the row that cannot be read.
+    """
+    rows = load_rows(spec.data)
+    template = PromptTemplate(spec.prompt, {"chosen": spec.chosen, "rejected": spec.rejected})
+    last = len(rows) if spec.data.take is None else min(len(rows), spec.data.skip + spec.data.take)
+    pairs, same = [], 0
+    for row in range(spec.data.skip, last):
+        where = rows.where(row)
+        prompt = template.render(rows[row], f"preference/{row}", "preference", where)
+        answers = [prompt.gold[side] for side in ("chosen", "rejected")]
+        for side, answer in zip(("chosen", "rejected"), answers, strict=True):
+            if not isinstance(answer, str) or not answer.strip():
+                raise DataError(f"{where}: preference.{side}: should be the text of an answer, not {answer!r:.60}")
+        if answers[0].strip() == answers[1].strip():
+            same += 1
+        else:
+            pairs.append(Pair(prompt, answers[0], answers[1], where))
+    if same:
+        logger.warning("%d of %d pairs are left out: their two answers are the same", same, last - spec.data.skip)
+    return pairs
+
+
+def split(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """The pairs to learn from and those held out; all pairs of one question go the same way.
+
+    Raises: DataError when either is empty.
+    """
+    held = [pair for pair in pairs if _draw(seed, pair.question) < share]
+    learnt = [pair for pair in pairs if _draw(seed, pair.question) >= share]
+    if not held or not learnt:
+        raise DataError(
+            f"preference.held_out={share:g} leaves {len(learnt)} pairs to learn from and {len(held)} to measure on; "
+            "both are needed: give more pairs with different prompts, or another share"
+        )
+    return learnt, held
+
+
+def _draw(seed: int, text: str) -> float:
+    """A number in [0, 1) that depends on these two alone."""
+    digest = hashlib.blake2b(f"{seed}/{text}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def pairs_of_step(step: int, pairs_per_step: int, total: int, seed: int) -> list[int]:
+    """Which pairs step `step`, counted from 1, learns from: each epoch goes through all in a new order."""
+    places = range((step - 1) * pairs_per_step, step * pairs_per_step)
+    orders = {epoch: np.random.default_rng([seed, epoch]).permutation(total) for epoch in {p // total for p in places}}
+    return [int(orders[place // total][place % total]) for place in places]

@@ -1,0 +1,247 @@
+"""`morl rm`: a Bradley-Terry reward model from pairs of answers, on the learner that trains policies too.
+
+pairs -> tokens -> batch -> one optimiser step; measured on pairs of prompts that it never learnt from
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from morl.assemble import announce
+from morl.checkpoint import CheckpointStore, read_state, write_state
+from morl.cluster import Cluster
+from morl.errors import DataError
+from morl.files import replacing
+from morl.learner.group import LearnerDiedError, Ranks, start_ranks
+from morl.learner.packing import plan_microbatches
+from morl.learner.reward import RewardRank, RewardSettings, TokenPair, pair_batch
+from morl.learner.schedule import learning_rate
+from morl.model import ChatCodec, resolve_model
+from morl.preferences import Pair, PreferenceRecipe, PreferenceSpec, load_pairs, pairs_of_step, split
+from morl.recipe import go_offline
+from morl.run import Interrupt, RunFolder
+from morl.statistics import Interval, clustered_interval
+from morl.track import Tracker, make_tracker
+from morl.track.console import LineTracker
+
+logger = logging.getLogger(__name__)
+
+CALIBRATION = "reward.json"
+"""In the folder of a reward model: what is known of its scores."""
+
+
+SHOWN = {
+    "preference/loss": ".3f",
+    "preference/accuracy": ".2f",
+    "preference/margin": "+.2f",
+    "learner/grad_norm": ".2g",
+    "time/learner_s": ".1f",
+}
+"""Metrics of a step that the console shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a reward model says of held-out pairs."""
+
+    accuracy: Interval
+    """Share of pairs whose preferred answer scores higher, ties half; the interval resamples whole prompts."""
+    log_loss: float
+    """Mean `-log P(preferred answer)`, in nats; a model that knows nothing has log 2 = 0.693."""
+    calibration_error: float
+    """Mean distance between the stated probability and how often it came true, over ten equal bins of pairs."""
+    length_correlation: float
+    """Spearman's rank correlation of score and tokens over all answers."""
+    longer_wins: float
+    """Share of pairs whose preferred answer is the longer one: what length alone would get right."""
+    center: float
+    """Mean score of all answers."""
+    spread: float
+    """Standard deviation of the scores of all answers."""
+
+
+def train_reward_model(recipe: PreferenceRecipe, *, resume: bool | Path = False, local: bool = False) -> bool:
+    """Train the recipe's reward model; the finished one lies in `runs/<name>/model`.
+
+    Returns: whether all steps are done; False when a signal ended it early, state saved.
+    Raises: MorlError when the run cannot start or go on.
+    """
+    where = resume if isinstance(resume, Path) else None
+    with RunFolder.open(recipe, resume=bool(resume), path=where) as folder, Interrupt() as interrupt:
+        if folder.steps_done() >= recipe.run.steps and (folder.path / "model" / CALIBRATION).is_file():
+            return True
+        for _ in range(recipe.learner.max_restarts):
+            try:
+                return _train(recipe, folder, interrupt, local)
+            except LearnerDiedError as error:
+                logger.error("the learner died; starting again from the last checkpoint: %s", error)
+        return _train(recipe, folder, interrupt, local)
+
+
+def _train(recipe: PreferenceRecipe, folder: RunFolder, interrupt: Interrupt, local: bool) -> bool:
+    go_offline(recipe)
+    spec, steps = recipe.preference, recipe.run.steps
+    learnt, held = split(load_pairs(spec), spec.held_out, recipe.run.seed)
+    model = resolve_model(recipe.model.path)
+    announce(f"model: {model}")
+    codec = ChatCodec.load(model, spec.max_tokens)
+    learnt_tokens, held_tokens = (_encode(pairs, spec, codec) for pairs in (learnt, held))
+    announce(f"{len(learnt_tokens)} pairs to learn from, {len(held_tokens)} of other prompts to measure on")
+    settings = RewardSettings(
+        model=model,
+        dtype=recipe.model.dtype,
+        learner=recipe.learner,
+        seed=recipe.run.seed,
+        plugins=tuple(recipe.plugins),
+        centering=spec.centering,
+    )
+    checkpoints = CheckpointStore(folder.checkpoints, recipe.run.keep_checkpoints)
+    newest = checkpoints.newest_good()
+    step = 0 if newest is None else int(read_state(newest)["step"])
+    with Cluster(recipe.cluster, local=local) as cluster:
+        ranks = start_ranks(RewardRank, settings, cluster)
+        tracker = make_tracker(recipe, folder.path, step, console=LineTracker(steps, SHOWN))
+        try:
+            if newest is not None:
+                ranks.call("load", newest / "learner")
+            else:
+                _log_measured(tracker, 0, measure(ranks, held_tokens, recipe))
+            while step < steps and not interrupt.requested:
+                step += 1
+                chosen = pairs_of_step(step, spec.pairs_per_step, len(learnt_tokens), recipe.run.seed)
+                tracker.log(step, _step(ranks, [learnt_tokens[i][1] for i in chosen], recipe, step))
+                if step < steps and spec.measure_every and step % spec.measure_every == 0:
+                    _log_measured(tracker, step, measure(ranks, held_tokens, recipe))
+                due = recipe.run.checkpoint_every and step % recipe.run.checkpoint_every == 0
+                if due or interrupt.requested or step == steps:
+                    with checkpoints.writing(step) as draft:
+                        ranks.call("save", draft / "learner")
+                        write_state(draft, {"step": step})
+            if step == steps:
+                found = measure(ranks, held_tokens, recipe)
+                _log_measured(tracker, step, found)
+                _export(ranks, folder.path / "model", found, step)
+        finally:
+            tracker.close()
+            ranks.close()
+    return step == steps
+
+
+def _encode(pairs: Sequence[Pair], spec: PreferenceSpec, codec: ChatCodec) -> list[tuple[Pair, TokenPair]]:
+    """The pairs with their tokens; those that are too long fail or are left out, as the recipe says."""
+    encoded = []
+    for pair in pairs:
+        answers = (codec.encode_answer(pair.chosen), codec.encode_answer(pair.rejected))
+        tokens = TokenPair(codec.encode(pair.prompt, limit=False), *answers)
+        if tokens.length <= spec.max_tokens:
+            encoded.append((pair, tokens))
+        elif spec.too_long == "fail":
+            raise DataError(
+                f"{pair.where}: the prompt and its answers have {tokens.length} tokens, more than "
+                f"preference.max_tokens={spec.max_tokens}; allow more, or leave such pairs out with too_long=skip"
+            )
+    if not encoded:
+        raise DataError(f"no pair has preference.max_tokens={spec.max_tokens} tokens or less")
+    if len(encoded) < len(pairs):
+        left_out = len(pairs) - len(encoded)
+        announce(f"{left_out} of {len(pairs)} pairs are left out: longer than {spec.max_tokens} tokens")
+    return encoded
+
+
+def _step(ranks: Ranks, pairs: Sequence[TokenPair], recipe: PreferenceRecipe, step: int) -> dict[str, float]:
+    spec = recipe.learner
+    batch = pair_batch(pairs)
+    plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), spec.tokens_per_microbatch, spec.ranks)
+    rate = learning_rate(
+        step, peak=spec.lr, warmup_steps=spec.warmup_steps, total_steps=recipe.run.steps, schedule=spec.schedule
+    )
+    parts: list[dict[str, float]] = ranks.call("step", batch, plan, rate)
+    count = sum(part["pairs"] for part in parts)
+    seconds = max(part["seconds"] for part in parts)
+    return {
+        "preference/loss": sum(part["loss"] for part in parts),
+        "preference/accuracy": sum(part["right"] for part in parts) / count,
+        "preference/margin": sum(part["margin"] for part in parts) / count,
+        "learner/grad_norm": parts[0]["grad_norm"],
+        "learner/lr": rate,
+        "learner/tokens_per_s": len(batch.token_ids_T) / seconds,
+        "time/learner_s": seconds,
+    }
+
+
+def measure(ranks: Ranks, held: Sequence[tuple[Pair, TokenPair]], recipe: PreferenceRecipe) -> Measured:
+    """Score held-out pairs and compare with what people preferred."""
+    tokens = [pair for _, pair in held]
+    batch = pair_batch(tokens)
+    spec = recipe.learner
+    plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), spec.tokens_per_microbatch, spec.ranks)
+    scored: dict[int, tuple[float, float]] = {}
+    for part in ranks.call("score", batch, plan):
+        scored |= part
+    scores_N2 = np.array([scored[row] for row in range(len(held))])
+    lengths_N2 = np.array([(len(pair.chosen_T), len(pair.rejected_T)) for pair in tokens])
+    return judge(scores_N2, lengths_N2, [pair.question for pair, _ in held])
+
+
+def judge(scores_N2: np.ndarray, lengths_N2: np.ndarray, questions: Sequence[str]) -> Measured:
+    """What scores of pairs, the preferred answer's first, are worth.
+
+    Args:
+        scores_N2: of both answers of each pair.
+        lengths_N2: their tokens.
+        questions: what was asked; pairs of one question are no independent witnesses.
+    """
+    from scipy.stats import spearmanr
+
+    margin_N = scores_N2[:, 0] - scores_N2[:, 1]
+    right_N = np.where(margin_N == 0, 0.5, margin_N > 0)
+    longer_N = np.sign(lengths_N2[:, 0] - lengths_N2[:, 1]) / 2 + 0.5
+    stated_N = 1 / (1 + np.exp(-np.abs(margin_N)))
+    order = np.argsort(stated_N, kind="stable")
+    bins = [part for part in np.array_split(order, min(10, len(order))) if len(part)]
+    apart = sum(len(part) * abs(stated_N[part].mean() - right_N[part].mean()) for part in bins) / len(order)
+    varied = np.ptp(scores_N2) > 0 and np.ptp(lengths_N2) > 0
+    return Measured(
+        accuracy=clustered_interval(right_N.tolist(), list(questions)),
+        log_loss=float(np.logaddexp(0.0, -margin_N).mean()),
+        calibration_error=float(apart),
+        length_correlation=float(spearmanr(scores_N2.ravel(), lengths_N2.ravel()).statistic) if varied else 0.0,
+        longer_wins=float(longer_N.mean()),
+        center=float(scores_N2.mean()),
+        spread=float(scores_N2.std()),
+    )
+
+
+def _log_measured(tracker: Tracker, step: int, found: Measured) -> None:
+    tracker.log_eval({"step": step, "set": "held_out", **asdict(found)})
+    announce(f"step {step}: {describe(found)}")
+
+
+def describe(found: Measured) -> str:
+    """One line for people."""
+    return (
+        f"held-out pairs right {found.accuracy.mean:.3f} [{found.accuracy.low:.3f}, {found.accuracy.high:.3f}] "
+        f"of {found.accuracy.n} (length alone {found.longer_wins:.3f}), log loss {found.log_loss:.3f}, "
+        f"calibration error {found.calibration_error:.3f}, correlation with length {found.length_correlation:+.2f}"
+    )
+
+
+def _export(ranks: Ranks, folder: Path, found: Measured, step: int) -> None:
+    ranks.call("publish", folder, step)
+    with replacing(folder / CALIBRATION) as file:
+        file.write(json.dumps(asdict(found), indent=1).encode())
+    announce(f"wrote {folder}")
+
+
+def read_calibration(folder: Path) -> Mapping[str, Any]:
+    """What `morl rm` found out about the model in `folder`; empty for a model that comes from elsewhere."""
+    file = folder / CALIBRATION
+    found: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {}
+    return found
