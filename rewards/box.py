@@ -15,7 +15,7 @@ from morl.rewards.decorator import Example, Verdict, reward
 from morl.rewards.geometry import MAX_PAIRS, best_sum, box_scores, giou, iou
 from morl.rewards.picture import FACTOR, MAX_PIXELS, MIN_PIXELS
 from morl.rewards.places import BOX_KEYS, BOXES, labelled_box, read_boxes
-from morl.rewards.reading import Missing, decoded, in_json
+from morl.rewards.reading import gold_value, in_json
 
 Metric = Literal["iou", "giou", "giou_shifted"]
 
@@ -182,24 +182,11 @@ def gold_boxes(gold: Any, gold_format: Literal["xyxy", "xywh"] = "xyxy") -> list
     Raises: ValueError when it holds anything but boxes.
     """
     if type(gold) is list and len(gold) == 4 and gold_format == "xyxy" and type(gold[0]) in (int, float):
-        item = labelled_box(gold, None)
-        if item.box is None:
-            raise ValueError(f"the gold: {item.problem}")
-        return [item]
-    if isinstance(gold, str):
-        value = decoded(gold.strip())
-        if isinstance(value, Missing):
-            value = [list(found.parts) for found in BOXES.in_text(gold)]
-            if not value and BOXES.bare.fullmatch(gold):
-                value = BOXES.part.findall(gold)
-            if not value:
-                raise ValueError(f"no box in the gold {gold[:50]!r}")
-        gold = value
-    tolist = getattr(gold, "tolist", None)
-    if callable(tolist):
-        gold = tolist()
-    if isinstance(gold, tuple):
-        gold = list(gold)
+        alone = labelled_box(gold, None)
+        if alone.box is None:
+            raise ValueError(f"gold box 0: {alone.problem}")
+        return [alone]
+    gold = gold_value(gold, BOXES)
     if not isinstance(gold, list | Mapping):
         raise ValueError(f"the gold must be boxes, not {type(gold).__name__}")
     found: list[LabelledBox] = []

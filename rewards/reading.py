@@ -322,3 +322,23 @@ def _parts(value: Any, kind: Kind[T], depth: int = 3) -> Iterator[Sequence[Any]]
                 yield from _parts(item, kind, depth - 1)
     elif value:
         yield value
+
+
+def gold_value(gold: Any, kind: Kind[T]) -> Any:
+    """A gold as numbers, texts, lists and mappings: JSON text decoded, other text read, arrays made lists.
+
+    Raises: ValueError when it is a text in which nothing of the kind stands.
+    """
+    if isinstance(gold, str):
+        value = decoded(gold.strip())
+        if isinstance(value, Missing):
+            value = [list(found.parts) for found in kind.in_text(gold)]
+            if not value and kind.bare.fullmatch(gold):
+                value = [kind.part.findall(gold)]
+            if not value:
+                raise ValueError(f"the gold {gold[:50]!r} cannot be read")
+            value = value[0] if len(value) == 1 else value
+        gold = value
+    tolist = getattr(gold, "tolist", None)
+    gold = tolist() if callable(tolist) else gold
+    return list(gold) if isinstance(gold, tuple) else gold
