@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from morl.rewards.answer import final_text
-from morl.rewards.coordinates import Frame, Resize, picture_size, units
+from morl.rewards.coordinates import Box, Frame, Point, Resize, transfer
 from morl.rewards.decorator import Example, Verdict, reward
-from morl.rewards.gui_compare import BoxFormat, Rules, Target, compare, has_places, read_gold
+from morl.rewards.gui_compare import BoxFormat, Rules, compare, read_gold
 from morl.rewards.gui_formats import read_actions
-from morl.rewards.gui_steps import Action, Convention
+from morl.rewards.gui_steps import OPPOSITE, Action, Convention
 from morl.rewards.picture import FACTOR, MAX_PIXELS, MIN_PIXELS
 
 _NO_META: Mapping[str, Any] = MappingProxyType({})
@@ -25,38 +26,51 @@ _MOVE = {"action": "drag", "start_point": [10, 10], "end_point": [90, 10], "radi
 _COPY = {"action": "press", "keys": ["ctrl", "c"]}
 
 
-def _written(gold: Any) -> str:
-    """The gold in the answer format of MiMo-VL; a list when it has several steps."""
-    steps = [_as_json(target) for target in read_gold(gold)]
+def _written(
+    gold: Any,
+    media: Sequence[Any] = (),
+    meta: Mapping[str, Any] = _NO_META,
+    *,
+    frame: Frame = "absolute",
+    gold_frame: Frame = "absolute",
+    gold_format: BoxFormat = "xyxy",
+    size_from: str | list[str] | None = None,
+    factor: int = FACTOR,
+    min_pixels: int = MIN_PIXELS,
+    max_pixels: int = MAX_PIXELS,
+    scroll: Convention = "finger",
+    gold_scroll: Convention | None = None,
+    **_: Any,
+) -> str:
+    """The gold in the answer format of MiMo-VL, under the options of the reward; a list when it has several steps."""
+    targets = read_gold(gold, box_format=gold_format, scroll=gold_scroll or scroll)
+    resize = Resize(factor, min_pixels, max_pixels)
+
+    def there(point: Point | None) -> list[float] | None:
+        return list(transfer(gold_frame, frame, media, meta, size_from, resize)(point)) if point else None
+
+    steps = []
+    for target in targets:
+        action = target.action
+        clicked = {1: "click", 2: "double_click", 3: "triple_click"} if action.button == "left" else {}
+        far = there((action.distance, action.distance)) if action.distance else None
+        said = {
+            "action": clicked.get(action.clicks, f"{action.button}_click") if action.type == "click" else action.type,
+            "start_point": there(_middle(target.boxes) or action.point),
+            "end_point": there(_middle(target.end_boxes) or action.end_point),
+            "text": action.text,
+            "direction": OPPOSITE[action.direction] if action.direction and scroll == "content" else action.direction,
+            "scroll_distance": far and far[0 if action.direction in ("left", "right") else 1],
+            "keys": sorted(action.keys) if action.keys else None,
+            "app": action.app,
+            "status": action.status,
+        }
+        steps.append({key: value for key, value in said.items() if value is not None})
     return json.dumps(steps if len(steps) > 1 else steps[0], ensure_ascii=False)
 
 
-def _as_json(target: Target) -> dict[str, Any]:
-    action = target.action
-    point = _middle(target.boxes[0]) if target.boxes else action.point
-    end = _middle(target.end_boxes[0]) if target.end_boxes else action.end_point
-    names = {
-        ("left", 1): "click",
-        ("left", 2): "double_click",
-        ("left", 3): "triple_click",
-        ("right", 1): "right_click",
-    }
-    name = names.get((action.button, action.clicks), action.type) if action.type == "click" else action.type
-    said = {
-        "start_point": point,
-        "end_point": end,
-        "text": action.text,
-        "direction": action.direction,
-        "scroll_distance": action.distance,
-        "keys": sorted(action.keys) if action.keys else None,
-        "app": action.app,
-        "status": action.status,
-    }
-    return {"action": name} | {key: value for key, value in said.items() if value is not None}
-
-
-def _middle(box: tuple[float, float, float, float]) -> tuple[float, float]:
-    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+def _middle(boxes: Sequence[Box]) -> Point | None:
+    return ((boxes[0][0] + boxes[0][2]) / 2, (boxes[0][1] + boxes[0][3]) / 2) if boxes else None
 
 
 @reward(
@@ -118,7 +132,7 @@ def gui_action(
     meta: Mapping[str, Any] = _NO_META,
     *,
     frame: Frame = "absolute",
-    gold_frame: Frame | None = None,
+    gold_frame: Frame = "absolute",
     gold_format: BoxFormat = "xyxy",
     size_from: str | list[str] | None = None,
     factor: Annotated[int, Field(gt=0)] = FACTOR,
@@ -153,36 +167,37 @@ def gui_action(
       open, appswitch: the application's name, without case, spaces and punctuation.
     - wait, finished: nothing more; but a status that the gold has (success, failure) must be the answer's.
 
-    The answer follows the thinking, in one of these formats, whatever the gold is in: MiMo-VL
-    `{"action": "click", "start_point": [x, y]}`, alone, fenced or in a list; UI-TARS `Action: click(start_box='(x,y)')`;
-    OS-Atlas `CLICK <point>[[x,y]]</point>`; AndroidControl `{"action_type": "click", "x": …, "y": …}`; tool calls
-    of Qwen2.5-VL `{"name": "computer_use", "arguments": {"action": "left_click", "coordinate": [x, y]}}`. Of a box where
-    a point belongs, the middle counts. Actions one below the other are a sequence; actions with other words between
-    them are not, and the last one counts; alternatives ("or") are wrong, and so is a line with anything behind its
-    action. `finished()` and COMPLETE say success, IMPOSSIBLE says failure.
+    The answer follows the thinking, in one of these formats, whatever the gold is in:
+    MiMo-VL `{"action": "click", "start_point": [x, y]}`, alone, fenced or in a list;
+    UI-TARS `Action: click(start_box='(x,y)')`; OS-Atlas `CLICK <point>[[x,y]]</point>`;
+    AndroidControl `{"action_type": "click", "x": …, "y": …}`; and tool calls of Qwen2.5-VL
+    `{"name": "computer_use", "arguments": {"action": "left_click", "coordinate": [x, y]}}`.
+    Of a box where a point belongs, the middle counts. Actions one below the other are a sequence; of actions with
+    other words between them the last one counts; alternatives ("or") are wrong, and so is a line with anything behind
+    its action. `finished()` and COMPLETE say success, IMPOSSIBLE says failure.
 
     The gold is an object, a list of objects, or text in any of these formats. An object may hold the target as
     `bbox`: one box or a list of which any is right, as `gold_format` says; its own `radius`; and, as in Mind2Web,
     `operation` and `value`.
 
-    `frame` is what the answer's coordinates count, `gold_frame` what the gold's do (the same unless given):
-    absolute (pixels of the picture), absolute_resized (of the picture as the processor resized it: `factor`,
-    `min_pixels`, `max_pixels`), relative_1000 or relative_1. Where they differ and one is absolute, the size of the
-    picture is read from the row's first picture, or from the columns that `size_from` names.
+    `frame` and `gold_frame` say what coordinates count, and are never guessed: `absolute`, pixels of the picture as
+    it came; `absolute_resized`, pixels as the model saw it, resized with `factor`, `min_pixels` and `max_pixels` of
+    its processor; `relative_1000`, thousandths of width and height; `relative_1`, parts of them. Where they differ
+    and the size of the picture is needed, it is read from the first picture, or from the columns that
+    `size_from` names: one with [width, height], or two.
 
     `scroll` is the answer's convention, `gold_scroll` the gold's (the same unless given). With `finger`, scrolling
     up moves the finger up and shows what is below, as MiMo-VL has it; with `content`, it shows what is above, as
     AndroidControl and UI-TARS have it. A swipe between two points is what the finger does; a wheel that turns
     by `pixels` above 0 shows what is above.
     """
+    rules = Rules(radius, text_metric, text_threshold, ignore_case, any_click, check_input_point, distance_within)
     try:
         targets = read_gold(gold, box_format=gold_format, scroll=gold_scroll or scroll)
-        scale = (1.0, 1.0)
-        if gold_frame not in (None, frame) and any(map(has_places, targets)):
-            size = picture_size(media, meta, size_from)
+        if frame != gold_frame and any(rules.ask_where(target.action.type) for target in targets):
             resize = Resize(factor, min_pixels, max_pixels)
-            (sx, sy), (tx, ty) = units(frame, size, resize), units(gold_frame or frame, size, resize)
-            scale = (tx / sx, ty / sy)
+            x, y = transfer(frame, gold_frame, media, meta, size_from, resize)((1.0, 1.0))
+            rules = replace(rules, scale=(x, y))
     except ValueError as error:
         return Verdict(None, "bad_gold", str(error))
     text = final_text(response)
@@ -192,9 +207,6 @@ def gui_action(
         steps = read_actions(text, scroll)
     except ValueError as error:
         return Verdict(0.0, "no_answer", str(error))
-    rules = Rules(
-        scale, radius, text_metric, text_threshold, ignore_case, any_click, check_input_point, distance_within
-    )
     total, wrong = 0.0, []
     for index, (step, target) in enumerate(zip(steps, targets, strict=False)):
         value, reason = compare(step, target, rules)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from morl.rewards.answer import final_text
 from morl.rewards.coordinates import Box, Point, finite
 from morl.rewards.gui_formats import decoded, named_action, read_actions
-from morl.rewards.gui_steps import Action, Convention, Step, Unread, to_action
+from morl.rewards.gui_steps import Action, ActionType, Convention, Step, Unread, to_action
 from morl.rewards.text_metrics import anls, f1, normalised
 
 BoxFormat = Literal["xyxy", "xywh"]
@@ -34,8 +34,6 @@ class Target:
 class Rules:
     """How steps are compared; distances are in the gold's frame."""
 
-    scale: tuple[float, float] = (1.0, 1.0)
-    """What the answer's coordinates are multiplied by to be in the gold's frame."""
     radius: float = 0.0
     text_metric: Literal["exact", "f1", "anls"] = "exact"
     text_threshold: float = 0.5
@@ -43,6 +41,16 @@ class Rules:
     any_click: bool = False
     check_input_point: bool = False
     distance_within: float | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
+    """What the answer's coordinates are multiplied by to be in the gold's frame."""
+
+    def ask_where(self, kind: ActionType) -> bool:
+        """Whether coordinates count for a type of action."""
+        if kind in ("input", "select"):
+            return self.check_input_point
+        return kind in ("click", "longpress", "hover", "drag") or (
+            kind == "scroll" and self.distance_within is not None
+        )
 
 
 def read_gold(gold: Any, *, box_format: BoxFormat = "xyxy", scroll: Convention = "finger") -> list[Target]:
@@ -58,12 +66,6 @@ def read_gold(gold: Any, *, box_format: BoxFormat = "xyxy", scroll: Convention =
     if not targets:
         raise ValueError("the gold has no action")
     return targets
-
-
-def has_places(target: Target) -> bool:
-    """Whether the gold's step says where it happens, so that coordinates are compared."""
-    action = target.action
-    return bool(target.boxes or target.end_boxes or action.point or action.end_point) or action.distance is not None
 
 
 def _target(item: Any, box_format: BoxFormat, scroll: Convention) -> Target:

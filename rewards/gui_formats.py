@@ -75,10 +75,6 @@ def read_actions(text: str, scroll: Convention = "finger") -> list[Step]:
     Raises: ValueError when there is no step, there are too many, or alternatives are offered ("or").
     """
     text = text[-MAX_TAIL:].strip()
-    if text[:1] in ("{", "["):
-        whole = _json_at(text, 0, scroll)
-        if whole is not None and whole.end == len(text):
-            return _counted(whole.steps)
     steps: list[Step] = []
     last = 0
     for found in _scan(text, scroll):
@@ -91,15 +87,9 @@ def read_actions(text: str, scroll: Convention = "finger") -> list[Step]:
             steps = found.steps
         last = found.end
         if len(steps) > MAX_ACTIONS:
-            break
-    return _counted(steps)
-
-
-def _counted(steps: list[Step]) -> list[Step]:
+            raise ValueError(f"more than {MAX_ACTIONS} actions")
     if not steps:
         raise ValueError("no action")
-    if len(steps) > MAX_ACTIONS:
-        raise ValueError(f"more than {MAX_ACTIONS} actions")
     return steps
 
 
@@ -133,23 +123,24 @@ _BEGIN = re.compile(
     r"(?:(?P<call>(?:[A-Za-z]\w{0,40}\.)?[A-Za-z]\w{0,40})(?=\()|(?P<verb>[A-Z][A-Z_]{2,40})\b(?![(.:]))",
     re.MULTILINE,
 )
-MAX_FAILURES = 2000
-"""Places in a text that look like an action and are none, at most; what follows them is not read."""
+MAX_TRIES = 1000
+"""How much of what looks like an action and is none is looked at; what follows it is not read."""
 
 
 def _scan(text: str, scroll: Convention) -> Iterator[_Found]:
-    position, failures = 0, 0
-    while failures < MAX_FAILURES and (match := _BEGIN.search(text, position)):
-        try:
-            if match["json"]:
+    position, tries = 0, 0
+    while tries < MAX_TRIES and (match := _BEGIN.search(text, position)):
+        found = None
+        if match["json"]:
+            try:
                 found = _json_at(text, match.start(), scroll)
-            elif match["call"]:
-                found = _call_at(text, match, scroll)
-            else:
-                found = _verb_at(text, match, scroll)
-        except RecursionError:
-            return
-        failures += found is None
+            except RecursionError:
+                tries += 100
+        elif match["call"]:
+            found = _call_at(text, match, scroll)
+        else:
+            found = _verb_at(text, match, scroll)
+        tries += 0 if found else 10 if match["call"] else 1
         position = found.end if found else match.end()
         if found and found.steps:
             yield found
@@ -171,7 +162,7 @@ def decoded(text: str) -> Any:
         return None
 
 
-_QUOTED = r"'(?:[^'\\]|\\.){0,5000}+'|\"(?:[^\"\\]|\\.){0,5000}+\""
+_QUOTED = r"'(?:[^'\\]|\\.){0,3000}+'|\"(?:[^\"\\]|\\.){0,3000}+\""
 _SIMPLE = rf"(?:{_QUOTED}|[-+0-9.eE]{{1,40}}+|True|False|None)"
 _PYTHON = re.compile(
     rf"\{{(?:\s*+'\w{{1,40}}'\s*+:\s*+(?:{_SIMPLE}|[\[(](?:\s*+{_SIMPLE}\s*+,?+){{0,20}}+\s*+[\])])\s*+,?+){{1,20}}+\s*+\}}",
@@ -187,12 +178,10 @@ def _json_at(text: str, start: int, scroll: Convention) -> _Found | None:
         value, end = _DECODER.raw_decode(text, start)
     except ValueError:
         match = _PYTHON.match(text, start)
-        if match is None:
+        value = decoded(_PYTHON_TOKEN.sub(_json_token, match.group())) if match else None
+        if match is None or value is None:
             return None
-        try:
-            value, end = _DECODER.decode(_PYTHON_TOKEN.sub(_json_token, match.group())), match.end()
-        except ValueError:
-            return None
+        end = match.end()
     return _Found(start, end, steps_from(value, scroll))
 
 
@@ -216,8 +205,8 @@ def _unescaped(text: str) -> str:
 _ENDS = r"(?!\s*+(?:,\s*+[A-Za-z_]\w{0,30}\s*+=|\)[ \t]*+(?:[;#`*.<\n]|$)))"
 _ARGUMENT = re.compile(
     rf"\s*+(?P<key>[A-Za-z_]\w{{0,30}})\s*+=\s*+(?:"
-    rf"'(?P<single>(?:[^'\\]|\\.|'{_ENDS}){{0,5000}}+)'|\"(?P<double>(?:[^\"\\]|\\.|\"{_ENDS}){{0,5000}}+)\""
-    r"|(?P<bare><[|\w]{3,15}>[^<>]{0,200}</?[|\w]{3,15}>|[\[(]{1,2}[^\[\]()]{0,200}[\])]{1,2}|[^\s,()\[\]'\"]{1,200}+)"
+    rf"'(?P<single>(?:[^'\\]|\\.|'{_ENDS}){{0,3000}}+)'|\"(?P<double>(?:[^\"\\]|\\.|\"{_ENDS}){{0,3000}}+)\""
+    r"|(?P<bare><[|\w]{3,15}>[^<>]{0,200}</?[|\w]{3,15}>|\[\[[^\[\]]{0,200}\]\]|\[[^\[\]]{0,200}\]|\([^()]{0,200}\)|[^\s,()\[\]'\"]{1,200}+)"
     r")\s*+(?P<more>,?+)",
     re.DOTALL,
 )
@@ -226,7 +215,7 @@ _LINE_ENDS = re.compile(r"[ \t`*.]*+(?=[;<\n]|$)")
 
 
 def _call_at(text: str, match: re.Match[str], scroll: Convention) -> _Found | None:
-    """The call on this line, if it has nothing but named literals for arguments, and nothing after it."""
+    """The call on this line; unread unless its arguments are named literals and nothing stands behind it."""
     name, fields, position = match["call"].rpartition(".")[2], dict[str, Any](), match.end() + 1
     twice = False
     while argument := _ARGUMENT.match(text, position):
@@ -238,14 +227,16 @@ def _call_at(text: str, match: re.Match[str], scroll: Convention) -> _Found | No
             break
     end = _CALL_ENDS.match(text, position)
     if end is None:
-        return None
+        stop = text.find("\n", position)
+        unread = Unread(f"{name}: arguments that cannot be read, or words behind them")
+        return _Found(match.start("call"), len(text) if stop < 0 else stop, [unread]) if action_type(name)[0] else None
     if plain_name(name) == "finished":
         fields.setdefault("status", "success")
     step = Unread("an argument that is given twice") if twice else to_action(name, fields, scroll)
     return _Found(match.start("call"), end.end(), [step])
 
 
-_BRACKETED = re.compile(r"[ \t]*+\[(.{0,5000}?)\](?=[ \t`*.]*+(?:[<\n]|$))", re.DOTALL)
+_BRACKETED = re.compile(r"[ \t]*+\[(.{0,3000}?)\](?=[ \t`*.]*+(?:[<\n]|$))", re.DOTALL)
 _REST = re.compile(r"[^\n;]*+")
 _TWO_PLACES = re.compile(
     r"(<\w{3,10}>[^<>]{0,100}</\w{3,10}>)[ \t,]*+(?:(?i:to)[ \t]++)?+(<\w{3,10}>[^<>]{0,100}</\w{3,10}>)"

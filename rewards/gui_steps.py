@@ -178,10 +178,10 @@ _END = ("end_point", "end_box", "end_coordinate", "coordinate2")
 def _place(
     fields: Mapping[str, Any], names: Sequence[str] = _START, *, xy: bool = False
 ) -> tuple[Point | None, Box | None]:
-    value = _first(fields, names)
-    if value is None and xy and "x" in fields:
-        value = [fields["x"], fields.get("y")]
-    return (None, None) if value is None else place(value)
+    for name in names:
+        if fields.get(name) is not None:
+            return place(fields[name], box=name.endswith("_box"))
+    return place([fields["x"], fields.get("y")]) if xy and "x" in fields else (None, None)
 
 
 def _drag(fields: Mapping[str, Any]) -> Action:
@@ -191,7 +191,7 @@ def _drag(fields: Mapping[str, Any]) -> Action:
     return Action("drag", *_place(fields, _START[:-1]), *_place(fields, _START[-1:]))
 
 
-_OPPOSITE: dict[str, Direction] = {"up": "down", "down": "up", "left": "right", "right": "left"}
+OPPOSITE: dict[str, Direction] = {"up": "down", "down": "up", "left": "right", "right": "left"}
 
 
 def _scroll(fields: Mapping[str, Any], scroll: Convention) -> Action:
@@ -199,10 +199,10 @@ def _scroll(fields: Mapping[str, Any], scroll: Convention) -> Action:
     word, wheel = _text(fields, ("direction", "scroll_direction")), finite(fields.get("pixels"))
     start, end = _place(fields)[0], _place(fields, _END)[0]
     if word is not None:
-        opposite = _OPPOSITE.get(word.strip().lower())
+        opposite = OPPOSITE.get(word.strip().lower())
         if opposite is None:
             raise ValueError(f"{word[:40]!r} is no direction")
-        return Action("scroll", direction=opposite if scroll == "content" else _OPPOSITE[opposite], distance=distance)
+        return Action("scroll", direction=opposite if scroll == "content" else OPPOSITE[opposite], distance=distance)
     if start is not None and end is not None:
         across, down = end[0] - start[0], end[1] - start[1]
         if abs(across) == abs(down):
@@ -216,25 +216,26 @@ def _scroll(fields: Mapping[str, Any], scroll: Convention) -> Action:
     raise ValueError("it goes in no direction")
 
 
-_NUMBER = r"[-+]?(?:[0-9]{1,15}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})"
+_NUMBER = r"[-+]?(?:[0-9]{1,15}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(?:[eE][-+]?[0-9]{1,3})?"
 _OPEN, _CLOSE = r"(?:<[|\w]{3,15}>|[\[(\s])*+", r"(?:</?[|\w]{3,15}>|[\])\s])*+"
-_PLACE = re.compile(
-    rf"{_OPEN}({_NUMBER})[\s,]++({_NUMBER})(?:[\s,\])]*+[\s,(\[]++({_NUMBER})[\s,]++({_NUMBER}))?{_CLOSE}"
-)
+_PLACE = re.compile(rf"{_OPEN}({_NUMBER})[\s,]++({_NUMBER})(?:[\s,()\[\]]++({_NUMBER})[\s,]++({_NUMBER}))?+{_CLOSE}")
 
 
-def place(value: Any) -> tuple[Point, Box | None]:
-    """A point, or the middle of a box with the box: `[x, y]`, `[x1, y1, x2, y2]`, or text that is one of them.
+def place(value: Any, *, box: bool = False) -> tuple[Point, Box | None]:
+    """A point: `[x, y]`, `{"x": …, "y": …}` or text that is one; if allowed, a box `[x1, y1, x2, y2]` with its middle.
 
     Raises: ValueError when it is neither.
     """
     if isinstance(value, str):
         match = _PLACE.fullmatch(value) if len(value) <= 200 else None
+        box = box or "<box" in value or "<|box" in value
         value = [number for number in match.groups() if number is not None] if match else ()
+    elif isinstance(value, Mapping):
+        value = [value.get("x"), value.get("y")]
     while isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
-    if not isinstance(value, list | tuple) or len(value) not in (2, 4):
-        raise ValueError("a place is two numbers, or four for a box")
+    if not isinstance(value, list | tuple) or len(value) not in ((2, 4) if box else (2,)):
+        raise ValueError("a place is two numbers" + (", or four for a box" if box else ""))
     known = [number for number in map(finite, value) if number is not None]
     if len(known) < len(value):
         raise ValueError("the numbers of a place must be finite")
@@ -270,6 +271,6 @@ def key_set(value: Any) -> frozenset[str]:
 
 def _key(name: str) -> str:
     name = name.casefold()
-    if len(name) > 1:
+    if name[-1:].isalnum():
         name = name.translate(_SEPARATORS).removeprefix("keycode")
     return _KEYS.get(name, name)
