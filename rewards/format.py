@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from morl.rewards.answer import boxes
 from morl.rewards.decorator import Example, Verdict, reward
+from morl.rewards.text_metrics import says_something
 
 _ANSWER = {"answer_tags": True}
 
@@ -64,12 +64,12 @@ def format(  # noqa: A001  # the name that recipes call it by
     answer = text.rpartition("</think>")[2] if closing else "" if opening else text
     inner = answer.strip()
     tagged = re.fullmatch(r"<answer>(.*)</answer>", inner, re.DOTALL)
-    if not _says_something(re.sub(r"</?answer>", "", inner)):
+    if not says_something(re.sub(r"</?answer>", "", inner)):
         return Verdict(0.0, "no_answer", "no answer after the thinking")
     found = [("thinking", _thinks_well(text, thinking, opening, closing, opened=opened))]
     if answer_tags:
         once = inner.count("<answer>") == inner.count("</answer>") == 1
-        found.append(("answer tags", once and tagged is not None and _says_something(tagged[1])))
+        found.append(("answer tags", once and tagged is not None and says_something(tagged[1])))
     if boxed is not None:
         found.append(("boxes", _has_boxes(inner, boxed)))
     if fenced_json:
@@ -84,15 +84,10 @@ def _thinks_well(text: str, thinking: str, opening: int, closing: int, *, opened
         return thinking != "required"
     if not (opening == closing == 1 and text.startswith("<think>") and text.find("</think>") > 0):
         return False
-    inside = _says_something(text[len("<think>") : text.find("</think>")])
+    inside = says_something(text[len("<think>") : text.find("</think>")])
     if thinking == "forbidden":
         return opened and not inside
     return inside or thinking == "optional"
-
-
-def _says_something(text: str) -> bool:
-    """Whether there is more than spaces and what nobody sees."""
-    return any(unicodedata.category(character)[0] not in "CZM" for character in text)
 
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\b")
@@ -100,7 +95,7 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\b")
 
 def _has_boxes(answer: str, wanted: int) -> bool:
     found = boxes(answer)
-    return len(_BOX.findall(answer)) == len(found) == wanted and all(_says_something(box.text) for box in found)
+    return len(_BOX.findall(answer)) == len(found) == wanted and all(says_something(box.text) for box in found)
 
 
 _FENCED = re.compile(r"(?:^|\n)[ \t]*```([\w+-]*)[ \t]*\n(.*)\n[ \t]*```[ \t]*(?:\n|$)", re.DOTALL)

@@ -64,6 +64,11 @@ def normalised(text: str, *, case: bool = True, punctuation: bool = True, articl
     return _ARTICLES.sub("", text) if articles else text
 
 
+def says_something(text: str) -> bool:
+    """Whether there is more in the text than spaces and what nobody sees."""
+    return any(unicodedata.category(character)[0] not in "CZM" for character in text)
+
+
 def _without_marks(text: str) -> str:
     text = _INITIALS.sub(r"\1", _APOSTROPHES.sub("", text))
     kept: list[str] = []
