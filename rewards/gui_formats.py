@@ -53,7 +53,8 @@ def named_action(value: Mapping[str, Any], depth: int = 0) -> tuple[str, Mapping
         return (named_action(arguments, 1) if depth == 0 else None) or (value["name"], arguments)
     for key in ("action", "action_type", "operation", "op", "type"):
         name = value.get(key)
-        if isinstance(name, str):
+        # Many things that are no actions have a type.
+        if isinstance(name, str) and (key != "type" or action_type(name)[0]):
             return name, value
         if isinstance(name, Mapping) and depth == 0:
             return named_action({**{k: v for k, v in value.items() if k != key}, **name}, 1)

@@ -50,6 +50,7 @@ GOLDS: list[Any] = [
     "thoughts:\nopen it\nactions:\nOPEN_APP [PocketBook]",
     [{"action": "wait"}, BUTTON, {"action": "press", "keys": ["enter"]}],
     "wait()\nhover()",
+    ["WAIT", {"action": "hover"}],
 ]
 
 
@@ -307,6 +308,7 @@ def test_a_cheap_text_pays_nothing(response: str) -> None:
         b"wait()",
         [None],
         ["wait", 3],
+        ["wait()\nhover()"],
         "wait",
         "a button",
         {"action": "fly"},
@@ -402,7 +404,10 @@ def test_any_object_gets_a_verdict(answer: Any, gold: Any) -> None:
 
 def test_a_plain_click_is_scored_at_once() -> None:
     response = '{"action": "click", "start_point": [140, 220]}'
-    begun = time.perf_counter()
-    for _ in range(500):
-        gui_action(response, BUTTON)
-    assert (time.perf_counter() - begun) / 500 < 500e-6
+    seconds = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        for _ in range(100):
+            gui_action(response, BUTTON)
+        seconds.append((time.perf_counter() - begun) / 100)
+    assert min(seconds) < 500e-6
