@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,6 +83,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the scored rows go")
     command.add_argument("--workers", type=int, metavar="N", help="worker processes; default: one a core")
     command.set_defaults(run=_score)
+
+    command = commands.add_parser("serve", help="serve the rewards of a recipe over HTTP")
+    _recipe(command)
+    command.add_argument("--host", default="127.0.0.1", help="address to listen at; beyond this machine needs a token")
+    command.add_argument("--port", type=int, default=8000, metavar="N", help="0 takes a free one (default: 8000)")
+    command.add_argument("--token-env", metavar="NAME", help="variable with the clients' token (default: MORL_TOKEN)")
+    command.add_argument("--max-request-mb", type=float, default=8.0, metavar="MB", help="size of a request at most")
+    command.add_argument("--max-items", type=int, default=1024, metavar="N", help="items of a request at most")
+    command.add_argument("--timeout-s", type=float, default=120.0, metavar="S", help="seconds for an answer at most")
+    command.add_argument("--replicas", default="1:4", metavar="MIN:MAX", help="replicas of each reward (default: 1:4)")
+    command.set_defaults(run=_serve)
 
     command = commands.add_parser("rewards", help="list every reward with origin and options, or explain one")
     command.add_argument("name", nargs="?")
@@ -177,6 +189,23 @@ def _score(options: argparse.Namespace) -> int:
         raise UsageError("morl score needs a reward and --in FILE, or --recipe RECIPE and --samples DIR")
     score_file(options.reward, options.option, options.source, options.out, workers=options.workers)
     return DONE
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from morl.recipe import load_recipe
+    from morl.serve import Address, serve, to_replicas
+    from morl.service.limits import Limits
+
+    numbers = (options.max_request_mb, options.max_items, options.timeout_s)
+    if not all(0 < number < float("inf") for number in numbers) or not 0 <= options.port < 65536:
+        raise UsageError("morl serve: limits are above 0, and a port is below 65536")
+    limits = Limits(int(options.max_request_mb * 2**20), options.max_items, options.timeout_s)
+    replicas = to_replicas(options.replicas)
+    recipe = load_recipe(options.recipe, options.overrides)
+    ended_by = serve(
+        recipe, Address(options.host, options.port), limits, token_env=options.token_env, replicas=replicas
+    )
+    return INTERRUPTED if ended_by == signal.SIGINT else DONE
 
 
 def _rewards(options: argparse.Namespace) -> int:
