@@ -171,10 +171,11 @@ def compare(step: Step, target: Target, rules: Rules) -> tuple[float, str]:
         case "press":
             return _all_right("press", **{"other keys": step.keys == wanted.keys})
         case "open" | "appswitch":
-            same = wanted.app is None or (plain_app(step.app or "") == plain_app(wanted.app) != "")
+            app = plain_app(wanted.app or "")
+            same = not app or plain_app(step.app or "") == app
             return _all_right(step.type, **{"another application": same})
         case "finished":
-            same = wanted.status is None or plain_text(step.status or "", True) == plain_text(wanted.status, True)
+            same = not wanted.status or plain_text(step.status or "", True) == plain_text(wanted.status, True)
             return _all_right("finished", **{"another status": same})
         case "wait":
             return 1.0, ""

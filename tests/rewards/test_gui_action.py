@@ -224,6 +224,8 @@ DRAG = {"action": "drag", "start_point": [1, 2], "end_point": [3, 4]}
         ('{"action": "open", "app": "C"}', {"action": "open", "app": "C++"}, {}, 0.0),
         ('{"action": "appswitch"}', {"action": "appswitch", "app": "Maps"}, {}, 0.0),
         ('{"action": "appswitch", "app": "Maps"}', {"action": "appswitch"}, {}, 1.0),
+        ('{"action": "appswitch", "app": "Maps"}', {"action": "appswitch", "app": ""}, {}, 1.0),
+        ('{"action": "finished", "status": "success"}', {"action": "finished", "status": ""}, {}, 1.0),
         # Ends
         ("COMPLETE", {"action_type": "status", "goal_status": "successful"}, {}, 1.0),
         ("finished(content='It is done.')", "COMPLETE", {}, 1.0),
