@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from morl.rewards.reading import LITERAL, Found, Kind, answer_text, finite, in_json, read
+from morl.rewards.reading import LITERAL, MAX_FOUND, Found, Kind, answer_text, finite, in_json, read
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -130,7 +130,8 @@ def _points_in_text(text: str) -> Iterator[Found]:
     any_point = False
     for match in _POINT_TEXT.finditer(text):
         if match["four"]:
-            boxes.append(Found(_NUMBERS.findall(match.group()), *match.span()))
+            if len(boxes) < MAX_FOUND:
+                boxes.append(Found(_NUMBERS.findall(match.group()), *match.span()))
             continue
         any_point = True
         if match["molmo"] is None:

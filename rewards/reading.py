@@ -204,11 +204,12 @@ def read(text: str, kind: Kind[T], one: bool) -> list[T]:
         if found:
             return _all(found)
     if "nswer" in text or "NSWER" in text or "答案" in text:
-        said = stated(text)
-        tail = text[text.rfind(said) :] if said else ""
-        found = _statements(tail, kind)
-        if found:
-            return _all(_first_together(tail, found) if one else found)
+        said = stated(text) or ""
+        # One thing stands in the sentence itself; a list may go on in the next ones.
+        for rest in (said, text[text.rfind(said) :]) if one else (text[text.rfind(said) :],):
+            found = _statements(rest, kind) if said else []
+            if found:
+                return _all(_first_together(rest, found) if one else found)
     found = _statements(text, kind)
     if one and len(found) > 1:
         kept = {span.start for span in last_together(text, found)}

@@ -1,0 +1,525 @@
+"""Frames, sizes, and every way in which an answer may write a box or a point."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import random
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from morl.compat import guard_torchvision
+from morl.rewards.coordinates import (
+    MAX_FOUND,
+    MISSING,
+    Frame,
+    Resize,
+    Size,
+    Transfer,
+    box_from,
+    convert,
+    explicitly_empty,
+    find_json,
+    finite,
+    picture_size,
+    point_from,
+    read_boxes,
+    read_points,
+    smart_resize,
+    transfer,
+    units,
+)
+from morl.rewards.picture import MAX_PIXELS, MIN_PIXELS
+
+FRAMES: list[Frame] = ["absolute", "absolute_resized", "relative_1000", "relative_1"]
+
+
+def test_resizing_is_that_of_the_processor() -> None:
+    guard_torchvision()
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize as theirs
+
+    drawn = random.Random(0)
+    limits = [{}, {"max_pixels": 1_003_520}, {"min_pixels": 200_704}, {"factor": 32, "min_pixels": 4096}]
+    sizes = [(drawn.randint(1, 5000), drawn.randint(1, 5000)) for _ in range(2000)]
+    sizes += [(1, 1), (14, 14), (42, 70), (1, 200), (200, 1), (1, 201), (30000, 151), (28, 5600), (20000, 20000)]
+    refused = 0
+    for width, height in sizes:
+        for limit in limits:
+            try:
+                expected = theirs(height, width, **{"min_pixels": MIN_PIXELS, "max_pixels": MAX_PIXELS, **limit})
+            except ValueError:
+                refused += 1
+                with pytest.raises(ValueError, match="narrow"):
+                    smart_resize(Size(width, height), **limit)
+                continue
+            assert smart_resize(Size(width, height), **limit) == Size(expected[1], expected[0])
+    assert refused
+
+
+@pytest.mark.parametrize("limits", [{"factor": 0}, {"min_pixels": 100, "max_pixels": 99}, {"min_pixels": 0}])
+def test_limits_that_exclude_each_other_are_refused(limits: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="no size fits"):
+        smart_resize(Size(100, 100), **limits)
+
+
+def encoded(width: int, height: int, kind: str = "PNG") -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("1" if kind == "PNG" else "RGB", (width, height)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def test_the_size_is_read_from_any_kind_of_picture(tmp_path: Path) -> None:
+    from PIL import Image
+
+    file = tmp_path / "a.jpg"
+    file.write_bytes(encoded(30, 20, "JPEG"))
+    for first in (
+        str(file),
+        file,
+        {"path": str(file), "bytes": None},
+        {"bytes": encoded(30, 20), "path": None},
+        {"width": 30, "height": 20.0},
+        Image.new("RGB", (30, 20)),
+        SimpleNamespace(width=30, height=20),
+        SimpleNamespace(size=(30, 20)),
+    ):
+        assert picture_size([first], {}) == Size(30, 20)
+    for first in (SimpleNamespace(size=600), {"frames": 3}, 7, b""):
+        assert picture_size([first], {}) is None
+    assert picture_size([], {}) is None
+
+
+def test_a_picture_that_was_replaced_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    for stamp, width in ((1, 30), (2, 60)):
+        file.write_bytes(encoded(width, 20))
+        os.utime(file, ns=(stamp, stamp))
+        assert picture_size([file], {}) == Size(width, 20)
+
+
+def test_the_size_is_read_from_columns_first() -> None:
+    for meta, columns in (
+        ({"s": [30, 20]}, "s"),
+        ({"s": (30, 20)}, ["s"]),
+        ({"s": {"width": 30, "height": 20}}, "s"),
+        ({"w": 30, "h": 20.0}, ["w", "h"]),
+    ):
+        assert picture_size([{"width": 1, "height": 1}], meta, columns) == Size(30, 20)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0, [0, 20], [-1, 20], [math.nan, 20], [math.inf, 20], [True, 20], ["30", "20"], [30], [30.5, 20], None, {}],
+)
+def test_a_size_that_is_none_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="size of a picture"):
+        picture_size([], {"s": value}, "s")
+
+
+def test_a_size_that_cannot_be_found_is_refused(tmp_path: Path) -> None:
+    for columns in ("x", ["x", "y"], [], ["a", "a", "a"]):
+        with pytest.raises(ValueError, match="size_from"):
+            picture_size([], {"a": 1}, columns)
+    broken = tmp_path / "a.png"
+    broken.write_bytes(b"no picture")
+    for first in (broken, {"bytes": b"no picture"}):
+        with pytest.raises(ValueError, match=r"cannot read the size .* \(size_from\)"):
+            picture_size([first], {})
+    for path in (tmp_path / "none.png", "a\0b"):
+        with pytest.raises(ValueError, match="cannot read the picture"):
+            picture_size([path], {})
+
+
+def test_a_huge_picture_is_measured_and_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    file = tmp_path / "a.png"
+    file.write_bytes(encoded(400, 300))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
+    assert picture_size([file], {}) == Size(400, 300)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match="size_from"):
+        picture_size([{"bytes": file.read_bytes()}], {})
+
+
+def test_a_picture_has_its_extent_in_each_frame() -> None:
+    size = Size(640, 480)
+    assert units("absolute", size) == (640, 480)
+    assert units("absolute_resized", size) == (644, 476)
+    assert units("absolute_resized", size, Resize(max_pixels=100_000)) == (364, 252)
+    assert units("relative_1000", None) == (1000, 1000)
+    assert units("relative_1", None) == (1, 1)
+    for frame in ("absolute", "absolute_resized"):
+        with pytest.raises(ValueError, match="size_from"):
+            units(frame, None)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(FRAMES),
+    st.sampled_from(FRAMES),
+    st.builds(Size, st.integers(20, 3000), st.integers(20, 3000)),
+    st.lists(st.floats(-10, 5000, width=32), min_size=2, max_size=2),
+)
+def test_frames_convert_there_and_back(one: Frame, other: Frame, size: Size, numbers: list[float]) -> None:
+    there = convert(numbers, one, other, size)
+    assert convert(there, other, one, size) == pytest.approx(numbers, rel=1e-9, abs=1e-9)
+    assert transfer(one, other, [size])(numbers) == there
+    if one == other:
+        assert there == tuple(numbers)
+        assert transfer(one, other) == Transfer((1, 1), (1, 1))
+    # The corner of the picture is the corner of the picture.
+    assert convert(units(one, size), one, other, size) == pytest.approx(units(other, size))
+
+
+def test_a_size_is_asked_for_only_where_it_is_needed() -> None:
+    assert transfer("relative_1", "relative_1000", ["no such file"])([0.5, 0.25]) == (500, 250)
+    assert transfer("absolute", "absolute", ["no such file"])([3, 4]) == (3, 4)
+    with pytest.raises(ValueError, match="no such file"):
+        transfer("relative_1", "absolute", ["no such file"])
+
+
+BOX = (10.0, 20.0, 30.0, 40.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"bbox_2d": [10, 20, 30, 40]}',
+        '[{"bbox_2d": [10, 20, 30, 40], "label": "cat"}]',
+        '```json\n[{"bbox_2d": [10, 20, 30, 40], "label": "cat"}]\n```',
+        '```\n{"bbox": [10, 20, 30, 40]}\n```',
+        '```json\n[{"bbox_2d": [10, 20, 30, 40]}',
+        "```json\n[10, 20, 30, 40]\n```",
+        "```[10, 20, 30, 40]```",
+        'Here it is: {"box": [10, 20, 30, 40]}. It stands left.',
+        'Here it is: {"box": [10, 20, 30, 40], "mood": {"tail": "up"}}.',
+        '{"found": {"first": [{"bbox_2d": [[10, 20], [30, 40]]}]}}',
+        '{"bbox_2d": "[10, 20, 30, 40]"}',
+        '{"bbox_2d": ["10", "20", "30", "40"]}',
+        '{"bbox_2d": "10, 20, 30, 40"}',
+        '{"x1": 10, "y1": 20, "x2": 30, "y2": 40}',
+        '{"box": {"xmin": 10, "ymin": 20, "xmax": 30, "ymax": 40}}',
+        '{"left": 10, "top": 20, "right": 30, "bottom": 40}',
+        '{"x": 10, "y": 20, "width": 20, "height": 20}',
+        "{'bbox_2d': [10, 20, 30, 40], 'label': 'cat'}",
+        '{"bbox_2d": [10, 20, 30, 40],}',
+        "[10, 20, 30, 40]",
+        "[10,20,30,40]",
+        "[10 20 30 40]",
+        "[10.0, 2e1, +30, 40.]",
+        "(10, 20, 30, 40)",
+        "[[10, 20, 30, 40]]",
+        "[[10, 20], [30, 40]]",
+        "(10,20),(30,40)",
+        "(10, 20) to (30, 40)",
+        "<|box_start|>(10,20),(30,40)<|box_end|>",
+        "<|object_ref_start|>cat<|object_ref_end|><|box_start|>(10,20),(30,40)<|box_end|>",
+        "<box>[[10, 20, 30, 40]]</box>",
+        "<box>(10,20),(30,40)</box>",
+        "<bbox>10 20 30 40</bbox>",
+        "x1=10, y1=20, x2=30, y2=40",
+        "(x1=10, y1=20, x2=30, y2=40)",
+        "[10px, 20px, 30px, 40px]",
+        "10, 20, 30, 40",
+        "10 20 30 40",
+        r"\boxed{[10, 20, 30, 40]}",
+        r"\boxed{\left[10, 20, 30, 40\right]}",
+        r"\boxed{10, 20, 30, 40}",
+        r"$\boxed{(10, 20), (30, 40)}$",
+        r'\boxed{\{"bbox_2d": [10, 20, 30, 40]\}}',
+        '\\boxed{```json\n{"bbox_2d": [10, 20, 30, 40]}\n```}',
+        "<answer>[10, 20, 30, 40]</answer>",
+        "<answer>[1, 2, 3, 4]</answer> no: <answer> [10, 20, 30, 40]",
+        "The answer is [10, 20, 30, 40].",
+        "**Answer:** [10, 20, 30, 40]",
+        "The box is [1, 2, 3, 4]; no, the answer is [10, 20, 30, 40]. I also saw [5, 5, 6, 6].",
+        "[1, 2, 3, 4] no wait, [10, 20, 30, 40]",
+        '{"bbox_2d": [1, 2, 3, 4]} No wait, {"bbox_2d": [10, 20, 30, 40]}',
+        "It is not at [1, 2, 3, 4], so it must be at [10, 20, 30, 40].",
+        "［１０，２０，３０，４０］",
+        "[10,\u200b 20,\u00a030, 40]\u200f",
+        '```json\n{"thought": "none"}\n```\n```json\n{"bbox_2d": [10, 20, 30, 40]}\n```',
+        '```json\n{"bbox_2d": [10, 20, 30, 40]}\n```\nSo not here:\n```json\n{"bbox_2d": [1, 2, 3, 4]}\n```',
+    ],
+)
+def test_a_box_is_read_in_every_style(text: str) -> None:
+    assert [item.box for item in read_boxes(text, one=True)] == [BOX]
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ('{"bbox_2d": [1, 2, 3, 4], "label": "a cat"}', "a cat"),
+        ('{"bbox_2d": [1, 2, 3, 4], "text": "a cat"}', "a cat"),
+        ('{"name": "a cat", "box": [1, 2, 3, 4]}', "a cat"),
+        ("{'label': 'a cat', 'box': [1, 2, 3, 4]}", "a cat"),
+        ("<|object_ref_start|>a cat<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>", "a cat"),
+        ("<ref>a cat</ref><box>(1,2),(3,4)</box>", "a cat"),
+        ('{"bbox_2d": [1, 2, 3, 4], "label": 7}', None),
+        ("[1, 2, 3, 4]", None),
+    ],
+)
+def test_a_label_is_read_with_its_box(text: str, label: str | None) -> None:
+    assert [item.label for item in read_boxes(text)] == [label]
+
+
+def test_each_box_has_the_name_before_it() -> None:
+    text = "<ref>a</ref><box>(1,2),(3,4)</box><box>(5,6),(7,8)</box> <ref>b</ref><box>(1,2),(3,4)</box>"
+    assert [item.label for item in read_boxes(text)] == ["a", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("[1, 2, 3, 4] or [5, 6, 7, 8]", 2),
+        ("[1, 2, 3, 4], [5, 6, 7, 8]", 2),
+        (r"\boxed{[1, 2, 3, 4]} or \boxed{[5, 6, 7, 8]}", 2),
+        ('{"bbox_2d": [1, 2, 3, 4]}\n{"bbox_2d": [5, 6, 7, 8]}', 2),
+        ('{"bbox_2d": [[1, 2, 3, 4], [5, 6, 7, 8], [5, 6, 7, 8]]}', 3),
+        ('{"bbox_2d": [1, 2, 3, 4], "bbox": [5, 6, 7, 8]}', 2),
+        ('{"boxes": [{"x1": 1, "y1": 2, "x2": 3, "y2": 4}, [5, 6, 7, 8]]}', 2),
+        ('```json\n{"bbox_2d": [1, 2, 3, 4]}\n```\nor\n```json\n{"bbox_2d": [5, 6, 7, 8]}\n```', 2),
+        ("The answer is [1, 2, 3, 4] or [5, 6, 7, 8].", 2),
+    ],
+)
+def test_boxes_that_are_offered_together_remain_several(text: str, count: int) -> None:
+    assert len(read_boxes(text, one=True)) == len(read_boxes(text)) == count
+
+
+def test_a_list_in_words_is_read_whole_when_many_are_asked_for() -> None:
+    assert len(read_boxes("Cat: [1, 2, 3, 4]\nDog: [5, 6, 7, 8]\nThe hen is at (1, 1), (2, 2).")) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "no box", "[1, 2, 3]", "[1, 2, 3, 4, 5]", "[]", "{}", "[[]]", "null", "1, 2, 3", "(1, 2)", "<box></box>",
+     '{"bbox_2d": null}', '{"bbox_2d": []}', "[a, b, c, d]", "[x1, y1, x2, y2]", "1,2,3,4,5", "<|image_pad|>"],
+)  # fmt: skip
+def test_what_is_no_box_is_none(text: str) -> None:
+    assert read_boxes(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[30, 20, 10, 40]", "swapped"),
+        ("[10, 40, 30, 20]", "swapped"),
+        ("[10, 20, 10, 40]", "no area"),
+        ("[NaN, 20, 30, 40]", "finite"),
+        ("[10, 20, 30, Infinity]", "finite"),
+        ("[10, 20, 30, -inf]", "finite"),
+        ("[10, 20, 1e999, 40]", "finite"),
+        ('{"bbox_2d": [NaN, 20, 30, 40]}', "finite"),
+        ('{"bbox_2d": [10, 20, 30, 1e999]}', "finite"),
+        ('{"bbox_2d": [10, 20, 30, ' + "9" * 5000 + "]}", "finite"),
+        ("[10, 20, 30, " + "9" * 5000 + "]", "finite"),
+        ("[10, 20, 30, 1e12]", "beyond"),
+        ('{"bbox_2d": [true, 20, 30, 40]}', "finite"),
+        ('{"bbox_2d": [10, 20, 30, "a"]}', "finite"),
+        ('{"bbox_2d": [10, 20, 30, [40]]}', "finite"),
+        ('{"bbox_2d": [10, 20, 30]}', "3 numbers"),
+        ('{"bbox_2d": [10, 20, 30, 40, 50]}', "5 numbers"),
+        ('{"bbox_2d": "there"}', "0 numbers"),
+        ('{"bbox_2d": 7}', "0 numbers"),
+        ('{"bbox_2d": {"x1": 10}}', "0 numbers"),
+        ('{"x": 10, "y": 20, "width": "wide", "height": 20}', "finite"),
+        ('{"point_2d": [10, 20]}', "2 numbers"),
+    ],
+)
+def test_what_stands_for_a_box_and_is_none_has_its_problem(text: str, problem: str) -> None:
+    (item,) = read_boxes(text)
+    assert item.box is None
+    assert problem in item.problem
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(10, 20)",
+        "[10, 20]",
+        "[[10, 20]]",
+        "10, 20",
+        "10 20",
+        "(10.0, 20.00)",
+        "<point>10 20</point>",
+        "<point>10, 20</point>",
+        "<point>[[10, 20]]</point>",
+        "<point>(10,20)</point>",
+        '<point x="10" y="20" alt="a cat">a cat</point>',
+        '<points x1="10" y1="20" alt="a cat">a cat</points>',
+        "<|box_start|>(10,20)<|box_end|>",
+        "<|box_start|>(0,0),(20,40)<|box_end|>",
+        "[0, 0, 20, 40]",
+        '{"point_2d": [10, 20], "label": "cat"}',
+        '{"action": "click", "start_point": [10, 20]}',
+        '{"action": "click", "coordinate": [10, 20]}',
+        '{"point": {"x": 10, "y": 20}}',
+        '{"x": 10, "y": 20}',
+        '{"x": "10", "y": "20"}',
+        '{"point": "(10, 20)"}',
+        '{"bbox_2d": [0, 0, 20, 40]}',
+        '{"point_2d": [10, 20], "bbox_2d": [0, 0, 100, 100]}',
+        "x=10, y=20",
+        "x: 10, y: 20",
+        "(x=10, y=20)",
+        "click(start_box='(10,20)')",
+        "pyautogui.click(x=10, y=20)",
+        r"\boxed{(10, 20)}",
+        "The answer is (10, 20).",
+        "<answer>(10, 20)</answer>",
+        "The picture measures (640, 480). I would click at (10, 20).",
+        "(1, 2) no wait, (10, 20)",
+        "The box [0, 0, 100, 100] has it; click (10, 20)",
+        "（１０，２０）",
+    ],
+)
+def test_a_point_is_read_in_every_style(text: str) -> None:
+    assert [item.point for item in read_points(text, one=True)] == [(10.0, 20.0)]
+
+
+def test_a_point_says_whether_it_is_the_centre_of_a_box() -> None:
+    assert [item.from_box for item in read_points("[0, 0, 20, 40]")] == [True]
+    assert [item.from_box for item in read_points("(10, 20) in [0, 0, 20, 40]")] == [False]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("(1, 2) or (3, 4)", 2), ("[[1, 2], [3, 4]]", 2), ('<points x1="1" y1="2" x2="3" y2="4" alt="cats">', 2),
+     ('{"points": [[1, 2], [3, 4], [5, 6]]}', 3), ("", 0), ("nowhere", 0), ("(1)", 0), ("1,2,3", 0), ("(1, 2, 3)", 0)],
+)  # fmt: skip
+def test_points_that_are_offered_together_remain_several(text: str, count: int) -> None:
+    assert len(read_points(text, one=True)) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("(NaN, 20)", "finite"),
+        ("(1e999, 20)", "finite"),
+        ('{"point": [true, 20]}', "finite"),
+        ('{"point": [1, 2, 3]}', "3 numbers"),
+        ("(1e10, 20)", "beyond"),
+        ("[30, 20, 10, 40]", "swapped"),
+    ],
+)
+def test_what_stands_for_a_point_and_is_none_has_its_problem(text: str, problem: str) -> None:
+    (item,) = read_points(text)
+    assert item.point is None
+    assert problem in item.problem
+
+
+def test_one_value_is_a_box_or_a_point() -> None:
+    assert box_from([10, 20, 30, 40]) == box_from("[10, 20, 30, 40]") == box_from([[10, 20], [30, 40]]) == BOX
+    assert box_from({"x1": 10, "y1": 20, "x2": 30, "y2": 40}) == BOX
+    assert point_from([10, 20]) == point_from("<point>10 20</point>") == point_from({"x": 10, "y": 20}) == (10, 20)
+    assert point_from([0, 0, 20, 40]) == (10, 20)
+    for value in (None, True, 7, [], {}, "", "none", [1, 2, 3], [[1, 2, 3, 4], [1, 2, 3, 4]], [1, 2, 1, 2]):
+        assert box_from(value) is None
+        assert point_from(value) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "empty"),
+    [("[]", True), ("```json\n[ ]\n```", True), (r"\boxed{[]}", True), ('{"objects": []}', True), ("There: []", True),
+     ("", False), ("none", False), ("[1]", False), ("{}", False)],
+)  # fmt: skip
+def test_an_empty_list_says_that_nothing_is_there(text: str, empty: bool) -> None:
+    assert explicitly_empty(text) is empty
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (3, 3.0), (-0.5, -0.5), ("3.5", 3.5), (" 1e3 ", 1000.0), (True, None), (None, None), (math.nan, None),
+        (math.inf, None), ("NaN", None), ("1e999", None), (10**400, None), ("9" * 5000, None), ("three", None),
+        ("", None), ("1_000", None), ([3], None),
+    ],
+)  # fmt: skip
+def test_finite(value: Any, number: float | None) -> None:
+    assert finite(value) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('```json\n{"a": 1}\n```', {"a": 1}),
+        ('```\nnot this\n``` ```json\n{"a": 1}\n```', {"a": 1}),
+        ('```json\n{"a": 1}\n``` ```json\n{"a": 2}\n```', {"a": 1}),
+        ('Press [OK]: {"a": [1, {"b": 2}]} and then {"c": 3}', {"a": [1, {"b": 2}]}),
+        ("[1, 2] {", [1, 2]),
+        ("{[1, 2]", [1, 2]),
+        ("null", MISSING),
+        ("", MISSING),
+        ("[" * 100_000, MISSING),
+        ('{"a": ' * 100_000, MISSING),
+        ("[" + "9" * 5000 + "]", [math.inf]),
+        ("[Infinity, 1e999]", [math.inf, math.inf]),
+        ('{"a": "line\nbreak"}', {"a": "line\nbreak"}),
+    ],
+)
+def test_the_first_json_value_is_found(text: str, value: Any) -> None:
+    assert find_json(text) == value
+
+
+def test_json_that_is_not_wanted_is_passed_over() -> None:
+    assert find_json('[1] {"a": 1} {"b": 1}', lambda value: isinstance(value, dict) and "b" in value) == {"b": 1}
+    assert repr(find_json("[1]", lambda value: False)) == "MISSING"
+
+
+def test_no_more_than_so_many_boxes_are_read() -> None:
+    one = '{"bbox_2d": [1, 2, 3, 4]}'
+    for text in (f"[{','.join([one] * 11_000)}]", one * 11_000, "[1, 2, 3, 4]" * 11_000):
+        assert len(read_boxes(text)) == MAX_FOUND
+
+
+PIECES = [
+    "[", "]", "(", ")", "{", "}", ",", " ", '"', "'", "1", "2.5", "-3", "1e999", "NaN", "true", "null", '"bbox_2d":',
+    '"point":', '"x":', '"y":', '"label":', "<point>", "</point>", "<|box_start|>", "<|box_end|>", "<points x1=", "```",
+    "```json\n", r"\boxed{", "answer is ", " or ", "no wait, ", "<answer>", "</answer>", "\n", "[1, 2, 3, 4]", "(5, 6)",
+    "<ref>", "</ref>", "é", "\ud800", "\x00", "<|image_pad|>", "\u202e",
+]  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join) | st.text(max_size=80), st.booleans())
+def test_any_text_is_read(text: str, one: bool) -> None:
+    for box in read_boxes(text, one=one):
+        assert (box.box is None) == bool(box.problem)
+        assert box.box is None or (box.box[0] < box.box[2] and box.box[1] < box.box[3])
+    for point in read_points(text, one=one):
+        assert (point.point is None) == bool(point.problem)
+    find_json(text)
+    explicitly_empty(text)
+
+
+PUMPS = [
+    "9", "[", "{", "(", '{"a":', "[9,", "[9 ", "[ ", "1 ", '"', '{"', '{"\\"', "{ {a} ", "```",
+    "```json\n[1,2,3,4]\n```",
+    "<box>", "<point>", '<points x1="1" y1="2" ', "<points ", "<ref>", "<ref>a</ref><box>(1,2),(3,4)</box>", "(1,2),",
+    "[1,2,3,4]", '{"bbox_2d":[1,2,3,4]},', "{'bbox_2d': [1,2,3,4]}", r"\boxed{", r"\boxed{[1,2,3,4]}", "<answer>",
+    "answer is [1,2,", "x1=1 ", "x=", "，", "\u200b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pump", PUMPS, ids=range(len(PUMPS)))
+@pytest.mark.timeout(60)
+def test_a_megabyte_is_read_in_linear_time(pump: str) -> None:
+    def seconds(size: int) -> float:
+        text = pump * (size // len(pump))
+        start = time.process_time()
+        read_boxes(text, one=True)
+        read_points(text)
+        find_json(text)
+        return time.process_time() - start
+
+    assert seconds(1 << 20) < 10
