@@ -261,7 +261,7 @@ class TermSpec(ChoiceSpec):
     on_error: Literal["mask", "zero", "fail"] = "mask"
     """When the reward fails: leave the sample out, count it as 0, or stop the run."""
     deadline_s: Annotated[Float, Field(gt=0)] = 10.0
-    """Seconds after which the reward is stopped."""
+    """Seconds after which the reward is stopped; the reward's own when it is not given, 10 for most."""
     schedule: dict[str, ScheduleSpec] = {}
     """What moves with the training step: `weight`, `gate` (its at_least), or an option that is a number. Outside of
     training (evaluation, check, score, serve) the last value holds; it need not be written a second time."""
@@ -272,6 +272,19 @@ class TermSpec(ChoiceSpec):
         if isinstance(value, Mapping) and isinstance(value.get("use"), str) and value.get("name") is None:
             return {**value, "name": re.sub(r"[^A-Za-z0-9_-]+", "_", value["use"])}
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_deadline(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or not isinstance(value.get("use"), str) or "deadline_s" in value:
+            return value
+        try:
+            function = registry("reward").load(value["use"])
+        except UsageError:
+            return value  # which the choice of the reward will raise
+        from morl.rewards.decorator import traits_of
+
+        return {**value, "deadline_s": traits_of(function).deadline_s}
 
     @model_validator(mode="before")
     @classmethod

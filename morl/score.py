@@ -39,7 +39,7 @@ def score_file(
     out: Path,
     *,
     workers: int | None = None,
-    deadline_s: float = 10.0,
+    deadline_s: float | None = None,
     memory_mb: int = 2048,
 ) -> Counter[str]:
     """Score a JSON-lines file of `{"response": …, "gold": …, "meta": …}` with one reward.
@@ -49,7 +49,7 @@ def score_file(
 
     Args:
         options: of the reward; `key=value` each, the value being YAML, or values by name.
-        deadline_s: seconds that the reward may take for one row.
+        deadline_s: seconds that the reward may take for one row; its own when not given.
 
     Returns: how many rows got which status.
     Raises: UsageError for an unknown reward, a wrong option or a file that cannot be read.
@@ -62,7 +62,7 @@ def score_file(
     except OSError as error:
         raise UsageError(f"{source} cannot be read: {error.strerror or error}") from error
     with lines, Runner(workers=workers, memory_mb=memory_mb) as runner, replacing(out) as file:
-        bound = BoundReward(reward, values, deadline_s, runner)
+        bound = BoundReward(reward, values, deadline_s or traits_of(function).deadline_s, runner)
 
         async def score(line: bytes | None, number: int) -> bytes:
             row, told = await _score_line(bound, line, number)
@@ -70,7 +70,10 @@ def score_file(
             return _line({**row, "value": told.value, "status": told.status, "detail": told.detail})
 
         work = ((len(line or b""), score, (line, number)) for number, line in enumerate(_lines(lines), 1))
-        asyncio.run(_write_in_order(work, file))
+        try:
+            asyncio.run(_write_in_order(work, file))
+        finally:
+            bound.close()
     return counts
 
 

@@ -57,6 +57,7 @@ class Traits:
     runs: Literal["worker", "inline"] = "worker"
     batch: bool = False
     resource: type[Resource] | None = None
+    deadline_s: float = 10.0
 
 
 def reward(
@@ -67,6 +68,7 @@ def reward(
     runs: Literal["worker", "inline"] = "worker",
     batch: bool = False,
     resource: type[Resource] | None = None,
+    deadline_s: float = 10.0,
 ) -> Callable[[F], F]:
     """Decorator: make a function usable in recipes as `{use: name}`.
 
@@ -81,6 +83,7 @@ def reward(
         batch: it takes a list for each argument and returns a list of values of that length.
         resource: made with the term's options, kept for the run, and given to the function as its
             argument `resource`; the function must be a coroutine function or run `inline`.
+        deadline_s: seconds that a call may take where the recipe does not say.
 
     Raises: UsageError when the name is taken, or a worker could not import the function.
     """
@@ -88,7 +91,7 @@ def reward(
     def decorate(function: F) -> F:
         if "<locals>" in function.__qualname__:
             raise UsageError(f"reward '{name}' must be a function at the top level of a module: workers import it")
-        function.__morl_reward__ = Traits(tuple(examples), answer, runs, batch, resource)  # type: ignore[attr-defined]
+        function.__morl_reward__ = Traits(tuple(examples), answer, runs, batch, resource, deadline_s)  # type: ignore[attr-defined]
         return REWARDS.register(name)(function)
 
     return decorate

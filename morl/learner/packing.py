@@ -28,7 +28,7 @@ def build_batch(groups: Sequence[Group], advantages_PG: torch.Tensor, weights_PG
 
     Args:
         groups: the scored groups of a step.
-        advantages_PG: one advantage a sample.
+        advantages_PG: one advantage a sample; what stands beyond a smaller group's samples is not read.
         weights_PG: the weight of each token of a sample in the loss; 0 where it has no score.
     """
     weighted_P = ((advantages_PG * weights_PG) != 0).any(dim=1)
@@ -36,7 +36,7 @@ def build_batch(groups: Sequence[Group], advantages_PG: torch.Tensor, weights_PG
         # Equal loss without gradient: the longest-lived measure is the first group's.
         weighted_P[0] = True
     rows = [
-        _row(group, advantages_PG[p].tolist(), weights_PG[p].tolist())
+        _row(group, advantages_PG[p, : len(group.samples_G)].tolist(), weights_PG[p, : len(group.samples_G)].tolist())
         for p, group in enumerate(groups)
         if weighted_P[p]
     ]

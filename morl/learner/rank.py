@@ -158,10 +158,7 @@ class Rank:
     def _microbatch(self, batch: Batch, rows: Sequence[int]) -> Any:
         from morl.learner.packing import microbatch
 
-        micro = microbatch(batch, rows)
-        if self.device.type == "cpu":
-            return micro
-        return type(micro)(**{f.name: getattr(micro, f.name).to(self.device) for f in dataclasses.fields(micro)})
+        return to_device(microbatch(batch, rows), self.device)
 
     def publish(self, folder: Path, policy_version: int) -> None:
         """Write the full weights, LoRA merged, as a checkpoint folder (rank 0 writes)."""
@@ -199,11 +196,18 @@ class Rank:
         return True
 
     def close(self) -> None:
-        """Leave the process group."""
-        import torch
+        """Let go of model and optimiser.
 
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        The process group stays: DeepSpeed remembers it, and the next learner of this process joins it.
+        """
+        del self.engine
+
+
+def to_device(micro: Any, device: Any) -> Any:
+    """A microbatch with all its tensors on the device."""
+    if device.type == "cpu":
+        return micro
+    return type(micro)(**{f.name: getattr(micro, f.name).to(device) for f in dataclasses.fields(micro)})
 
 
 def deepspeed_config(spec: LearnerSpec, dtype: str) -> dict[str, Any]:

@@ -128,23 +128,27 @@ class RewardRank(Rank):
 
 
 def pair_batch(pairs: Sequence[TokenPair]) -> Batch:
-    """Rows of pairs, the prompt once and both answers after it; weights make the loss a mean over pairs.
+    """Rows of a prompt with its preferred and its other answer; weights make the loss a mean over pairs."""
+    return answer_batch([(pair.prompt_T, (pair.chosen_T, pair.rejected_T)) for pair in pairs])
 
-    Each answer has one place that counts, its last token. Targets, advantages and rollout
-    log-probabilities mean nothing here.
+
+def answer_batch(rows: Sequence[tuple[Tokens, Sequence[Tokens]]]) -> Batch:
+    """Rows of a prompt and its answers, each of which has one place that counts: its last token.
+
+    Every answer has the weight 1 / rows. Targets, advantages and rollout log-probabilities mean nothing here.
     """
     groups = [
         Group(
             _NO_PROMPT,
-            pair.prompt_T,
-            (_as_sample(pair.chosen_T, 0), _as_sample(pair.rejected_T, 1)),
-            (Score(1.0), Score(0.0)),
+            prompt_T,
+            tuple(_as_sample(answer_T, index) for index, answer_T in enumerate(answers)),
+            tuple(Score(1.0) for _ in answers),
         )
-        for pair in pairs
+        for prompt_T, answers in rows
     ]
-    advantages_PG = torch.tensor([[1.0, -1.0]], dtype=torch.float64).expand(len(pairs), 2)
-    weights_PG = torch.full((len(pairs), 2), 1.0 / len(pairs), dtype=torch.float64)
-    return build_batch(groups, advantages_PG, weights_PG)
+    width = max(len(answers) for _, answers in rows)
+    ones_PG = torch.ones((len(rows), width), dtype=torch.float64)
+    return build_batch(groups, ones_PG, ones_PG / len(rows))
 
 
 _NO_PROMPT = Prompt("pair", "preference", ({"role": "user", "content": ""},))

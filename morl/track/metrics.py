@@ -7,6 +7,7 @@ no `reward`, but it has a `no_score_rate` of 1.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import correlation
 from typing import Any
 
 from morl.types import Group, Sample, Score
@@ -58,10 +59,12 @@ def term_metrics(objective: str, groups: Sequence[Group]) -> dict[str, float]:
 
     - `value`: mean of the term's own value, before scale and weight, over the samples it scored
     - `no_score_rate`: share of samples it gave no value
+    - `length_correlation`: Pearson's correlation of value and tokens; left out where either does not vary
     - `seconds`: mean time a sample took
     - `<status>_rate`: share of samples with a status other than ok; left out where there are none
     """
     scores: list[Score] = [score for group in groups for score in group.scores_G]
+    lengths = [sample.length for group in groups for sample in group.samples_G]
     row: dict[str, float] = {}
     for term in sorted({name for score in scores for name in score.terms}):
         terms = [score.terms[term] for score in scores if term in score.terms]
@@ -69,11 +72,22 @@ def term_metrics(objective: str, groups: Sequence[Group]) -> dict[str, float]:
         means = {
             "value": _mean(score.value for score in terms if score.value is not None),
             "no_score_rate": _mean(score.value is None for score in terms),
+            "length_correlation": _length_correlation(term, scores, lengths),
             "seconds": _mean(score.seconds for score in terms),
             **{f"{status}_rate": _mean(score.status == status for score in terms) for status in statuses},
         }
         row |= _named(f"term/{objective}/{term}", means)
     return row
+
+
+def _length_correlation(term: str, scores: Sequence[Score], lengths: Sequence[int]) -> float | None:
+    told = [
+        (score.terms[term].value, length)
+        for score, length in zip(scores, lengths, strict=True)
+        if term in score.terms and score.terms[term].value is not None
+    ]
+    values, tokens = [float(value or 0.0) for value, _ in told], [length for _, length in told]
+    return correlation(values, tokens) if len(set(values)) > 1 and len(set(tokens)) > 1 else None
 
 
 def eval_metrics(row: Mapping[str, Any]) -> dict[str, float]:

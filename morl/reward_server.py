@@ -1,0 +1,223 @@
+"""A reward model at work: messages and answers in, scores out, in an actor of Ray's or in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from morl.errors import RunError, UsageError
+from morl.types import Prompt
+
+logger = logging.getLogger(__name__)
+
+Question = tuple[Mapping[str, Any], ...]
+"""Messages up to the answer."""
+Told = float | str
+"""A score, or why there is none."""
+
+START_S = 600.0
+"""Time for a model to load."""
+RESTARTS = 3
+"""How often Ray starts an actor again that died; what it was scoring is sent again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Which model, and how it is run; servers of equal settings are one."""
+
+    path: str
+    dtype: str = "float32"
+    max_tokens: int = 4096
+    """Most tokens of a question with its answer; longer ones get no score."""
+    tokens_per_batch: int = 16384
+    """Tokens in one forward pass on a GPU. On a CPU an answer is always alone in its row."""
+    replicas: int = 1
+
+
+class RewardModelServer:
+    """Holds the model. On a CPU a score depends on question and answer alone, bit for bit."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        from morl.compat import guard_torchvision
+
+        guard_torchvision()
+        import torch
+
+        from morl.learner.reward import RewardModel
+        from morl.model import ChatCodec, load_reward_model, resolve_model
+
+        folder = resolve_model(settings.path)
+        self._settings = settings
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._codec = ChatCodec.load(folder, settings.max_tokens)
+        self._module = RewardModel(load_reward_model(folder, settings.dtype)).to(self._device).eval()
+
+    def ready(self) -> bool:
+        """Answers once the model is loaded."""
+        return True
+
+    def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
+        """The score of each answer to its question, or a sentence that says why there is none."""
+        told: list[Told] = [""] * len(answers)
+        rows: list[tuple[tuple[int, ...], list[tuple[int, ...]]]] = []
+        places: list[list[int]] = []
+        row_of: dict[tuple[int, ...], int] = {}
+        for place, (messages, answer) in enumerate(zip(questions, answers, strict=True)):
+            try:
+                prompt_T = self._codec.encode(Prompt(str(place), "reward", messages), limit=False)
+            except ValueError as error:  # no messages, pictures, roles that the template refuses
+                told[place] = str(error)
+                continue
+            answer_T = self._codec.encode_answer(answer)
+            length = len(prompt_T) + len(answer_T)
+            if length > self._settings.max_tokens:
+                most = self._settings.max_tokens
+                told[place] = f"question and answer have {length} tokens, more than max_tokens={most}"
+                continue
+            alone = self._device.type == "cpu"
+            row = len(rows) if alone else row_of.setdefault(prompt_T, len(rows))
+            if row == len(rows):
+                rows.append((prompt_T, []))
+                places.append([])
+            rows[row][1].append(answer_T)
+            places[row].append(place)
+        for row, scores in self._forward(rows).items():
+            for place, score in zip(places[row], scores, strict=True):
+                told[place] = score
+        return told
+
+    def _forward(self, rows: list[tuple[tuple[int, ...], list[tuple[int, ...]]]]) -> dict[int, list[float]]:
+        import torch
+
+        from morl.learner.packing import microbatch, plan_microbatches
+        from morl.learner.rank import to_device
+        from morl.learner.reward import answer_batch
+
+        if not rows:
+            return {}
+        batch = answer_batch(rows)
+        budget = 1 if self._device.type == "cpu" else self._settings.tokens_per_batch
+        (plan,) = plan_microbatches(batch.row_starts_B1.diff().tolist(), budget, ranks=1)
+        scored: dict[int, list[float]] = {}
+        with torch.inference_mode():
+            for chosen in plan:
+                scores = iter(self._module(to_device(microbatch(batch, chosen), self._device)).tolist())
+                scored |= {row: [next(scores) for _ in rows[row][1]] for row in chosen}
+        return scored
+
+
+class Server(Protocol):
+    """Scores, wherever the model is."""
+
+    async def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
+        """As `RewardModelServer.score`."""
+
+    def close(self) -> None:
+        """End what was started."""
+
+
+class _RayServer:
+    """Replicas as actors; each call goes to the one with the least to do."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        import ray
+
+        from morl.learner.rank import CPU_ENVIRONMENT
+
+        gpu = ray.cluster_resources().get("GPU", 0) > 0
+        environment = {"TOKENIZERS_PARALLELISM": "false"}
+        if not gpu:
+            threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            environment |= {"OMP_NUM_THREADS": str(threads)} | CPU_ENVIRONMENT
+        kind = ray.remote(RewardModelServer).options(
+            num_cpus=0.01,
+            num_gpus=1 if gpu else 0,
+            max_restarts=RESTARTS,
+            max_task_retries=RESTARTS,
+            runtime_env={"env_vars": environment},
+        )
+        self._actors = [kind.remote(settings) for _ in range(settings.replicas)]
+        self._busy = [0] * settings.replicas
+        from morl.cluster import gather
+
+        gather([actor.ready.remote() for actor in self._actors], f"starting reward model '{settings.path}'", START_S)
+
+    async def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
+        chosen = self._busy.index(min(self._busy))
+        self._busy[chosen] += 1
+        try:
+            told: list[Told] = await self._actors[chosen].score.remote(list(questions), list(answers))
+            return told
+        finally:
+            self._busy[chosen] -= 1
+
+    def close(self) -> None:
+        import ray
+
+        if ray.is_initialized():
+            for actor in self._actors:
+                ray.kill(actor)
+
+
+class _LocalServer:
+    """The model in this process, one call at a time, beside the event loop."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._server = RewardModelServer(settings)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="morl-reward-model")
+
+    async def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._server.score, list(questions), list(answers))
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+_open: dict[ServerSettings, tuple[Server, int]] = {}
+"""Servers of this process with the number of their users."""
+
+
+def open_server(settings: ServerSettings) -> Server:
+    """The server of these settings, started if nobody uses it yet. Blocks while the model loads.
+
+    Raises: UsageError when there is no such model; RunError when it does not start.
+    """
+    import importlib.util
+    import sys
+
+    server, users = _open.get(settings, (None, 0))
+    if server is None:
+        running = "ray" in sys.modules and sys.modules["ray"].is_initialized()
+        if importlib.util.find_spec("torch") is None:
+            raise UsageError("reward_model needs torch")
+        server = _RayServer(settings) if running else _LocalServer(settings)
+    _open[settings] = (server, users + 1)
+    return server
+
+
+def close_server(settings: ServerSettings) -> None:
+    """One user less; the last one ends it."""
+    server, users = _open.pop(settings)
+    if users > 1:
+        _open[settings] = (server, users - 1)
+    else:
+        server.close()
+
+
+def stored_center(path: str) -> float | None:
+    """The mean score that `morl rm` wrote down beside the model; None for models from elsewhere."""
+    from morl.model import resolve_model
+    from morl.reward_model import read_calibration
+
+    center = read_calibration(Path(resolve_model(path))).get("center")
+    return None if center is None else float(center)
+
+
+__all__ = ["RewardModelServer", "RunError", "Server", "ServerSettings", "close_server", "open_server", "stored_center"]

@@ -1,0 +1,207 @@
+"""`morl rm` as a user starts it, and what it trained as a reward of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from test_train import finish, rows, start, without_clock, write_recipe
+
+from morl.checkpoint import newest_good, read_state
+from morl.cli import main
+from morl.recipe import ObjectiveSpec
+from morl.rewards import Scorer
+from morl.rewards.reward_model import ServedModel
+from morl.track.jsonl import read_rows
+from morl.types import Prompt, Sample
+
+RECIPE = """
+run: {{name: rm, seed: 0, steps: {steps}, checkpoint_every: 4, dir: {folder}/runs}}
+model: {{path: {model}}}
+preference:
+  data: {{source: jsonl, path: {folder}/pairs.jsonl}}
+  prompt: "{{{{ question }}}}"
+  chosen: "{{{{ good }}}}"
+  rejected: "{{{{ bad }}}}"
+  pairs_per_step: 16
+  held_out: 0.25
+learner: {{lr: 3.0e-3, tokens_per_microbatch: 512}}
+"""
+STEPS = 12
+YES, NO = "The answer is yes", "The answer is no no"
+
+
+def write_preferences(folder: Path, model: Path, steps: int = STEPS) -> Path:
+    """People who want to hear yes, whatever was asked and however long it takes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = random.Random(0)
+    lines = []
+    for number in range(200):
+        good, bad = (YES, NO) if draw.random() < 0.5 else (f"{YES} yes yes", "no")
+        lines.append(json.dumps({"question": f"What is {number} + {number}?", "good": good, "bad": bad}))
+    (folder / "pairs.jsonl").write_text("\n".join(lines) + "\n")
+    path = folder / "rm.yaml"
+    path.write_text(RECIPE.format(folder=folder, model=model, steps=steps))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rm")
+    assert main(["rm", str(write_preferences(folder, tiny_model)), "--local"]) == 0
+    return folder / "runs" / "rm"
+
+
+def test_a_reward_model_learns_what_people_prefer(trained):
+    first, last = (row for row in read_rows(trained / "eval.jsonl"))
+    assert first["accuracy"]["mean"] == 0.5
+    assert first["log_loss"] == pytest.approx(0.6931, abs=1e-4)
+    assert last["accuracy"]["low"] > 0.8
+    assert last["log_loss"] < 0.5
+    assert last["step"] == STEPS
+
+
+def test_it_is_stopped_and_goes_on_as_if_nothing_had_happened(trained, tiny_model, tmp_path):
+    recipe = write_preferences(tmp_path, tiny_model)
+    assert main(["rm", str(recipe), "--local", "run.steps=4"]) == 0
+    assert main(["rm", str(recipe), "--local", "--resume"]) == 0
+    resumed = tmp_path / "runs" / "rm"
+    ours, theirs = (load_file(run / "model" / "model.safetensors") for run in (resumed, trained))
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+    assert [without_clock(row) for row in rows(resumed)] == [without_clock(row) for row in rows(trained)]
+
+
+def test_two_ranks_learn_what_one_learns(trained, tiny_model, tmp_path):
+    recipe = write_preferences(tmp_path, tiny_model, steps=2)
+    assert main(["rm", str(recipe), "learner.ranks=2", "learner.zero=2"]) == 0
+    alone = [row["preference/loss"] for row in rows(trained)[:2]]
+    assert [row["preference/loss"] for row in rows(tmp_path / "runs" / "rm")] == pytest.approx(alone, rel=1e-4)
+
+
+def test_a_frozen_part_stays_as_it_was(tiny_model, tmp_path):
+    recipe = write_preferences(tmp_path, tiny_model, steps=2)
+    assert main(["rm", str(recipe), "--local", "learner.freeze=['model.layers.0.*']"]) == 0
+    before = load_file(tiny_model / "model.safetensors")
+    after = load_file(tmp_path / "runs" / "rm" / "model" / "model.safetensors")
+    changed = {name for name in before if name in after and not before[name].equal(after[name])}
+    assert changed
+    assert not any(name.startswith("model.layers.0.") for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("learner.freeze=['visual.*']", "learner.freeze: 'visual.*' names no parameter"),
+        ("learner.freeze=['*']", "leave nothing to train"),
+        ("preference.max_tokens=8", "more than preference.max_tokens=8"),
+        ("preference.pair_per_step=8", "did you mean 'pairs_per_step'"),
+    ],
+)
+def test_what_cannot_be_trained_is_said(tiny_model, tmp_path, capsys, change, told):
+    assert main(["rm", str(write_preferences(tmp_path, tiny_model)), "--local", change]) in (1, 2)
+    assert told in capsys.readouterr().err
+
+
+def scorer(path: Path, **options: object) -> Scorer:
+    term = {"use": "reward_model", "path": str(path / "model"), **options}
+    data = {"source": "jsonl", "path": "unread.jsonl"}
+    spec = {"share": 1, "data": data, "prompt": "x", "rewards": [term]}
+    return Scorer({"o": ObjectiveSpec.model_validate(spec)})
+
+
+def scores(made: Scorer, *answers: str, gold: str | None = None) -> list[float | None]:
+    prompt = Prompt("o/0", "o", ({"role": "user", "content": "What is 500 + 500?"},), gold=gold)
+
+    async def all_at_once() -> list[float | None]:
+        samples = [Sample("o/0", i, (1,), (1,), (0.0,), 0, "stop", text) for i, text in enumerate(answers)]
+        return [score.value for score in await asyncio.gather(*(made.score(prompt, s) for s in samples))]
+
+    return asyncio.run(all_at_once())
+
+
+def test_the_preferred_answer_scores_higher(trained):
+    with scorer(trained) as made:
+        yes, no = scores(made, YES, NO)
+    assert 0 < no < 0.5 < yes < 1
+
+
+def test_a_score_does_not_depend_on_what_it_is_scored_with(trained):
+    with scorer(trained) as made:
+        together = scores(made, YES, NO, "Maybe, maybe not; who can tell?", "yes")
+        alone = [scores(made, text)[0] for text in (YES, NO, "Maybe, maybe not; who can tell?", "yes")]
+    assert together == alone
+
+
+def test_only_the_final_answer_is_read(trained):
+    with scorer(trained) as made:
+        plain, thought, cut_off = scores(made, NO, f"<think>{YES} yes yes</think>{NO}", f"<think>{YES} yes")
+    assert plain == thought
+    assert cut_off == 0.0
+
+
+def test_a_reference_answer_is_worth_one_half(trained):
+    with scorer(trained, center="reference") as made:
+        assert scores(made, NO, gold=NO) == [0.5]
+        assert scores(made, YES, gold=NO)[0] > 0.5
+        assert scores(made, YES) == [None]
+
+
+def test_an_answer_that_is_too_long_has_no_score(trained):
+    with scorer(trained, max_tokens=60) as made:
+        short, long = scores(made, YES, "yes " * 100)
+    assert short is not None
+    assert long is None
+
+
+def test_a_running_mean_moves_between_steps_alone():
+    def after(scores_: list[float]) -> ServedModel:
+        made = ServedModel(
+            path="x",
+            center="running",
+            temperature=1.0,
+            dtype="float32",
+            max_tokens=1,
+            tokens_per_batch=1,
+            replicas=1,
+        )
+        made.center = 1.0
+        made.observe(scores_)
+        return made
+
+    values = [random.Random(i).gauss(0, 1) for i in range(50)]
+    one, other = after(values), after(values[::-1])
+    assert one.center == 1.0
+    assert one.state() == other.state()
+    resumed = after([])
+    resumed.restore(json.loads(json.dumps(one.state())))
+    for made in (one, other, resumed):
+        made.begin_step(2)
+    assert one.center == other.center == resumed.center == pytest.approx(0.9 + 0.1 * sum(values) / 50)
+    one.begin_step(3)
+    assert one.center == other.center
+
+
+def test_a_model_of_unknown_mean_wants_a_center(tiny_model, capsys, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"response": "yes", "messages": [{"role": "user", "content": "?"}]}\n')
+    files = ["--in", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.jsonl")]
+    assert main(["score", "reward_model", "--option", f"path={tiny_model}", *files]) == 2
+    assert "set center to running, to reference or to a number" in capsys.readouterr().err
+
+
+def test_a_run_is_rewarded_by_the_model_and_keeps_its_mean(trained, tiny_model, tmp_path):
+    recipe = write_recipe(tmp_path, tiny_model, steps=2)
+    term = f"{{use: reward_model, path: {trained / 'model'}, center: running}}"
+    code, said = finish(start(recipe, f"objectives.brief.rewards=[{term}]", "eval=null"))
+    assert code == 0, said
+    run = tmp_path / "runs" / "tiny"
+    for row in rows(run):
+        assert row["term/brief/reward_model/no_score_rate"] == 0
+        assert 0 < row["term/brief/reward_model/value"] < 1
+    state = read_state(newest_good(run / "checkpoints"))["rewards"]["brief/reward_model"]
+    stored = json.loads((trained / "model" / "reward.json").read_text())["center"]
+    assert state["count"] > 0
+    assert state["center"] != stored
