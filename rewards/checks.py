@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import collections
 import hashlib
+import inspect
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from morl.errors import UsageError
@@ -78,6 +80,24 @@ def _shown(value: float | None) -> str:
 
 def _available(response: str, gold: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
     return {"response": response, "gold": gold, "meta": dict(meta), "messages": (), "media": (), "sample": None}
+
+
+def written_gold(
+    answer: Callable[..., str], available: Mapping[str, Any], options: Mapping[str, Any] = MappingProxyType({})
+) -> str:
+    """What a reward's `answer` writes for a gold: called with it, and with what else it names.
+
+    Further parameters are the row's `media`, `meta` or `messages`; keyword-only ones are options of the reward.
+    """
+    try:
+        parameters = list(inspect.signature(answer).parameters.values())[1:]
+    except (TypeError, ValueError):  # a type, or something else that cannot say what it takes
+        parameters = []
+    given = {p.name: available[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name in available}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        given |= options
+    given |= {p.name: options[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY and p.name in options}
+    return answer(available["gold"], **given)
 
 
 def score_golds(
@@ -154,11 +174,13 @@ class _GoldTerm:
     async def reason(self, prompt: Prompt) -> str:
         """Why the prompt's gold is no good; empty when it is good."""
         response, unwritten = "", ""
+        available = _available("", prompt.gold, prompt.meta) | {"messages": prompt.messages, "media": prompt.media}
         try:
-            response = self._answer(prompt.gold) if self._answer and prompt.gold is not None else ""
+            if self._answer is not None and prompt.gold is not None:
+                response = written_gold(self._answer, available, self._reward.options)
         except Exception as error:  # noqa: BLE001  # a plugin's function, on data of any kind
             unwritten = f"term '{self._name}': the gold cannot be written as a response: {describe(error)}"
-        score = await self._score(response, prompt)
+        score = await self._score({**available, "response": response})
         if unwritten and score.status != "bad_gold":
             return unwritten
         if score.status == "bad_gold" or (self._answer and (score.value is None or score.value < 1 - TOLERANCE)):
@@ -168,11 +190,7 @@ class _GoldTerm:
             return f"term '{self._name}': the gold scores {_shown(score.value)}{more}"
         return ""
 
-    async def _score(self, response: str, prompt: Prompt) -> TermScore:
-        available = _available(response, prompt.gold, prompt.meta) | {
-            "messages": prompt.messages,
-            "media": prompt.media,
-        }
+    async def _score(self, available: Mapping[str, Any]) -> TermScore:
         key = self._key(available)
         if key is None:
             return await self._reward(available)

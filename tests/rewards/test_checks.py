@@ -16,7 +16,8 @@ from morl.check import check
 from morl.errors import UsageError
 from morl.recipe import ObjectiveSpec
 from morl.rewards import Resource, Verdict, reward
-from morl.rewards.checks import check_examples, score_golds
+from morl.rewards.caller import BoundReward
+from morl.rewards.checks import check_examples, score_golds, written_gold
 from morl.rewards.runner import Runner
 from morl.types import Prompt
 
@@ -145,16 +146,16 @@ def test_what_a_reward_reads_beside_the_gold_tells_rows_apart(runner: Runner) ->
 
 
 def test_golds_of_math_are_scored_once_a_question(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[str] = []
-    run_batch = Runner.run_batch
+    sent: list[Any] = []
+    call = BoundReward.__call__
 
-    async def watched(self: Runner, target: str, *rest: Any) -> Any:
-        sent.append(target)
-        return await run_batch(self, target, *rest)
+    async def watched(self: BoundReward, available: Mapping[str, Any]) -> Any:
+        sent.append(available["gold"])
+        return await call(self, available)
 
-    monkeypatch.setattr(Runner, "run_batch", watched)
+    monkeypatch.setattr(BoundReward, "__call__", watched)
     assert score_golds(objective({"use": "math"}), [asked(str(i % 3), "same") for i in range(300)], runner) == []
-    assert sent == ["morl.rewards.math:math"] * 3
+    assert sorted(sent) == ["0", "1", "2"]
 
 
 def test_what_cannot_be_compared_is_scored_each_time(runner: Runner) -> None:
@@ -225,3 +226,20 @@ rollout: {prompts_per_step: 4, samples_per_prompt: 2, max_new_tokens: 8}
     assert [problem.where for problem in report.data] == ["rows.jsonl:2", "rows.jsonl:2"]
     assert moved == [6] * 6
     assert CALLS == ["1", "3"]
+
+
+def written_by(gold: Any, meta: Mapping[str, Any], *, unit: str = "m", other: int = 0) -> str:
+    return f"{meta['sign']}{gold} {unit}"
+
+
+@reward("test_gold_with_unit", runs="inline", answer=written_by)
+def with_unit(response: str, gold: Any, meta: Mapping[str, Any], *, unit: str = "m", strict: bool = True) -> float:
+    return float(response == f"{meta['sign']}{gold} {unit}")
+
+
+def test_an_answer_is_written_with_the_row_and_the_options_that_it_names(runner: Runner) -> None:
+    rows = prompts(3, 4, sign="-")
+    assert score_golds(objective({"use": "test_gold_with_unit", "unit": "km"}), rows, runner) == []
+    assert written_gold(str, {"gold": 3}, {"unit": "km"}) == "3"
+    assert written_gold(lambda any_name: f"<{any_name}>", {"gold": 3, "any_name": 4}, {"any_name": 5}) == "<3>"
+    assert written_gold(lambda gold, **options: f"{gold} {options}", {"gold": 3}, {"a": 1}) == "3 {'a': 1}"
