@@ -1,24 +1,22 @@
-"""`morl score` and `morl rewards`: rewards applied to files, and explained."""
+"""`morl score`: rewards applied to files."""
 
 from __future__ import annotations
 
 import asyncio
 import collections
-import inspect
 import json
-import types
-import typing
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from morl.describe import describe_rewards
 from morl.errors import DataError, UsageError
 from morl.files import replacing
 from morl.marked import parse_value, plain
-from morl.registry import ValidationError, check_options, options_model, wanted_arguments
+from morl.registry import ValidationError, check_options
 from morl.rewards.caller import BoundReward, checked_options
-from morl.rewards.decorator import REWARDS, is_async, traits_of
+from morl.rewards.decorator import REWARDS, traits_of
 from morl.rewards.runner import Runner
 from morl.types import Prompt, Sample, Score, TermScore
 
@@ -233,61 +231,4 @@ def _yaml(text: str) -> Any:
         return text
 
 
-def describe_rewards(name: str | None = None) -> str:
-    """A table of all rewards with their options and origin; or all about one.
-
-    Raises: UsageError when there is none of this name.
-    """
-    return _explained(name) if name else "\n\n".join(_listed(entry) for entry in REWARDS.entries())
-
-
-def _listed(name: str) -> str:
-    entry = REWARDS.entry(name)
-    try:
-        function = entry.load()
-        summary = (inspect.getdoc(function) or "").partition("\n")[0]
-        options = ", ".join(_option(field, info) for field, info in options_model(function).model_fields.items())
-    except UsageError as error:
-        summary, options = str(error), "unknown"
-    return f"{name}\n  {summary}\n  options: {options or 'none'}\n  from:    {entry.origin}"
-
-
-def _explained(name: str) -> str:
-    entry = REWARDS.entry(name)
-    function = entry.load()
-    traits = traits_of(function)
-    where = "on the event loop" if is_async(function) or traits.runs == "inline" else "in a worker process"
-    parts = [f"{name}    from {entry.origin}", inspect.getdoc(function) or "It has no documentation."]
-    parts.append(f"Called with {', '.join(wanted_arguments(function)) or 'nothing'}, {where}.")
-    fields = options_model(function).model_fields
-    parts.append("\n".join(["Options:", *(f"  {_option(field, info)}" for field, info in fields.items())]))
-    if not fields:
-        parts[-1] = "It has no options."
-    if traits.examples:
-        lines = ["Examples:"]
-        for example in traits.examples:
-            value = "no score" if example.value is None else f"{example.value:g}"
-            more = "".join(f", {key}: {value!r}" for key, value in {**example.options, **example.meta}.items())
-            lines.append(f"  {value:>8}  response: {example.response!r}, gold: {example.gold!r}{more}")
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
-
-
-def _option(name: str, info: Any) -> str:
-    text = f"{name}: {_type(info.annotation)}"
-    default = json.dumps(info.default, ensure_ascii=False, default=repr)
-    return text if info.is_required() else f"{text} = {default}"
-
-
-def _type(annotation: Any) -> str:
-    """A type as one would write it in a sentence: literals by their values, nothing of its bounds."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Literal:
-        return " | ".join(str(argument) for argument in arguments)
-    if origin in (typing.Union, types.UnionType):
-        return " | ".join(_type(argument) for argument in arguments)
-    if origin is typing.Annotated:
-        return _type(arguments[0])
-    if origin is not None and arguments:
-        return f"{getattr(origin, '__name__', origin)}[{', '.join(_type(argument) for argument in arguments)}]"
-    return "null" if annotation is type(None) else str(getattr(annotation, "__name__", annotation))
+__all__ = ["describe_rewards", "parse_options", "rescore", "score_file"]
