@@ -111,9 +111,10 @@ _WORDS = re.compile(
     rf"|(?P<small>{_BELOW_HUNDRED}))\b(?![-’'][a-z])",
     re.IGNORECASE,
 )
-# "one" counts where a number is expected before it, and nothing follows that makes it a pronoun.
+# "one" counts where a number is expected, and nothing follows that makes it a pronoun; or on its own between marks.
 _BEFORE_ONE = re.compile(
-    r"(?:^|[{*:\"=(]|\b(?:is|are|be|or|and|exactly|only|just|to|about|see|count|contains?|has|have|was|were)\s)[\s*]*$",
+    r"(?:^|[{*:\"=(]|\b(?:is|are|be|or|and|exactly|only|just|to|about|see|count|contains?|has|have|was|were"
+    r"|maybe|perhaps|possibly|probably|likely|either|around|approximately)\s)[\s*]*$",
     re.IGNORECASE,
 )
 _AFTER_ONE = re.compile(
@@ -121,14 +122,22 @@ _AFTER_ONE = re.compile(
 )
 
 
+_ALONE_BEFORE, _ALONE_AFTER = re.compile(r"[,;/|~–-]\s*$"), re.compile(r"\s*(?:[.,;/|~)!?]|$)")
+
+
+def _is_number_one(text: str, start: int, end: int) -> bool:
+    before = text[max(0, start - 20) : start]
+    if _ALONE_BEFORE.search(before) and _ALONE_AFTER.match(text, end):
+        return True
+    return _BEFORE_ONE.search(before) is not None and _AFTER_ONE.match(text, end) is None
+
+
 def numbers_for_words(text: str) -> str:
     """The text with English number words up to 999 written in digits; in linear time."""
 
     def digits(match: re.Match[str]) -> str:
-        if match.group().lower() == "one":
-            before = text[max(0, match.start() - 20) : match.start()]
-            if not _BEFORE_ONE.search(before) or _AFTER_ONE.match(text, match.end()):
-                return match.group()
+        if match.group().lower() == "one" and not _is_number_one(text, *match.span()):
+            return match.group()
         hundreds = match["hundreds"]
         value = _small(match["rest"] or "") if hundreds else _small(match["small"])
         return str(value + 100 * (_VALUES.get(hundreds.lower(), 1) if hundreds else 0))

@@ -74,7 +74,7 @@ _MOLMO = re.compile(
 )
 _MOLMO_LABEL = re.compile(r"""\balt\s*=\s*["']([^"'<>]*+)["']""")
 _BARE_BOX = re.compile(rf"\s*+{_PAIR}{_GAP}{_PAIR}\s*+\.?+", re.IGNORECASE)
-_BARE_POINT = re.compile(rf"\s*+{_PAIR}\s*+\.?+", re.IGNORECASE)
+_BARE_POINT = re.compile(rf"\s*+{_PAIR}(?:{_GAP}{_PAIR})?+\s*+\.?+", re.IGNORECASE)
 _NUMBERS = re.compile(rf"(?<![\w.]){LITERAL}", re.IGNORECASE)
 _NAMED = re.compile(r"(?:<\|object_ref_start\|>|<ref>)([^<>]*+)<(?:\|object_ref_end\||/ref)>")
 

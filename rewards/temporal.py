@@ -93,7 +93,7 @@ _NUMBER = r"[0-9]++(?:\.[0-9]++)?+"
 _HOURS, _MINUTES, _SECONDS = r"(?:hours?|hrs?|h)", r"(?:minutes?|mins?|m|分钟?)", r"(?:seconds?|secs?\.?|s|秒)"
 _END = r"(?![A-Za-z])"
 _TIME = (
-    r"(?:(?<![\w.:])(?:"
+    r"(?:(?<![A-Za-z0-9_.:])(?:"
     r"[0-9]{1,5}+:[0-9]{2}(?::[0-9]{2})?+(?:\.[0-9]++)?+(?![0-9:])"
     rf"|{_NUMBER}\s*+{_HOURS}{_END}(?:\s*+{_NUMBER}\s*+{_MINUTES}{_END})?+(?:\s*+{_NUMBER}\s*+{_SECONDS}{_END})?+"
     rf"|{_NUMBER}\s*+{_MINUTES}{_END}(?:\s*+{_NUMBER}\s*+{_SECONDS}{_END})?+"

@@ -1,0 +1,221 @@
+"""Counts: one whole number, in digits or in words."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from morl.registry import ValidationError, check_options
+from morl.rewards.checks import check_examples
+from morl.rewards.count import count, numbers_for_words
+from morl.rewards.decorator import traits_of
+from morl.rewards.runner import Runner
+
+UNITS = [*"zero one two three four five six seven eight nine ten eleven twelve".split()]  # noqa: SIM905
+UNITS += [*"thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()]  # noqa: SIM905
+TENS = ["", "", *"twenty thirty forty fifty sixty seventy eighty ninety".split()]  # noqa: SIM905
+
+
+HUGE = 10**5000
+
+
+def in_words(number: int, hyphen: str = "-") -> str:
+    if number < 20:
+        return UNITS[number]
+    if number < 100:
+        return TENS[number // 10] + (hyphen + UNITS[number % 10] if number % 10 else "")
+    rest = f" and {in_words(number % 100, hyphen)}" if number % 100 else ""
+    return f"{UNITS[number // 100]} hundred{rest}"
+
+
+def test_examples_hold(runner: Runner) -> None:
+    assert check_examples("count", runner) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 10**6))
+def test_only_the_exact_count_scores(gold: int, found: int) -> None:
+    right = float(gold == found)
+    for response in (f"{found}", f"There are {found} of them.", f"{found}.0", f"\\boxed{{{found}}}", f"{found:,}"):
+        assert count(response, gold).value == right
+        assert count(response, str(gold)).value == right
+    assert count(f"{found}.5", gold).value == 0.0
+    write = traits_of(count).answer
+    assert write is not None
+    assert count(write(gold), gold).value == 1.0
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 999), st.integers(0, 999), st.sampled_from(["-", " "]))
+def test_number_words_are_numbers(gold: int, found: int, hyphen: str) -> None:
+    word = in_words(found, hyphen)
+    for response in (
+        word,
+        f"There are {word}.",
+        f"\\boxed{{\\text{{{word}}}}}",
+        word.capitalize(),
+        f"**{word.upper()}**",
+    ):
+        assert count(response, gold).value == float(gold == found), response
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 99), st.integers(0, 99))
+def test_two_counts_are_wrong_for_either(one: int, other: int) -> None:
+    for first in (str(one), in_words(one)):
+        for second in (str(other), in_words(other)):
+            for form in (
+                "{} or {}",
+                "{} or maybe {}",
+                "The answer is {} or {}.",
+                r"\boxed{{{}}} or \boxed{{{}}}",
+                "{}, {}",
+            ):
+                for gold in (one, other):
+                    assert count(form.format(first, second), gold).value == float(one == other)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "3",
+        "３",
+        "3 cats",
+        "**3**",
+        "Three.",
+        "There are 3 (three) cats.",
+        "<think>4, no, 5</think>three",
+        "The answer is three.",
+        "答案是3",
+        "<answer>3</answer> of 5",
+        '```json\n{"count": 3}\n```',
+        "1 + 2 = 3",
+        r"2 + 1 = \boxed{3}",
+        "One on the left and two on the right, so three in total.",
+        "There is 1 red and there are 2 blue ones, for a total of 3.",
+        "2 on the left, 1 on the right. Total: three",
+        "The total number is 3.",
+        "Three cats, each one is black.",
+        "I see three nine-year-old boys.",
+        "There are three-legged chairs: 3",
+        "No one else is there but 3",
+    ],
+)
+def test_the_count_is_read(response: str) -> None:
+    for gold in (2, 3, 4):
+        assert count(response, gold).value == float(gold == 3)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "", "a few", "<think>3", "<think>3</think>", "3/4", "-3", "3.5", "13", "2 to 3", "3-4", "1, 2, 3",
+        "0 1 2 3 4 5", "x3",
+        "Either three or 4", "two, three, or four", "a total of 2 or 3", "thirty", "threesome", "٣ or ٤", "9" * 10**6,
+        "third",
+        "<|image_pad|>", "How many are there? Not 2.", "3 billion and 4",
+    ],
+)  # fmt: skip
+def test_what_is_no_count_of_three(response: str) -> None:
+    assert count(response, 3).value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "digits"),
+    [
+        ("one of them", "one of them"),
+        ("this one", "this one"),
+        ("There is one cat", "There is 1 cat"),
+        ("one", "1"),
+        ("exactly one.", "exactly 1."),
+        ("no one", "no one"),
+        ("a hundred and five", "105"),
+        ("two hundred", "200"),
+        ("Nine Hundred And Ninety-Nine", "999"),
+        ("twenty one cats", "21 cats"),
+        ("a three-legged chair", "a three-legged chair"),
+        ("often", "often"),
+        ("someone", "someone"),
+        ("twenty-one-year-old", "twenty-one-year-old"),
+        ("four's", "four's"),
+    ],
+)
+def test_words_that_are_numbers_and_words_that_are_not(text: str, digits: str) -> None:
+    assert numbers_for_words(text) == digits
+
+
+@pytest.mark.parametrize(
+    ("gold", "good"),
+    [
+        (0, True), (43, True), (43.0, True), ("43", True), ("43.0", True), ("forty-three", True), ("43 apples", True),
+        (-1, False), ("-1", False), (43.5, False), ("43.5", False), (True, False), (None, False), ("", False),
+        ("many", False),
+        ("3 or 4", False), ([3], False), ({"count": 3}, False), (math.nan, False), (math.inf, False),
+        ("9" * 5000, False), (b"3", False),
+    ],
+)  # fmt: skip
+def test_a_gold_is_a_whole_number_that_is_not_negative(gold: Any, good: bool) -> None:
+    for response in ("43", "", "no idea"):
+        verdict = count(response, gold)
+        assert (verdict.status != "bad_gold") == good
+        assert (verdict.value is not None) == good
+
+
+@pytest.mark.parametrize(
+    ("found", "gold", "falloff", "value"),
+    [
+        (10, 10, 0.2, 1.0), (9, 10, 0.2, 0.5), (11, 10, 0.2, 0.5), (8, 10, 0.2, 0.0), (0, 10, 1.0, 0.0),
+        (5, 10, 1.0, 0.5), (1, 0, 1.0, 0.0), (0, 0, 1.0, 1.0), (9, 10, 0.0, 0.0), (10**300, 10, 1.0, 0.0),
+    ],
+)  # fmt: skip
+def test_a_falloff_gives_a_near_count_its_part(found: int, gold: int, falloff: float, value: float) -> None:
+    assert count(str(found), gold, falloff=falloff).value == pytest.approx(value)
+
+
+def test_a_gold_of_more_digits_than_python_prints_is_none() -> None:
+    assert count("3", HUGE).status == "bad_gold"
+
+
+def test_options_are_checked() -> None:
+    for options in ({"falloff": 1.5}, {"falloff": math.nan}, {"tolerance": 1}):
+        with pytest.raises(ValidationError):
+            check_options(count, options)
+
+
+PIECES = [
+    "3",
+    "three",
+    " or ",
+    "answer is ",
+    "total of ",
+    r"\boxed{",
+    "}",
+    "<think>",
+    "</think>",
+    ".5",
+    "-",
+    "one",
+    "hundred",
+    "\n",
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join) | st.text(max_size=60))
+def test_any_response_gets_a_verdict(response: str) -> None:
+    verdict = count(response, 3, falloff=0.5)
+    assert verdict.value is not None
+    assert 0 <= verdict.value <= 1
+    assert verdict.status in ("ok", "no_answer")
+
+
+@pytest.mark.parametrize(
+    "pump", ["9", "three ", "one ", "twenty-", "two hundred and ", "total ", "total of 3 ", " ", "[", "，"]
+)
+@pytest.mark.timeout(60)
+def test_a_megabyte_gets_a_verdict(pump: str) -> None:
+    assert count(pump * ((1 << 20) // len(pump)), 3).value is not None
