@@ -11,6 +11,7 @@ import torch
 
 from morl.algorithms import LOSSES
 from morl.algorithms.importance import truncated
+from morl.learner.head import make_lean
 from morl.learner.packing import Microbatch
 from morl.learner.rank import Rank, RankSettings
 from morl.model import load_policy
@@ -22,7 +23,7 @@ class Policy(torch.nn.Module):
     """Wraps a causal language model of transformers.
 
     Only hidden states from which a token is predicted go through the vocabulary, each of
-    them once.
+    them once, and never all at a time.
     """
 
     def __init__(self, model: Any, *, temperature: float, banned_token_ids: Sequence[int]) -> None:
@@ -30,6 +31,7 @@ class Policy(torch.nn.Module):
         self.model = model
         self.temperature = temperature
         self.banned_token_ids = list(banned_token_ids)
+        make_lean(self.language_model.get_output_embeddings())
 
     @property
     def language_model(self) -> Any:
@@ -53,14 +55,13 @@ class Policy(torch.nn.Module):
             use_cache=False,
         ).last_hidden_state
         hidden_UH = hidden_BLH.flatten(0, 1)[micro.sources_U]
-        logits_UV = whole.get_output_embeddings()(hidden_UH).float()
-        if self.banned_token_ids:
-            logits_UV[:, self.banned_token_ids] = -torch.inf
-        logprobs_UV = (logits_UV / self.temperature).log_softmax(dim=-1)
-        logprobs_N = logprobs_UV[micro.source_of_N, micro.targets_N]
-        with torch.no_grad():
-            # entr(0) is 0 where p * log p would be NaN.
-            entropy_U = torch.special.entr(logprobs_UV.exp()).sum(dim=-1)
+        logprobs_N, entropy_U = whole.get_output_embeddings()(
+            hidden_UH,
+            micro.source_of_N,
+            micro.targets_N,
+            banned_token_ids=self.banned_token_ids,
+            temperature=self.temperature,
+        )
         return logprobs_N, entropy_U[micro.source_of_N]
 
 

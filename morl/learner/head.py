@@ -1,0 +1,151 @@
+"""From hidden states to log-probabilities of sampled tokens, without ever holding all logits."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+CHUNK_BYTES = 128 * 1024**2
+"""Size of the logits that are held at once, in float32."""
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """Log-softmax of a linear map, gathered at targets, chunk by chunk of the rows.
+
+    The logits of a chunk are computed once for the forward pass and once more for the gradient, which is
+    `softmax` minus one at the target: memory is that of one chunk, whatever the number of rows.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        hidden_UH: torch.Tensor,
+        weight_VH: torch.Tensor,
+        bias_V: torch.Tensor | None,
+        source_of_N: torch.Tensor,
+        targets_N: torch.Tensor,
+        banned: torch.Tensor,
+        temperature: float,
+        chunk: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        logprobs_N = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_UH.device)
+        entropy_U = torch.empty(len(hidden_UH), dtype=torch.float32, device=hidden_UH.device)
+        normaliser_U = torch.empty_like(entropy_U)
+        for rows, mine in _chunks(len(hidden_UH), source_of_N, chunk):
+            logits_CV = _logits(hidden_UH[rows], weight_VH, bias_V, banned, temperature)
+            normaliser_C = logits_CV.logsumexp(dim=-1)
+            logprobs_N[mine] = (
+                logits_CV[source_of_N[mine] - rows.start, targets_N[mine]]
+                - normaliser_C[source_of_N[mine] - rows.start]
+            )
+            # H = log Z - E[logit]; a banned token has probability 0 and would give 0 * -inf.
+            probs_CV = (logits_CV - normaliser_C[:, None]).exp_()
+            entropy_U[rows] = normaliser_C - (probs_CV * logits_CV.masked_fill_(probs_CV == 0, 0.0)).sum(dim=-1)
+            normaliser_U[rows] = normaliser_C
+        ctx.save_for_backward(hidden_UH, weight_VH, bias_V, source_of_N, targets_N, banned, normaliser_U)
+        ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.mark_non_differentiable(entropy_U)
+        return logprobs_N, entropy_U
+
+    @staticmethod
+    def backward(ctx: Any, grad_N: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        hidden_UH, weight_VH, bias_V, source_of_N, targets_N, banned, normaliser_U = ctx.saved_tensors
+        grad_hidden_UH = torch.empty_like(hidden_UH)
+        wants_weight, wants_bias = ctx.needs_input_grad[1], ctx.needs_input_grad[2]
+        grad_weight_VH = torch.zeros_like(weight_VH, dtype=torch.float32) if wants_weight else None
+        grad_bias_V = torch.zeros_like(bias_V, dtype=torch.float32) if wants_bias else None
+        for rows, mine in _chunks(len(hidden_UH), source_of_N, ctx.chunk):
+            local = source_of_N[mine] - rows.start
+            grad_CV = _logits(hidden_UH[rows], weight_VH, bias_V, banned, ctx.temperature)
+            grad_CV = grad_CV.sub_(normaliser_U[rows, None]).exp_()
+            total_C = torch.zeros(len(grad_CV), dtype=torch.float32, device=grad_CV.device)
+            total_C.index_add_(0, local, grad_N[mine])
+            grad_CV.mul_(-total_C[:, None] / ctx.temperature)
+            grad_CV.index_put_((local, targets_N[mine]), grad_N[mine] / ctx.temperature, accumulate=True)
+            low_CV = grad_CV.to(weight_VH.dtype)
+            grad_hidden_UH[rows] = low_CV @ weight_VH
+            if grad_weight_VH is not None:
+                grad_weight_VH += low_CV.T @ hidden_UH[rows]
+            if grad_bias_V is not None:
+                grad_bias_V += grad_CV.sum(dim=0)
+        return (
+            grad_hidden_UH,
+            None if grad_weight_VH is None else grad_weight_VH.to(weight_VH.dtype),
+            None if grad_bias_V is None else grad_bias_V.to(bias_V.dtype),
+            *(None,) * 5,
+        )
+
+
+def _logits(
+    hidden_CH: torch.Tensor,
+    weight_VH: torch.Tensor,
+    bias_V: torch.Tensor | None,
+    banned: torch.Tensor,
+    temperature: float,
+) -> torch.Tensor:
+    logits_CV = torch.nn.functional.linear(hidden_CH, weight_VH, bias_V).float()
+    if len(banned):
+        logits_CV[:, banned] = -torch.inf
+    return logits_CV.div_(temperature) if temperature != 1 else logits_CV
+
+
+def _chunks(rows: int, source_of_N: torch.Tensor, chunk: int) -> list[tuple[slice, torch.Tensor]]:
+    """Slices of rows, each with the numbers of the targets that are predicted from them."""
+    by_row = torch.argsort(source_of_N, stable=True)
+    starts = torch.arange(0, rows, chunk, device=source_of_N.device)
+    ends = (starts + chunk).clamp(max=rows)
+    sorted_N = source_of_N[by_row]
+    first = torch.searchsorted(sorted_N, starts).tolist()
+    last = torch.searchsorted(sorted_N, ends).tolist()
+    return [
+        (slice(start, end), by_row[a:b])
+        for start, end, a, b in zip(starts.tolist(), ends.tolist(), first, last, strict=True)
+    ]
+
+
+def token_logprobs(
+    hidden_UH: torch.Tensor,
+    weight_VH: torch.Tensor,
+    bias_V: torch.Tensor | None,
+    source_of_N: torch.Tensor,
+    targets_N: torch.Tensor,
+    *,
+    banned_token_ids: Sequence[int] = (),
+    temperature: float = 1.0,
+    chunk: int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`log softmax(logits / temperature)[target]` with the banned tokens left out of the softmax.
+
+    Args:
+        hidden_UH: distinct hidden states.
+        weight_VH: of the language model's head.
+        source_of_N: for each target the hidden state it is predicted from.
+        targets_N: token ids.
+        chunk: hidden states whose logits are held at once; None for `CHUNK_BYTES` of them.
+
+    Returns: `(logprobs_N, entropy_U)`, float32, in nats. The entropy carries no gradient.
+    """
+    if chunk is None:
+        chunk = max(16, CHUNK_BYTES // (4 * len(weight_VH)))
+    banned = torch.as_tensor(list(banned_token_ids), dtype=torch.long, device=hidden_UH.device)
+    arguments = (hidden_UH, weight_VH, bias_V, source_of_N, targets_N, banned, temperature, chunk)
+    found: tuple[torch.Tensor, torch.Tensor] = _TokenLogprobs.apply(*arguments)
+    return found
+
+
+def make_lean(head: Any) -> None:
+    """Have a linear head of transformers give `token_logprobs`, if it is called with their arguments.
+
+    The head stays the module it was, because DeepSpeed gathers a module's weights around its call.
+    """
+    plain = head.forward
+
+    def forward(self: Any, hidden_UH: torch.Tensor, *chosen: torch.Tensor, **how: Any) -> Any:
+        if not chosen:
+            return plain(hidden_UH)
+        return token_logprobs(hidden_UH, self.weight, getattr(self, "bias", None), *chosen, **how)
+
+    head.forward = types.MethodType(forward, head)
