@@ -56,7 +56,7 @@ def instruction(response: str, gold: Any, *, loose: bool = False, partial: bool 
     text = final_text(response)
     if not says_something(text):
         return Verdict(0.0, "no_answer", "no answer after the thinking")
-    variants = [text, *(_loosened(text) if loose else ())]
+    variants = dict.fromkeys([text, *(_loosened(text) if loose else ())])
     ignored = [name for name, follows in asked if not any(map(follows, variants))]
     value = 1.0 - len(ignored) / len(asked) if partial else float(not ignored)
     return Verdict(value, "ok", f"ignored: {', '.join(ignored)}" if ignored else f"all {len(asked)} followed")

@@ -263,8 +263,8 @@ def _ends_sentence(text: str, dot: int, end: int) -> bool:
         return True
     if text[end : end + 50].lstrip(_OPENERS)[:1].islower():
         return False
-    line = max(text.rfind("\n", 0, dot) + 1, dot - 20)
-    if _LIST_NUMBER.fullmatch(text, line, dot) and (line == 0 or text[line - 1] == "\n"):
+    line = text.rfind("\n", max(0, dot - 20), dot) + 1
+    if (line or dot <= 20) and _LIST_NUMBER.fullmatch(text, line, dot):
         return False
     before = text[max(0, dot - 30) : dot]
     word = "" if before[-1:].isspace() else before.split()[-1].lstrip(_OPENERS + "“‘") if before else ""

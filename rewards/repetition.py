@@ -15,6 +15,8 @@ SPARED = 20
 """Repeated n-grams that cost nothing: a short answer may well be "no, no, no", a short list has one form."""
 MAX_WORD = 40
 """A longer word is read as characters."""
+MAX_GAP = 200
+"""More characters without a word between them are read as words each."""
 
 
 @reward(
@@ -39,26 +41,25 @@ def repetition(
     """1 where little is said twice, down to 0 for a loop: min(1, (1 - s) / (1 - allowed)) * min(1, maximum_run / r).
 
     s is the share of n-grams of words that stood there before, 20 of them spared. r is the longest stretch of
-    words, one after the other, that start such an n-gram: a stuck word or line, a copied paragraph. Two
-    characters of a run of one and the same character count as a word of it.
+    words, one after the other, that start such an n-gram: a stuck word or line, a copied paragraph.
 
     Ordinary prose, code, lists and tables in one form have s below 0.2 and r below 100, and so the value 1; grids
     of few symbols do not, and songs may not. Marks and capitals are not looked at. In scripts without spaces, in
-    words of more than 40 characters, and where there is little but marks, each character is a word.
+    words of more than 40 characters, and in more than 200 characters without a word, each character is a word.
 
     The thinking and the answer are looked at apart, so that the answer may repeat the thinking; `part: answer`
     looks at the answer alone. No text at all is 0. Short or senseless text is 1: mix this with other rewards.
     """
     answer = final_text(response)
     thinking = response[: response.rfind("</think>")] if "</think>" in response else "" if answer else response
-    parts = [answer] if part == "answer" else [thinking, answer]
+    parts = [answer] if part == "answer" else [thinking.replace("<think>", " "), answer]
     if not any(text.strip() for text in parts):
         return Verdict(0.0, "no_answer", "no text")
     repeated = total = run = 0
     for text in parts:
         again, count, longest = repeats(words(text), n)
         repeated, total = repeated + again, total + count
-        run = max(run, longest, _longest_same(text) // 2)
+        run = max(run, longest)
     share = max(0, repeated - SPARED) / max(1, total)
     value = min(1.0, (1.0 - share) / (1.0 - allowed)) * min(1.0, maximum_run / max(1, run))
     return Verdict(value, "ok", f"{share:.1%} of {total} {n}-grams repeated, at most {run} in a row")
@@ -66,16 +67,24 @@ def repetition(
 
 _MARKS = r"\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0900-\u0963\u0966-\u0dff"
 _WORD = re.compile(rf"[{UNSPACED}]|(?:(?![{UNSPACED}])[\w{_MARKS}])+")
-_VISIBLE = re.compile(r"\S")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in small letters; its characters where there are few words."""
-    found = _WORD.findall(text.casefold())
-    visible = _VISIBLE.findall(text)
-    if 5 * sum(map(len, found)) < len(visible):
-        return visible
-    return [piece for word in found for piece in ([word] if len(word) <= MAX_WORD else word)]
+    """The words of a text in small letters; the characters of what is no word, or too long for one."""
+    text = text.casefold().strip()
+    found: list[str] = []
+    at = 0
+    for match in _WORD.finditer(text):
+        if match.start() - at > MAX_GAP:
+            found += text[at : match.start()]
+        word, at = match.group(), match.end()
+        if len(word) > MAX_WORD:
+            found += word
+        else:
+            found.append(word)
+    if len(text) - at > MAX_GAP:
+        found += text[at:]
+    return found
 
 
 def repeats(units: list[str], n: int) -> tuple[int, int, int]:
@@ -97,10 +106,3 @@ def repeats(units: list[str], n: int) -> tuple[int, int, int]:
             seen.add(key)
             run = 0
     return repeated, max(0, len(ids) - n + 1), longest
-
-
-_SAME = re.compile(r"(.)\1++", re.DOTALL)
-
-
-def _longest_same(text: str) -> int:
-    return max((match.end() - match.start() for match in _SAME.finditer(text.strip())), default=0)

@@ -1,0 +1,143 @@
+"""Loops are found; prose, code, lists and tables are left alone."""
+
+from __future__ import annotations
+
+import inspect
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from morl.registry import ValidationError, check_options
+from morl.rewards import exact, text_metrics
+from morl.rewards import repetition as module
+from morl.rewards.checks import check_examples
+from morl.rewards.repetition import repeats, repetition
+from morl.rewards.runner import Runner
+
+
+def test_examples_hold(runner: Runner) -> None:
+    assert check_examples("repetition", runner) == []
+
+
+def naive(units: list[str], n: int) -> tuple[int, int, int]:
+    grams = [tuple(units[i : i + n]) for i in range(len(units) - n + 1)]
+    again = [gram in grams[:i] for i, gram in enumerate(grams)]
+    runs = "".join("x" if one else " " for one in again).split()
+    return sum(again), len(grams), max(map(len, runs), default=0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from("abc"), max_size=40), st.integers(1, 5))
+def test_repeats_are_counted_as_a_direct_count_does(units: list[str], n: int) -> None:
+    assert repeats(units, n) == naive(units, n)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=200))
+def test_any_text_gets_a_value(text: str) -> None:
+    value = repetition(text).value
+    assert value is not None
+    assert 0.0 <= value <= 1.0
+
+
+words = [f"word{index}" for index in range(5000)]
+random.Random(0).shuffle(words)
+PROSE = " ".join(words[:400])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4",
+        "No.",
+        "no no no no no",
+        PROSE,
+        inspect.getsource(module),
+        inspect.getsource(text_metrics),
+        inspect.getsource(exact),
+        "".join(f"- item {i}: costs {i * 3} dollars per unit\n" for i in range(60)),
+        "".join(f"Step {i}: Add {i} to the total to get {i + 5}.\n" for i in range(30)),
+        "| a | b |\n|---|---|\n" + "".join(f"| {i} | {i * i} |\n" for i in range(60)),
+        ("-" * 80 + "\nPart\n").join(PROSE.split("7")),
+        "今天天气很好，午饭后我们去公园。" * 2,
+        f"<think>{PROSE}</think>{PROSE}",
+    ],
+    ids=range(13),
+)
+def test_what_people_write_is_not_punished(text: str) -> None:
+    assert repetition(text).value == 1.0
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "so ",
+        "I am not sure. ",
+        "Wait, let me check that again.\n",
+        "9",
+        "ha",
+        "中",
+        "今天天气很好。",
+        "! ? ",
+        "!",
+        "😂",
+        "\n\n- item\n",
+        "| 0 | 0 |\n",
+        "x = x + 1\n",
+        "ok\u200b ",
+    ],
+)
+def test_loops_are_punished_whatever_stands_before_them(loop: str) -> None:
+    many = loop * 2000
+    assert repetition(many).value < 0.1
+    assert repetition(f"{PROSE}\n{many}").value < 0.3
+    assert repetition(f"<think>{PROSE}\n{many}</think>Yes.").value < 0.3
+    assert repetition(f"<think>{many}").value < 0.1
+
+
+def test_a_paragraph_written_twice_costs_by_its_length() -> None:
+    values = [
+        repetition(" ".join(words[:length]) * 2 + " " + " ".join(words[1000:4000])).value for length in (50, 150, 400)
+    ]
+    assert values[0] == 1.0
+    assert values[0] > values[1] > values[2]
+
+
+def test_more_of_a_loop_is_never_better() -> None:
+    values = [repetition(f"{PROSE} {'and so on ' * count}").value for count in (0, 20, 50, 100, 200, 1000)]
+    assert values == sorted(values, reverse=True)
+    assert values[0] == 1.0
+    assert values[-1] < 0.05
+
+
+def test_capitals_and_marks_do_not_hide_a_loop() -> None:
+    disguised = "".join(f"{'So' if i % 2 else 'so'}{'.,;:!?'[i % 6]} " for i in range(2000))
+    assert repetition(disguised).value < 0.1
+
+
+def test_options() -> None:
+    text = "".join(f"Row {i} of the table is here. " for i in range(200))
+    assert repetition(text, allowed=0.0).value < repetition(text).value <= repetition(text, n=8).value == 1.0
+    assert repetition(f"{PROSE}\n{'so ' * 200}", maximum_run=1000).value > repetition(f"{PROSE}\n{'so ' * 200}").value
+    assert repetition(f"<think>{'so ' * 2000}</think>Yes.", part="answer").value == 1.0
+    assert repetition("<think>so", part="answer").status == "no_answer"
+    for options in ({"n": 0}, {"allowed": 1.0}, {"maximum_run": 0}):
+        with pytest.raises(ValidationError):
+            check_options(repetition, options)
+
+
+@pytest.mark.parametrize("text", ["", " \n", "<think></think>"])
+def test_no_text_is_no_answer(text: str) -> None:
+    verdict = repetition(text)
+    assert (verdict.value, verdict.status) == (0.0, "no_answer")
+
+
+PUMPS = ["9", "a ", "[", '{"a":', "中", "ab", "! ? ", "a\n", "a" * 39 + " ", "\u0301"]
+
+
+@pytest.mark.parametrize("pump", PUMPS, ids=range(len(PUMPS)))
+@pytest.mark.timeout(60)
+def test_a_megabyte_gets_a_verdict(pump: str) -> None:
+    assert repetition(pump * ((1 << 20) // len(pump))).value < 0.01
