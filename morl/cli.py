@@ -95,8 +95,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--replicas", default="1:4", metavar="MIN:MAX", help="replicas of each reward (default: 1:4)")
     command.set_defaults(run=_serve)
 
-    command = commands.add_parser("rewards", help="list every reward with origin and options, or explain one")
-    command.add_argument("name", nargs="?")
+    command = commands.add_parser(
+        "rewards",
+        help="list every reward with origin and options, explain one, or begin a package with a new one",
+        usage="morl rewards [NAME]\n       morl rewards new NAME [--out DIR]",
+    )
+    command.add_argument("name", nargs="?", metavar="NAME", help="the reward to explain")
+    command.add_argument("new_name", nargs="?", metavar="new NAME", help="write a package with a reward of this name")
+    command.add_argument("--out", type=Path, metavar="DIR", help="where the package goes; default: ./morl-NAME")
     command.set_defaults(run=_rewards)
 
     command = commands.add_parser("rm", help="train a reward model from pairs of answers; writes runs/<name>/model")
@@ -209,7 +215,17 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _rewards(options: argparse.Namespace) -> int:
-    from morl.score import describe_rewards
+    if options.name == "new":
+        from morl.scaffold import new_reward
+
+        if options.new_name is None:
+            raise UsageError("morl rewards new NAME: which name?")
+        folder = new_reward(options.new_name, options.out)
+        print(f"wrote {folder}; next: pip install --no-build-isolation -e {folder}")  # noqa: T201
+        return DONE
+    if options.new_name is not None or options.out is not None:
+        raise UsageError("morl rewards NAME explains a reward; morl rewards new NAME [--out DIR] begins one")
+    from morl.describe import describe_rewards
 
     print(describe_rewards(options.name))  # noqa: T201
     return DONE
