@@ -44,7 +44,7 @@ CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
     ("detectable_format:constrained_response", {}, ["My answer is no."], ["no", "My answer is no. My answer is yes."]),
     ("detectable_format:number_highlighted_sections", {"num_highlights": 2}, ["*a* **b**"], ["*a*", "** ** *a*"]),
     ("detectable_format:multiple_sections", {"section_spliter": "Day", "num_sections": 2}, ["Day 1\nDay 2"], ["Day 1"]),
-    ("detectable_format:json_format", {}, ['{"a": 1}', '```json\n{"a": 1}\n```', "[1]"], ["{a}", "x", "NaN", "[" * 999]),
+    ("detectable_format:json_format", {}, ['{"a": 1}', '```json\n{"a": 1}\n```', "[1]"], ["{a}", "x", "NaN", "[" * 99]),
     ("detectable_format:title", {}, ["a\n<<b>>", "<<< b >>>"], ["b", "<<>>", "<< >>", "<<a\nb>>", ">>a<<"]),
     ("combination:two_responses", {}, ["a******b", "******a\n******\nb"], ["a", "a******a", "a******b******c"]),
     ("combination:repeat_prompt", {"prompt_to_repeat": "Say it. "}, ["say it. Yes"], ["Yes. Say it.", "Say"]),

@@ -95,6 +95,7 @@ def test_loops_are_punished_whatever_stands_before_them(loop: str) -> None:
     assert repetition(f"{PROSE}\n{many}").value < 0.3
     assert repetition(f"<think>{PROSE}\n{many}</think>Yes.").value < 0.3
     assert repetition(f"<think>{many}").value < 0.1
+    assert repetition(f"{many} and that is all").value < 0.1
 
 
 def test_a_paragraph_written_twice_costs_by_its_length() -> None:
