@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from morl.rewards.reading import decoded, finite
+
 MAX_RATIO = 200
 """Length over breadth of a picture, at most."""
 MAX_SIDE = 10**7
@@ -103,24 +105,27 @@ def picture_size(
 
 
 def _size(value: Any) -> Size:
+    if isinstance(value, str):  # a column of a table that holds text
+        value = decoded(value)
     if isinstance(value, Mapping):
         value = [value.get("width"), value.get("height")]
+    value = value.tolist() if callable(getattr(value, "tolist", None)) else value
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise ValueError("the size of a picture is [width, height] or {width: …, height: …}")
-    sides = []
-    for side in value:
-        whole = not isinstance(side, bool) and isinstance(side, int | float) and side == side // 1
-        if not whole or not 0 < side <= MAX_SIDE:
-            raise ValueError(f"the size of a picture is two whole numbers of pixels, not {str(value)[:50]}")
-        sides.append(int(side))
-    return Size(*sides)
+    width, height = (finite(side.item() if callable(getattr(side, "item", None)) else side) for side in value)
+    if any(side is None or side % 1 or not 0 < side <= MAX_SIDE for side in (width, height)):
+        raise ValueError(f"the size of a picture is two whole numbers of pixels, not {str(value)[:50]}")
+    return Size(int(width or 0), int(height or 0))
+
+
+_REMEDY = "name the columns that hold its size (size_from)"
 
 
 def _modified(path: str | Path) -> int:
     try:
         return Path(path).stat().st_mtime_ns
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read the picture {str(path)[:100]}: {_reason(error)}") from error
+        raise ValueError(f"cannot read the picture {str(path)[:100]}: {_reason(error)}; {_REMEDY}") from error
 
 
 @functools.lru_cache(maxsize=4096)
@@ -131,11 +136,10 @@ def _file_size(path: str, modified: int) -> Size:
 
 
 def _header_size(file: IO[bytes], name: str) -> Size:
-    remedy = "name the columns that hold its size (size_from)"
     try:
         from PIL import Image
     except ImportError as error:
-        raise ValueError(f"reading the size of {name} needs pillow (pip install pillow); or {remedy}") from error
+        raise ValueError(f"reading the size of {name} needs pillow (pip install pillow); or {_REMEDY}") from error
     with warnings.catch_warnings():
         # Nothing is decoded, so its size is no danger.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -143,7 +147,7 @@ def _header_size(file: IO[bytes], name: str) -> Size:
             with Image.open(file) as picture:
                 return _size(picture.size)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(f"cannot read the size of {name}: {_reason(error)}; {remedy}") from error
+            raise ValueError(f"cannot read the size of {name}: {_reason(error)}; {_REMEDY}") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -231,7 +231,7 @@ def _first_together(text: str, found: list[_Statement[T]]) -> list[_Statement[T]
 
 
 _OBJECT = re.compile(r"\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\}")
-_LABELS = ("label", "text", "name")
+_LABELS = ("label", "text", "name", "category", "class")
 _QUOTED = re.compile(r"""'(?:label|text|name)'\s*+:\s*+'([^']*+)'""")
 
 

@@ -6,11 +6,13 @@ import io
 import math
 import os
 import random
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -112,13 +114,17 @@ def test_the_size_is_read_from_columns_first() -> None:
         ({"s": (30, 20)}, ["s"]),
         ({"s": {"width": 30, "height": 20}}, "s"),
         ({"w": 30, "h": 20.0}, ["w", "h"]),
+        ({"w": "30", "h": "20"}, ["w", "h"]),
+        ({"s": "[30, 20]"}, "s"),
+        ({"s": np.array([30, 20])}, "s"),
+        ({"w": np.int64(30), "h": np.float32(20)}, ["w", "h"]),
     ):
         assert picture_size([{"width": 1, "height": 1}], meta, columns) == Size(30, 20)
 
 
 @pytest.mark.parametrize(
     "value",
-    [0, [0, 20], [-1, 20], [math.nan, 20], [math.inf, 20], [True, 20], ["30", "20"], [30], [30.5, 20], None, {}],
+    [0, [0, 20], [-1, 20], [math.nan, 20], [math.inf, 20], [True, 20], ["30", "x"], "30", [30], [30.5, 20], None, {}],
 )
 def test_a_size_that_is_none_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="size of a picture"):
@@ -137,6 +143,12 @@ def test_a_size_that_cannot_be_found_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "none.png", "a\0b"):
         with pytest.raises(ValueError, match="cannot read the picture"):
             picture_size([path], {})
+
+
+def test_without_pillow_the_size_has_another_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ValueError, match=r"pip install pillow.*size_from"):
+        picture_size([{"bytes": b"picture"}], {})
 
 
 def test_a_huge_picture_is_measured_and_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,13 @@ def test_overlap_of_spans_by_hand(a: tuple[float, float], b: tuple[float, float]
     assert segment_iou(a, b) == pytest.approx(value)
 
 
+def test_areas_too_small_for_a_number_overlap_nothing() -> None:
+    speck = (0.0, 0.0, 1e-200, 1e-200)
+    assert iou(speck, speck) == 0.0
+    assert giou(speck, speck) == -1.0
+    assert box_scores([speck], [speck], generalised=True).tolist() == [[-1.0]]
+
+
 def test_a_point_on_the_edge_is_inside() -> None:
     assert contains((0, 0, 2, 2), (0, 2))
     assert not contains((0, 0, 2, 2), (0, 2.001))
