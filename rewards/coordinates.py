@@ -89,6 +89,8 @@ class Transfer:
 
     def __call__(self, numbers: Sequence[float]) -> tuple[float, ...]:
         """Coordinates x, y, x, y, … in the other frame."""
+        if self.source == self.target:
+            return tuple(numbers)
         (sx, sy), (tx, ty) = self.source, self.target
         return tuple(value * ty / sy if i % 2 else value * tx / sx for i, value in enumerate(numbers))
 
