@@ -21,7 +21,8 @@ from typing import Any
 from morl.compat import guard_torchvision
 from morl.errors import DataError, MissingExtraError, UsageError
 from morl.files import PACKAGE, local_path
-from morl.types import Prompt
+from morl.media import MediaProcessor
+from morl.types import Encoded, Prompt
 
 logger = logging.getLogger(__name__)
 
@@ -140,38 +141,66 @@ def load_policy(folder: Path, dtype: str) -> Any:
 
 
 def load_reward_model(folder: Path, dtype: str) -> Any:
-    """A model with one output an answer, in training mode; its head is new where the folder holds a language model.
+    """A model with a head `score` of one output, in training mode; the head is new if the folder has none.
 
+    Text models become transformers' sequence classifiers; a model that sees keeps its class and gets a head beside.
     Raises: UsageError when the architecture has no such variant, or the folder's has more outputs.
     """
     guard_torchvision()
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
     from transformers.utils import logging as transformers_logging
 
     config = AutoConfig.from_pretrained(folder)
+    sees = getattr(config, "vision_config", None) is not None
+    # That a head is new, or not one that transformers knows, is no news where one is wanted.
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        load = _load_seeing_reward_model if sees else _load_classifier
+        model, trained = load(folder, config, getattr(torch, dtype))
+    finally:
+        transformers_logging.set_verbosity(level)
+    if not trained:
+        # Every answer starts with the same score: nothing is preferred before anything was learnt.
+        torch.nn.init.zeros_(model.score.weight)
+    model.train()
+    return model
+
+
+def _load_classifier(folder: Path, config: Any, dtype: Any) -> tuple[Any, bool]:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
     trained = any("SequenceClassification" in name for name in config.architectures or ())
     if trained and config.num_labels != 1:
         raise UsageError(f"model.path: '{folder}' gives {config.num_labels} numbers an answer, a reward model one")
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
         raise UsageError(f"model.path: transformers has no sequence classifier for '{folder}' ({config.model_type})")
     config.num_labels = 1
-    # That the head is new is no news where one is wanted.
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, config=config, dtype=getattr(torch, dtype), attn_implementation="sdpa"
-        )
-    finally:
-        transformers_logging.set_verbosity(level)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, config=config, dtype=dtype, attn_implementation="sdpa"
+    )
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
         raise UsageError(f"model.path: '{folder}' ({config.model_type}) has no linear head called 'score'")
-    if not trained:
-        # Every answer starts with the same score: nothing is preferred before anything was learnt.
-        torch.nn.init.zeros_(model.score.weight)
-    model.train()
-    return model
+    return model, trained
+
+
+def _load_seeing_reward_model(folder: Path, config: Any, dtype: Any) -> tuple[Any, bool]:
+    import torch
+    from safetensors import safe_open
+    from transformers import AutoModelForImageTextToText
+
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    if not config.get_text_config().tie_word_embeddings:
+        model.get_output_embeddings().requires_grad_(False)  # no token is predicted here
+    model.score = torch.nn.Linear(config.get_text_config().hidden_size, 1, bias=False, dtype=dtype)
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as weights:
+            if "score.weight" in weights.keys():  # noqa: SIM118  # not a mapping
+                model.score.weight.data.copy_(weights.get_tensor("score.weight"))
+                return model, True
+    return model, False
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +213,8 @@ class ChatCodec:
     banned_token_ids: tuple[int, ...]
     """Placeholders of images, videos and audio: never sampled, and absent from the learner's normaliser."""
     max_prompt_tokens: int
+    media: MediaProcessor | None = None
+    """For models that see."""
 
     @classmethod
     def load(cls, folder: Path, max_prompt_tokens: int) -> ChatCodec:
@@ -199,27 +230,33 @@ class ChatCodec:
         if not stop:
             raise UsageError(f"model.path: '{folder}' names no end-of-text token (eos_token_id)")
         banned = {config[key] for config in configs for key in MULTIMODAL_TOKEN_KEYS if config.get(key) is not None}
-        return cls(tokenizer, stop, tuple(sorted(banned)), max_prompt_tokens)
+        return cls(tokenizer, stop, tuple(sorted(banned)), max_prompt_tokens, MediaProcessor.load(folder))
 
-    def encode(self, prompt: Prompt, *, limit: bool = True) -> tuple[int, ...]:
-        """Token ids of a prompt up to where the assistant's answer begins.
+    def encode(self, prompt: Prompt, *, limit: bool = True) -> Encoded:
+        """A prompt up to where the assistant's answer begins.
 
         Args:
             limit: whether a long prompt is refused here; without, the caller looks at its length.
 
-        Raises: DataError when the prompt is longer than `rollout.max_prompt_tokens` or names media.
+        Raises: DataError when the prompt is longer than `rollout.max_prompt_tokens`, or its media cannot be used.
         """
-        if prompt.media:
-            raise DataError(f"prompt {prompt.id}: images and videos are not supported by this version")
-        ids = self.tokenizer.apply_chat_template(
-            [dict(message) for message in prompt.messages], add_generation_prompt=True, return_dict=True
-        )["input_ids"]
-        if limit and len(ids) > self.max_prompt_tokens:
+        messages = [dict(message) for message in prompt.messages]
+        if not prompt.media:
+            found = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+            encoded = Encoded(tuple(found["input_ids"]))
+        elif self.media is None:
+            raise DataError(f"prompt {prompt.id} has pictures, and the model sees none")
+        else:
+            try:
+                encoded = Encoded(*self.media.encode(messages, prompt.media))
+            except DataError as error:
+                raise DataError(f"prompt {prompt.id}: {error}") from error
+        if limit and len(encoded.token_ids_T) > self.max_prompt_tokens:
             raise DataError(
-                f"prompt {prompt.id} has {len(ids)} tokens, more than "
+                f"prompt {prompt.id} has {len(encoded.token_ids_T)} tokens, more than "
                 f"rollout.max_prompt_tokens={self.max_prompt_tokens}"
             )
-        return tuple(ids)
+        return encoded
 
     def encode_answer(self, text: str) -> tuple[int, ...]:
         """Token ids of a finished answer, end-of-turn token included. No text in it becomes a special token."""

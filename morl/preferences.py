@@ -91,7 +91,8 @@ class Pair:
     @property
     def question(self) -> str:
         """The same text for the same question, whatever row it stands in."""
-        return json.dumps([dict(message) for message in self.prompt.messages], sort_keys=True)
+        media = [item if isinstance(item, str) else _digest(item.tobytes()) for item in self.prompt.media]
+        return json.dumps([[dict(message) for message in self.prompt.messages], media], sort_keys=True)
 
 
 def load_pairs(spec: PreferenceSpec) -> list[Pair]:
@@ -136,8 +137,11 @@ def split(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], l
 
 def _draw(seed: int, text: str) -> float:
     """A number in [0, 1) that depends on these two alone."""
-    digest = hashlib.blake2b(f"{seed}/{text}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+    return int(_digest(f"{seed}/{text}".encode()), 16) / 2**64
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def pairs_of_step(step: int, pairs_per_step: int, total: int, seed: int) -> list[int]:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from morl.errors import RunError, UsageError
-from morl.types import Prompt
+from morl.types import Encoded, Prompt
 
 logger = logging.getLogger(__name__)
 
-Question = tuple[Mapping[str, Any], ...]
-"""Messages up to the answer."""
+Question = tuple[tuple[Mapping[str, Any], ...], tuple[Any, ...]]
+"""Messages up to the answer, and the pictures that they name."""
 Told = float | str
 """A score, or why there is none."""
 
@@ -65,25 +65,26 @@ class RewardModelServer:
     def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
         """The score of each answer to its question, or a sentence that says why there is none."""
         told: list[Told] = [""] * len(answers)
-        rows: list[tuple[tuple[int, ...], list[tuple[int, ...]]]] = []
+        rows: list[tuple[Encoded, list[tuple[int, ...]]]] = []
         places: list[list[int]] = []
-        row_of: dict[tuple[int, ...], int] = {}
-        for place, (messages, answer) in enumerate(zip(questions, answers, strict=True)):
+        row_of: dict[Any, int] = {}
+        for place, ((messages, media), answer) in enumerate(zip(questions, answers, strict=True)):
             try:
-                prompt_T = self._codec.encode(Prompt(str(place), "reward", messages), limit=False)
-            except ValueError as error:  # no messages, pictures, roles that the template refuses
+                prompt = self._codec.encode(Prompt("of this answer", "reward", messages, media), limit=False)
+            except ValueError as error:  # no messages, unreadable pictures, roles that the template refuses
                 told[place] = str(error)
                 continue
             answer_T = self._codec.encode_answer(answer)
-            length = len(prompt_T) + len(answer_T)
+            length = len(prompt.token_ids_T) + len(answer_T)
             if length > self._settings.max_tokens:
                 most = self._settings.max_tokens
                 told[place] = f"question and answer have {length} tokens, more than max_tokens={most}"
                 continue
-            alone = self._device.type == "cpu"
-            row = len(rows) if alone else row_of.setdefault(prompt_T, len(rows))
+            # Alone in its row, unless a GPU wants full ones.
+            key = place if self._device.type == "cpu" or prompt.features else prompt.token_ids_T
+            row = row_of.setdefault(key, len(rows))
             if row == len(rows):
-                rows.append((prompt_T, []))
+                rows.append((prompt, []))
                 places.append([])
             rows[row][1].append(answer_T)
             places[row].append(place)
@@ -92,7 +93,7 @@ class RewardModelServer:
                 told[place] = score
         return told
 
-    def _forward(self, rows: list[tuple[tuple[int, ...], list[tuple[int, ...]]]]) -> dict[int, list[float]]:
+    def _forward(self, rows: list[tuple[Encoded, list[tuple[int, ...]]]]) -> dict[int, list[float]]:
         import torch
 
         from morl.learner.packing import microbatch, plan_microbatches

@@ -112,6 +112,26 @@ class Score:
             raise ValueError(f"a score lies in [0, 1] or is None, not {self.value!r}")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Features:
+    """The pictures and videos of one prompt, as the model's own processor made them."""
+
+    tensors: Mapping[str, torch.Tensor]
+    """Arguments of the model's forward pass by name (`pixel_values`, `image_grid_thw`, …), the first axis being
+    what is laid end to end when prompts run together."""
+    positions_3T: torch.Tensor
+    """int64; the prompt's tokens in time, height and width (M-RoPE)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A prompt as the model receives it: chat template applied, media placeholders expanded."""
+
+    token_ids_T: tuple[int, ...]
+    features: Features | None = None
+    """Of the prompt's pictures and videos, if it has any."""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """A prompt with its scored samples: the unit of advantage."""
@@ -121,6 +141,8 @@ class Group:
     """The prompt as the engine received it, chat template applied, media placeholders expanded."""
     samples_G: tuple[Sample, ...]
     scores_G: tuple[Score, ...]
+    features: Features | None = None
+    """Of the prompt's pictures and videos, if it has any."""
 
     def __post_init__(self) -> None:
         if len(self.samples_G) != len(self.scores_G):
@@ -149,8 +171,9 @@ class Batch:
 
     token_ids_T: torch.Tensor
     """int64."""
-    positions_T: torch.Tensor
-    """int64; restart in each row, and in each answer at the prompt's end."""
+    positions_AT: torch.Tensor
+    """int64; restart in each row, and in each answer at the prompt's end. A axes: 1 for text, 3 where a row has
+    pictures (M-RoPE)."""
     segments_T: torch.Tensor
     """int64; 0 on the prompt, 1.. on the answers of a row."""
     row_starts_B1: torch.Tensor
@@ -165,9 +188,16 @@ class Batch:
     """float32; log-probability of each target when it was sampled."""
     weights_N: torch.Tensor
     """float32; what the aggregation gives each token; the loss is their weighted sum."""
+    features_B: tuple[Features | None, ...] = ()
+    """Of the rows' pictures; empty when no row has any."""
 
     def __post_init__(self) -> None:
-        if not len(self.token_ids_T) == len(self.positions_T) == len(self.segments_T) == int(self.row_starts_B1[-1]):
+        if (
+            not len(self.token_ids_T)
+            == self.positions_AT.shape[-1]
+            == len(self.segments_T)
+            == int(self.row_starts_B1[-1])
+        ):
             raise ValueError("token_ids, positions and segments must cover the rows exactly")
         n = {len(x) for x in (self.sources_N, self.targets_N, self.advantages_N, self.rollout_logprobs_N)}
         if n != {len(self.weights_N)}:

@@ -17,7 +17,8 @@ from morl.rewards.resource import Resource
 if TYPE_CHECKING:
     from morl.reward_server import Server, ServerSettings
 
-Question = tuple[Mapping[str, Any], ...]
+Question = tuple[tuple[Mapping[str, Any], ...], tuple[Any, ...]]
+"""Messages up to the answer, and the pictures that they name."""
 
 DECAY = 0.9
 """Share of the running mean that stays from step to step."""
@@ -127,7 +128,8 @@ class ServedModel(Resource):
 @reward("reward_model", resource=ServedModel, batch=True, deadline_s=600.0)
 async def reward_model(
     response: list[str],
-    messages: list[Question],
+    messages: list[tuple[Mapping[str, Any], ...]],
+    media: list[tuple[Any, ...]],
     resource: ServedModel,
     gold: list[Any] | None = None,
     *,
@@ -145,7 +147,8 @@ async def reward_model(
     Nothing in a response becomes a special token of the model's, and nothing is ever cut: what is longer than
     `max_tokens` gets no score.
 
-    `path` is a folder that `morl rm` wrote (`runs/<name>/model`), or any sequence classifier with one output.
+    `path` is a folder that `morl rm` wrote (`runs/<name>/model`), or any sequence classifier with one output. A model
+    that sees is shown the prompt's pictures.
     `center` is what scores 0.5: the mean score that `morl rm` found on held-out answers (`stored`), a mean that
     follows the policy from step to step (`running`), the score of the gold as an answer to the same prompt, so
     that the value is the probability to be preferred to it (`reference`), or a number.
@@ -160,7 +163,7 @@ async def reward_model(
             if not isinstance(reference, str) or not reference.strip():
                 told[place] = Verdict(None, "bad_gold", "center: reference wants a gold that is an answer")
     open_ = [place for place, verdict in enumerate(told) if verdict is None]
-    questions = [messages[place] for place in open_]
+    questions = [(messages[place], tuple(media[place])) for place in open_]
     raw = await resource.scores(questions, [texts[place] for place in open_])
     resource.observe([score for score in raw if isinstance(score, float)])
     if center == "reference":

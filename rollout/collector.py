@@ -10,9 +10,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
-from morl.errors import RunError, StaleWeightsError
+from morl.errors import DataError, RunError, StaleWeightsError
 from morl.rollout.engine import Completion, Engine, Request, Sampling
-from morl.types import Group, Prompt, Sample, Score
+from morl.types import Encoded, Group, Prompt, Sample, Score
 
 Scored = tuple[Sample, "asyncio.Task[Score]"]
 
@@ -20,8 +20,8 @@ Scored = tuple[Sample, "asyncio.Task[Score]"]
 class Codec(Protocol):
     """Between prompts and tokens."""
 
-    def encode(self, prompt: Prompt) -> tuple[int, ...]:
-        """The prompt's token ids, chat template applied."""
+    def encode(self, prompt: Prompt) -> Encoded:
+        """The prompt as the model receives it."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """The answer's text, special tokens left out."""
@@ -62,10 +62,14 @@ class Collector:
         Raises: StaleWeightsError when an answer was written by another version than
         `version`; RunError when an engine loses or doubles one; whatever `score` raises.
         """
+        encoded = [self._codec.encode(prompt) for prompt in prompts]
         requests = [
-            Request(f"{key}/{i}", self._codec.encode(prompt), samples, request_seed(self._seed, key, i), sampling)
-            for i, prompt in enumerate(prompts)
+            Request(f"{key}/{i}", own.token_ids_T, samples, request_seed(self._seed, key, i), sampling)
+            for i, own in enumerate(encoded)
         ]
+        for prompt, own in zip(prompts, encoded, strict=True):
+            if own.features is not None:
+                raise DataError(f"prompt {prompt.id}: rollouts of prompts with pictures are not supported yet")
         place = {request.id: i for i, request in enumerate(requests)}
         scored: list[dict[int, Scored]] = [{} for _ in prompts]
         begin = end = time.perf_counter()

@@ -8,8 +8,10 @@ import random
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 from test_train import finish, rows, start, without_clock, write_recipe
+from tiny import make_tiny_vision_model
 
 from morl.checkpoint import newest_good, read_state
 from morl.cli import main
@@ -106,6 +108,36 @@ def test_what_cannot_be_trained_is_said(tiny_model, tmp_path, capsys, change, to
     assert told in capsys.readouterr().err
 
 
+def test_a_reward_model_that_sees_prefers_by_the_picture(tmp_path):
+    model = make_tiny_vision_model(tmp_path / "model", seed=0)
+    draw, lines = random.Random(0), []
+    for number in range(80):
+        red = draw.random() < 0.5
+        shade = draw.randrange(150, 256)
+        picture = tmp_path / f"{number}.png"
+        Image.new("RGB", (56, 28), (shade, 0, 0) if red else (0, 0, shade)).save(picture)
+        good, bad = ("red", "blue") if red else ("blue", "red")
+        lines.append(json.dumps({"image": str(picture), "good": good, "bad": bad}))
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines) + "\n")
+    recipe = tmp_path / "rm.yaml"
+    recipe.write_text(RECIPE.format(folder=tmp_path, model=model, steps=30))
+    asked = 'preference.prompt=[{image: "{{ image }}"}, "Which colour?"]'
+    assert main(["rm", str(recipe), "--local", asked]) == 0
+    _, last = read_rows(tmp_path / "runs" / "rm" / "eval.jsonl")
+    assert last["accuracy"]["low"] > 0.6
+    content = [{"type": "image"}, {"type": "text", "text": "Which colour?"}]
+    with scorer(tmp_path / "runs" / "rm") as made:
+        for picture in (tmp_path / "0.png", tmp_path / "1.png", tmp_path / "2.png"):
+            good = json.loads(lines[int(picture.stem)])["good"]
+            prompt = Prompt("o/0", "o", ({"role": "user", "content": content},), (str(picture),))
+            red, blue = (asyncio.run(made.score(prompt, answer(text))).value for text in ("red", "blue"))
+            assert (red > blue) == (good == "red")
+
+
+def answer(text: str) -> Sample:
+    return Sample("o/0", 0, (1,), (1,), (0.0,), 0, "stop", text)
+
+
 def scorer(path: Path, **options: object) -> Scorer:
     term = {"use": "reward_model", "path": str(path / "model"), **options}
     data = {"source": "jsonl", "path": "unread.jsonl"}
@@ -117,8 +149,7 @@ def scores(made: Scorer, *answers: str, gold: str | None = None) -> list[float |
     prompt = Prompt("o/0", "o", ({"role": "user", "content": "What is 500 + 500?"},), gold=gold)
 
     async def all_at_once() -> list[float | None]:
-        samples = [Sample("o/0", i, (1,), (1,), (0.0,), 0, "stop", text) for i, text in enumerate(answers)]
-        return [score.value for score in await asyncio.gather(*(made.score(prompt, s) for s in samples))]
+        return [score.value for score in await asyncio.gather(*(made.score(prompt, answer(t)) for t in answers))]
 
     return asyncio.run(all_at_once())
 

@@ -9,12 +9,12 @@ never fed in: nothing is predicted from it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
-from morl.types import Batch, Group
+from morl.types import Batch, Features, Group
 
 PROMPT = 0
 PADDING = -1
@@ -45,7 +45,7 @@ def build_batch(groups: Sequence[Group], advantages_PG: torch.Tensor, weights_PG
         starts.append(starts[-1] + len(row.token_ids))
     return Batch(
         token_ids_T=torch.tensor([i for row in rows for i in row.token_ids], dtype=torch.long),
-        positions_T=torch.tensor([i for row in rows for i in row.positions], dtype=torch.long),
+        positions_AT=_positions(rows),
         segments_T=torch.tensor([i for row in rows for i in row.segments], dtype=torch.long),
         row_starts_B1=torch.tensor(starts, dtype=torch.long),
         sources_N=torch.tensor(
@@ -55,7 +55,21 @@ def build_batch(groups: Sequence[Group], advantages_PG: torch.Tensor, weights_PG
         advantages_N=torch.tensor([x for row in rows for x in row.advantages], dtype=torch.float32),
         rollout_logprobs_N=torch.tensor([x for row in rows for x in row.logprobs], dtype=torch.float32),
         weights_N=torch.tensor([x for row in rows for x in row.weights], dtype=torch.float32),
+        features_B=tuple(row.features for row in rows) if any(row.features for row in rows) else (),
     )
+
+
+def _positions(rows: Sequence[_Row]) -> torch.Tensor:
+    """All rows' positions: one axis for text, three as soon as one row has pictures."""
+    if not any(row.features for row in rows):
+        return torch.tensor([[i for row in rows for i in row.positions]], dtype=torch.long)
+    parts = []
+    for row in rows:
+        own = torch.tensor(row.positions, dtype=torch.long).expand(3, -1)
+        if row.features is not None:
+            own = torch.cat([row.features.positions_3T, own[:, row.features.positions_3T.shape[1] :]], dim=1)
+        parts.append(own)
+    return torch.cat(parts, dim=1)
 
 
 @dataclass(slots=True)
@@ -68,11 +82,14 @@ class _Row:
     advantages: list[float]
     logprobs: list[float]
     weights: list[float]
+    features: Features | None
 
 
 def _row(group: Group, advantages_G: list[float], weights_G: list[float]) -> _Row:
     prompt = group.prompt_ids_T
-    row = _Row(list(prompt), list(range(len(prompt))), [PROMPT] * len(prompt), [], [], [], [], [])
+    row = _Row(list(prompt), list(range(len(prompt))), [PROMPT] * len(prompt), [], [], [], [], [], group.features)
+    # A picture takes as many positions as its longer side, not as many as its tokens.
+    after = len(prompt) if group.features is None else int(group.features.positions_3T.max()) + 1
     first_token_of: dict[tuple[int, ...], int] = {}
     for sample, advantage, weight in zip(group.samples_G, advantages_G, weights_G, strict=True):
         if not sample.token_ids_T:
@@ -81,7 +98,7 @@ def _row(group: Group, advantages_G: list[float], weights_G: list[float]) -> _Ro
         if fed not in first_token_of:
             first_token_of[fed] = len(row.token_ids)
             row.token_ids += fed
-            row.positions += range(len(prompt), len(prompt) + len(fed))
+            row.positions += range(after, after + len(fed))
             row.segments += [len(first_token_of)] * len(fed)
         start = first_token_of[fed]
         for t, (target, policy_wrote) in enumerate(zip(sample.token_ids_T, sample.loss_mask_T, strict=True)):
@@ -127,7 +144,8 @@ class Microbatch:
     """A rectangle of padded rows, ready for the model. `B` rows of `L` tokens."""
 
     input_ids_BL: torch.Tensor
-    positions_BL: torch.Tensor
+    positions: torch.Tensor
+    """`BL`, or `3BL` where there are pictures."""
     attention_mask_B1LL: torch.Tensor
     """bool; True where the query (third axis) may attend to the key (last axis)."""
     sources_U: torch.Tensor
@@ -138,6 +156,8 @@ class Microbatch:
     advantages_N: torch.Tensor
     rollout_logprobs_N: torch.Tensor
     weights_N: torch.Tensor
+    features: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Further arguments of the model: the rows' pictures, end to end."""
 
 
 def microbatch(batch: Batch, rows: Sequence[int], pad_id: int = 0) -> Microbatch:
@@ -164,9 +184,10 @@ def microbatch(batch: Batch, rows: Sequence[int], pad_id: int = 0) -> Microbatch
     flat = slot_of_row[row_of_N[mine_N]] * length + batch.sources_N[mine_N] - batch.row_starts_B1[row_of_N[mine_N]]
     sources_U, source_of_N = torch.unique(flat, return_inverse=True)
     weights_N = batch.weights_N[mine_N]
+    positions_ABL = torch.where(within_BL, batch.positions_AT[:, source_BL], 0)
     return Microbatch(
         input_ids_BL=torch.where(within_BL, batch.token_ids_T[source_BL], pad_id),
-        positions_BL=torch.where(within_BL, batch.positions_T[source_BL], 0),
+        positions=positions_ABL[0] if len(positions_ABL) == 1 else positions_ABL,
         attention_mask_B1LL=allowed_BLL[:, None],
         sources_U=sources_U,
         source_of_N=source_of_N,
@@ -174,4 +195,13 @@ def microbatch(batch: Batch, rows: Sequence[int], pad_id: int = 0) -> Microbatch
         advantages_N=batch.advantages_N[mine_N],
         rollout_logprobs_N=batch.rollout_logprobs_N[mine_N],
         weights_N=weights_N if rows else torch.zeros_like(weights_N),
+        features=_together([batch.features_B[row] for row in chosen] if batch.features_B else []),
     )
+
+
+def _together(features: Sequence[Features | None]) -> dict[str, torch.Tensor]:
+    tensors = [own.tensors for own in features if own is not None]
+    return {
+        name: torch.cat([own[name] for own in tensors if name in own])
+        for name in dict.fromkeys(n for own in tensors for n in own)
+    }

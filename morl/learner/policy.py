@@ -51,8 +51,9 @@ class Policy(torch.nn.Module):
         hidden_BLH = body(
             input_ids=micro.input_ids_BL,
             attention_mask=micro.attention_mask_B1LL,
-            position_ids=micro.positions_BL,
+            position_ids=micro.positions,
             use_cache=False,
+            **micro.features,
         ).last_hidden_state
         hidden_UH = hidden_BLH.flatten(0, 1)[micro.sources_U]
         logprobs_N, entropy_U = whole.get_output_embeddings()(

@@ -207,7 +207,9 @@ def to_device(micro: Any, device: Any) -> Any:
     """A microbatch with all its tensors on the device."""
     if device.type == "cpu":
         return micro
-    return type(micro)(**{f.name: getattr(micro, f.name).to(device) for f in dataclasses.fields(micro)})
+    fields = {field.name: getattr(micro, field.name) for field in dataclasses.fields(micro)}
+    moved = {name: value.to(device) for name, value in fields.items() if name != "features"}
+    return type(micro)(**moved, features={name: value.to(device) for name, value in micro.features.items()})
 
 
 def deepspeed_config(spec: LearnerSpec, dtype: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from morl.learner.packing import Microbatch, build_batch
 from morl.learner.rank import Rank, RankSettings
 from morl.model import load_reward_model
-from morl.types import Batch, Group, Prompt, Sample, Score
+from morl.types import Batch, Encoded, Group, Prompt, Sample, Score
 
 Tokens = tuple[int, ...]
 
@@ -21,18 +21,18 @@ Tokens = tuple[int, ...]
 class TokenPair:
     """A prompt's tokens with those of two answers, their last one included, from which the score is read."""
 
-    prompt_T: Tokens
+    prompt: Encoded
     chosen_T: Tokens
     rejected_T: Tokens
 
     @property
     def length(self) -> int:
         """Tokens of its row."""
-        return len(self.prompt_T) + len(self.chosen_T) + len(self.rejected_T)
+        return len(self.prompt.token_ids_T) + len(self.chosen_T) + len(self.rejected_T)
 
 
 class RewardModel(torch.nn.Module):
-    """Wraps a sequence classifier of transformers with one output: a linear map of a last hidden state."""
+    """Wraps a model of transformers with a `score` head: one linear map of an answer's last hidden state."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -52,8 +52,9 @@ class RewardModel(torch.nn.Module):
         hidden_BLH = getattr(whole, whole.base_model_prefix)(
             input_ids=micro.input_ids_BL,
             attention_mask=micro.attention_mask_B1LL,
-            position_ids=micro.positions_BL,
+            position_ids=micro.positions,
             use_cache=False,
+            **micro.features,
         ).last_hidden_state
         scores_U1 = whole.score(hidden_BLH.flatten(0, 1)[micro.sources_U])
         scores_N: torch.Tensor = scores_U1.float()[micro.source_of_N, 0]
@@ -129,10 +130,10 @@ class RewardRank(Rank):
 
 def pair_batch(pairs: Sequence[TokenPair]) -> Batch:
     """Rows of a prompt with its preferred and its other answer; weights make the loss a mean over pairs."""
-    return answer_batch([(pair.prompt_T, (pair.chosen_T, pair.rejected_T)) for pair in pairs])
+    return answer_batch([(pair.prompt, (pair.chosen_T, pair.rejected_T)) for pair in pairs])
 
 
-def answer_batch(rows: Sequence[tuple[Tokens, Sequence[Tokens]]]) -> Batch:
+def answer_batch(rows: Sequence[tuple[Encoded, Sequence[Tokens]]]) -> Batch:
     """Rows of a prompt and its answers, each of which has one place that counts: its last token.
 
     Every answer has the weight 1 / rows. Targets, advantages and rollout log-probabilities mean nothing here.
@@ -140,11 +141,12 @@ def answer_batch(rows: Sequence[tuple[Tokens, Sequence[Tokens]]]) -> Batch:
     groups = [
         Group(
             _NO_PROMPT,
-            prompt_T,
+            prompt.token_ids_T,
             tuple(_as_sample(answer_T, index) for index, answer_T in enumerate(answers)),
             tuple(Score(1.0) for _ in answers),
+            prompt.features,
         )
-        for prompt_T, answers in rows
+        for prompt, answers in rows
     ]
     width = max(len(answers) for _, answers in rows)
     ones_PG = torch.ones((len(rows), width), dtype=torch.float64)

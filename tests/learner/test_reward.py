@@ -15,12 +15,12 @@ from morl.learner.reward import RewardModel, TokenPair, answer_batch, bradley_te
 from morl.model import ChatCodec, load_reward_model
 from morl.preferences import Pair, PreferenceSpec, load_pairs, pairs_of_step, split
 from morl.reward_model import judge
-from morl.types import Prompt
+from morl.types import Encoded, Prompt
 
 PAIRS = [
-    TokenPair((5, 6, 7, 8), (20, 21, 22), (30, 31)),
-    TokenPair((9, 10), (40,), (41, 42, 43, 44, 45)),
-    TokenPair((11, 12, 13), (50, 51), (50, 51, 52)),
+    TokenPair(Encoded((5, 6, 7, 8)), (20, 21, 22), (30, 31)),
+    TokenPair(Encoded((9, 10)), (40,), (41, 42, 43, 44, 45)),
+    TokenPair(Encoded((11, 12, 13)), (50, 51), (50, 51, 52)),
 ]
 
 
@@ -43,12 +43,12 @@ def test_shared_rows_score_as_the_classifier_of_transformers_does(model):
     with torch.no_grad():
         scores = model(microbatch(batch, [0, 1, 2])).view(-1, 2)
     for pair, (chosen, rejected) in zip(PAIRS, scores.tolist(), strict=True):
-        assert chosen == pytest.approx(alone(model, pair.prompt_T + pair.chosen_T), abs=1e-5)
-        assert rejected == pytest.approx(alone(model, pair.prompt_T + pair.rejected_T), abs=1e-5)
+        assert chosen == pytest.approx(alone(model, pair.prompt.token_ids_T + pair.chosen_T), abs=1e-5)
+        assert rejected == pytest.approx(alone(model, pair.prompt.token_ids_T + pair.rejected_T), abs=1e-5)
 
 
 def test_rows_may_have_different_numbers_of_answers(model):
-    batch = answer_batch([((5, 6), [(20,), (21, 22), (20,)]), ((7,), [(23,)])])
+    batch = answer_batch([(Encoded((5, 6)), [(20,), (21, 22), (20,)]), (Encoded((7,)), [(23,)])])
     with torch.no_grad():
         scores = model(microbatch(batch, [0, 1])).tolist()
     expected = [alone(model, row) for row in ((5, 6, 20), (5, 6, 21, 22), (5, 6, 20), (7, 23))]

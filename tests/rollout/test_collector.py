@@ -9,15 +9,15 @@ import pytest
 
 from morl.errors import RunError, StaleWeightsError
 from morl.rollout import Collector, Completion, Request, Sampling
-from morl.types import Prompt, Sample, Score
+from morl.types import Encoded, Prompt, Sample, Score
 
 PROMPTS = [Prompt(f"o/{i}", "o", ({"role": "user", "content": chr(65 + i) * (i + 1)},)) for i in range(5)]
 SAMPLING = Sampling(1.0, 12, stop_token_ids=tuple(range(40, 80)))
 
 
 class Bytes:
-    def encode(self, prompt: Prompt) -> tuple[int, ...]:
-        return tuple(prompt.messages[0]["content"].encode())
+    def encode(self, prompt: Prompt) -> Encoded:
+        return Encoded(tuple(prompt.messages[0]["content"].encode()))
 
     def decode(self, ids: Sequence[int]) -> str:
         return ",".join(map(str, ids))
@@ -37,7 +37,7 @@ def test_groups_come_in_order_and_whole(hf, run):
     rollout = collect(hf, run)
     assert [group.prompt for group in rollout.groups] == PROMPTS
     for group in rollout.groups:
-        assert group.prompt_ids_T == Bytes().encode(group.prompt)
+        assert group.prompt_ids_T == Bytes().encode(group.prompt).token_ids_T
         assert [sample.index for sample in group.samples_G] == [0, 1, 2, 3]
         for sample, score in zip(group.samples_G, group.scores_G, strict=True):
             assert sample.prompt_id == group.prompt.id
