@@ -14,6 +14,7 @@ import importlib
 import importlib.metadata
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
@@ -141,7 +142,10 @@ def options_model(function: Callable[..., Any]) -> type[BaseModel]:
             fields[parameter.name] = (hints.get(parameter.name, Any), Field(default=default))
     name = f"{getattr(function, '__name__', 'function')}_options"
     config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-    return create_model(name, __config__=config, **fields)
+    with warnings.catch_warnings():
+        # An option may be called as a method of pydantic's is, `schema` for one.
+        warnings.filterwarnings("ignore", message="Field name .* shadows an attribute")
+        return create_model(name, __config__=config, **fields)
 
 
 def check_options(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,14 +6,13 @@ import functools
 import json
 import math
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-import jsonschema  # type: ignore[import-untyped]
-from jsonschema.validators import validator_for  # type: ignore[import-untyped]
-from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
+import jsonschema
+from jsonschema.validators import validator_for
+from jsonschema_specifications import REGISTRY
 from pydantic import AfterValidator
 from referencing.exceptions import Unresolvable
 
@@ -26,9 +25,6 @@ MAX_DEPTH = 100
 """Brackets within brackets; what is nested deeper is not read."""
 MAX_VALUES = 20
 """Places after the first JSON in a text at which another one is looked for."""
-
-# `schema` is what everybody calls it; that a base class of the options has a method of that name harms nothing.
-warnings.filterwarnings("ignore", 'Field name "schema" in "json_schema_options" shadows', UserWarning)
 
 
 def _checked(schema: Mapping[str, Any]) -> Mapping[str, Any]:

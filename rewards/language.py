@@ -202,7 +202,7 @@ def _script(letter: str) -> str:
 @functools.cache
 def _detector() -> Any:
     # 120 MB and half a second: only for those who ask.
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # type: ignore[import-untyped]
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
