@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -173,3 +174,12 @@ def test_a_wrong_command_is_refused(arguments: list[str], tmp_path: Path, monkey
 
 def test_no_reward_of_morl_is_called_like_the_command() -> None:
     assert "new" not in REWARDS.entries()
+
+
+def test_the_example_passes_its_own_tests(tmp_path: Path) -> None:
+    shutil.copytree(Path(__file__).parents[1] / "examples" / "custom_verifier", tmp_path / "package")
+    environment = Environment.make(tmp_path / "venv")
+    environment.install(tmp_path / "package")
+    done = environment.run("-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path / "package")
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout

@@ -1,10 +1,31 @@
 """A reward for answers that read the same both ways, gold or not."""
 
-from morl.rewards import Example, reward
+from typing import Annotated
+
+from pydantic import Field
+
+from morl.rewards import Example, Verdict, reward
+from morl.rewards.answer import final_text
 
 
-@reward("palindrome", examples=[Example("Never odd or even", None, 1.0), Example("odd", None, 0.0)])
-def palindrome(response: str, *, at_least: int = 3) -> float:
-    """1 when the letters of the response read the same backwards, and there are `at_least` so many."""
-    letters = [c.lower() for c in response if c.isalpha()]
-    return float(len(letters) >= at_least and letters == letters[::-1])
+@reward(
+    "palindrome",
+    examples=[
+        Example("Never odd or even", None, 1.0),
+        Example("Never odd and even", None, 0.0),
+        Example("<think>even? No.</think>odd", None, 0.0),
+        Example("<think>Anna", None, 0.0),
+        Example("Anna", None, 0.0, {"at_least": 5}),
+    ],
+)
+def palindrome(
+    response: str, *, at_least: Annotated[int, Field(ge=1, description="Letters that it takes.")] = 3
+) -> Verdict:
+    """1 when the letters of the answer read the same backwards, and there are `at_least` so many, else 0.
+
+    The answer is what follows the thinking. Case, spaces and marks do not count.
+    """
+    letters = [c for c in final_text(response).casefold() if c.isalpha()]
+    if not letters:
+        return Verdict(0.0, "no_answer", "no letters in the answer")
+    return Verdict(float(len(letters) >= at_least and letters == letters[::-1]), "ok", "".join(letters))
