@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 from collections.abc import Callable, Coroutine
 from importlib.metadata import version
 from typing import Any
@@ -76,8 +77,6 @@ def make_app(
     @app.post("/score", response_model=ScoreResponse, responses=_ERRORS)
     async def score(body: ScoreRequest, request: Request) -> Response:
         """Score answers of any objectives; the scores come in the order of the items."""
-        if not ready() and not router.backends:
-            raise Refusal(503, "not_ready", "the rewards are being started; ask again")
         scores = await _unless_gone(request, router.score(body.items))
         return json_response({"scores": [_score_json(one) for one in scores]})
 
@@ -158,7 +157,7 @@ def _described(router: Router, limits: Limits) -> RewardsResponse:
             term.name: TermInfo(
                 use=term.use,
                 doc=(inspect.getdoc(REWARDS.load(term.use)) or "").partition("\n")[0],
-                options=dict(used[term.name].options),
+                options=json.loads(json.dumps(dict(used[term.name].options), default=str)),
                 weight=term.weight,
                 scale=term.scale,
                 gate=term.gate.model_dump() if term.gate else None,

@@ -207,4 +207,4 @@ def _reason(status: Any) -> str:
     texts: list[str] = [status.message, *(deployment.message for deployment in status.deployments.values())]
     lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    return (errors or lines or ["no reason given"])[-1][:500]
+    return re.sub(r"^morl\.errors\.\w+: ", "", (errors or lines or ["no reason given"])[-1])[:500]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,9 @@ logger = logging.getLogger(__name__)
 
 CALL_ITEMS = 32
 """Items of one call of a replica, so that a large request is spread over the replicas."""
-MAX_DEATHS = 5
+TOGETHER = 2
+"""Replicas that may die under a call before its items are asked about one by one."""
+MAX_DEATHS = 4
 """Replicas that may die under an item before it is taken for the cause."""
 FIRST_PAUSE_S = 0.1
 """Before a call is sent again; doubled each time."""
@@ -85,6 +88,7 @@ class Router:
         self._limits = limits
         self._metrics = metrics
         self._waiting = 0
+        self._suspects: collections.defaultdict[str, asyncio.Lock] = collections.defaultdict(asyncio.Lock)
         self._terms: dict[str, dict[str, str]] = {}
         for name, objective in self.objectives.items():
             used = {term.name: Reward.of(term) for term in objective.rewards}
@@ -146,22 +150,35 @@ class Router:
                 call.cancel()
         return told
 
-    async def _call(self, key: str, items: list[dict[str, Any]], deaths: int = 0) -> list[TermScore]:
+    async def _call(self, key: str, items: list[dict[str, Any]]) -> list[TermScore]:
         """Scores of one call. Scoring has no effects, so what a dead replica was asked is asked of another."""
-        try:
-            return await self.backends[key].score(items)
-        except ReplicaLostError as error:
-            deaths += 1
-            logger.warning("a replica of %s was lost (%s)", self.rewards[key].use, error)
-        self._metrics.retries.labels(self.rewards[key].use).inc()
-        if deaths >= MAX_DEATHS:
-            return [failure("error", f"{deaths} replicas died of it") for _ in items]
-        await asyncio.sleep(FIRST_PAUSE_S * 2 ** (deaths - 1))
-        if deaths == 1:
-            return await self._call(key, items, deaths)
-        # The second time it may be due to one of them: the others shall not go under with it.
-        alone = await asyncio.gather(*(self._call(key, [item], deaths) for item in items))
-        return [score for scores in alone for score in scores]
+        for tried in range(TOGETHER):
+            try:
+                return await self.backends[key].score(items)
+            except ReplicaLostError as error:
+                await self._pause(key, error, tried)
+        return [await self._call_alone(key, item) for item in items]
+
+    async def _call_alone(self, key: str, item: dict[str, Any]) -> TermScore:
+        """The score of an item that was there when replicas died.
+
+        No two such items are with a replica at once, so that only the one to blame is taken for it.
+        """
+        for tried in range(TOGETHER, MAX_DEATHS):
+            async with self._suspects[key]:
+                try:
+                    (score,) = await self.backends[key].score([item])
+                    return score
+                except ReplicaLostError as error:
+                    lost = error
+            await self._pause(key, lost, tried)
+        return failure("error", f"{MAX_DEATHS} replicas died of it")
+
+    async def _pause(self, key: str, error: ReplicaLostError, tried: int) -> None:
+        use = self.rewards[key].use
+        logger.warning("a replica of '%s' was lost (%s); asking another", use, error)
+        self._metrics.retries.labels(use).inc()
+        await asyncio.sleep(FIRST_PAUSE_S * 2**tried)
 
     def _compose(self, item: Item, told: Mapping[str, TermScore]) -> Score:
         spec = self.objectives[item.objective]
