@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +23,26 @@ Metric = Literal["iou", "giou", "giou_shifted"]
 _CAT_AND_DOG = [{"bbox_2d": [0, 0, 10, 10], "label": "cat"}, {"bbox_2d": [20, 20, 40, 30], "label": "dog"}]
 _SWAPPED = '[{"bbox_2d": [20, 20, 40, 30], "label": "cat"}, {"bbox_2d": [0, 0, 10, 10], "label": "dog"}]'
 _FENCED = '<think>[0, 0, 5, 5]</think>```json\n[{"bbox_2d": [10, 20, 110, 220], "label": "cat"}]\n```'
+
+
+def _written(
+    gold: Any,
+    media: Sequence[Any],
+    meta: Mapping[str, Any],
+    *,
+    frame: Frame = "absolute",
+    gold_frame: Frame = "absolute",
+    gold_format: Literal["xyxy", "xywh"] = "xyxy",
+    size_from: str | list[str] | None = None,
+    factor: int = FACTOR,
+    min_pixels: int = MIN_PIXELS,
+    max_pixels: int = MAX_PIXELS,
+) -> str:
+    out_of_gold = transfer(gold_frame, frame, media, meta, size_from, Resize(factor, min_pixels, max_pixels))
+    boxes = [(item.box, item.label) for item in gold_boxes(gold, gold_format) if item.box is not None]
+    return json.dumps(
+        [{"bbox_2d": out_of_gold(box), **({} if label is None else {"label": label})} for box, label in boxes]
+    )
 
 
 @reward(
@@ -47,6 +68,7 @@ _FENCED = '<think>[0, 0, 5, 5]</think>```json\n[{"bbox_2d": [10, 20, 110, 220], 
         Example("[0, 0, 10, 10]", [], 0.0),
         Example("[0, 0, 10, 10]", [10, 10, 0, 0], None),
     ],
+    answer=_written,
     runs="inline",
 )  # fmt: skip
 def box(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -16,6 +17,25 @@ from morl.rewards.geometry import MAX_PAIRS, Box, best_sum, contains
 from morl.rewards.picture import FACTOR, MAX_PIXELS, MIN_PIXELS
 from morl.rewards.places import BOX_KEYS, BOXES, POINT_KEYS, POINTS
 from morl.rewards.reading import gold_value, in_json
+
+
+def _written(
+    gold: Any,
+    media: Sequence[Any],
+    meta: Mapping[str, Any],
+    *,
+    frame: Frame = "absolute",
+    gold_frame: Frame = "absolute",
+    gold_format: Literal["xyxy", "xywh"] = "xyxy",
+    size_from: str | list[str] | None = None,
+    factor: int = FACTOR,
+    min_pixels: int = MIN_PIXELS,
+    max_pixels: int = MAX_PIXELS,
+) -> str:
+    out_of_gold = transfer(gold_frame, frame, media, meta, size_from, Resize(factor, min_pixels, max_pixels))
+    areas, targets = gold_areas(gold, gold_format)
+    points = targets or [((x1 + x2) / 2, (y1 + y2) / 2) for x1, y1, x2, y2 in areas[:1]]
+    return json.dumps([{"point_2d": out_of_gold(point)} for point in points])
 
 
 @reward(
@@ -38,6 +58,7 @@ from morl.rewards.reading import gold_value, in_json
         Example("[[9, 9], [0, 1]]", [[0, 0], [10, 10]], 1.0, {"radius": 2}),
         Example("[[9, 9], [0, 1], [5, 5], [6, 6]]", [[0, 0], [10, 10]], 0.5, {"radius": 2}),
     ],
+    answer=_written,
     runs="inline",
 )  # fmt: skip
 def point(

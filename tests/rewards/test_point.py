@@ -215,3 +215,16 @@ def test_options_are_checked() -> None:
     for options in ({"radius": 0}, {"radius": math.inf}, {"frame": "percent"}):
         with pytest.raises(ValidationError):
             check_options(point, options)
+
+
+@pytest.mark.parametrize("gold", [[10, 20, 110, 220], [[10, 20, 30, 40], [50, 60, 70, 80]], [5, 6], [[5, 6], [90, 90]]])
+@pytest.mark.parametrize("gold_format", ["xyxy", "xywh"])
+@pytest.mark.parametrize("frame", ["absolute", "absolute_resized", "relative_1000", "relative_1"])
+def test_a_gold_is_written_in_the_frame_of_the_answer(gold, gold_format, frame):
+    from morl.rewards.checks import written_gold
+    from morl.rewards.decorator import traits_of
+
+    row = {"media": (), "meta": {"size": [640, 480]}}
+    options = {"frame": frame, "gold_format": gold_format, "size_from": "size", "radius": 1e-6}
+    response = written_gold(traits_of(point).answer, {"gold": gold, **row}, options)
+    assert point(response, gold, **row, **options).value == 1.0
