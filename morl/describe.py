@@ -126,9 +126,8 @@ def _metadata(info: FieldInfo) -> Iterator[Any]:
     waiting = [info.annotation]
     while waiting:
         annotation = waiting.pop()
-        if typing.get_origin(annotation) is typing.Annotated:
-            for item in annotation.__metadata__:
-                yield from ([item, *item.metadata] if isinstance(item, FieldInfo) else [item])
+        for item in getattr(annotation, "__metadata__", ()):
+            yield from ([item, *item.metadata] if isinstance(item, FieldInfo) else [item])
         if typing.get_origin(annotation) in (typing.Annotated, typing.Union, types.UnionType):
             waiting += typing.get_args(annotation)
 

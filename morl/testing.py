@@ -91,7 +91,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:120]}…"
 
 
-def check_reward(reward: str | Callable[..., Any], *, deadline_s: float = 10.0, seed: int = 0) -> None:
+def check_reward(reward: str | Callable[..., Any], *, deadline_s: float | None = None, seed: int = 0) -> None:
     """Check a reward as a stranger would: its own examples, and inputs made to break it.
 
     - It has documentation, and examples of which one scores more than another; they hold.
@@ -106,7 +106,7 @@ def check_reward(reward: str | Callable[..., Any], *, deadline_s: float = 10.0, 
 
     Args:
         reward: its name, or the decorated function. It must live in a module that can be imported.
-        deadline_s: seconds for each call.
+        deadline_s: seconds for each call; the reward's own when it is not given, 10 for most.
         seed: of the order in which the calls are made a second time.
 
     Raises: RewardCheckError with every rule that it breaks.
@@ -120,6 +120,7 @@ def check_reward(reward: str | Callable[..., Any], *, deadline_s: float = 10.0, 
     examples, wrong_options = _usable_examples(entry.name, function)
     broken += wrong_options
     if examples and not broken:
+        deadline_s = traits_of(function).deadline_s if deadline_s is None else deadline_s
         with Runner(workers=2) as runner:
             broken += [f"has examples that do not hold: {told}" for told in check_examples(entry.name, runner)]
             broken += asyncio.run(_call_all(entry, function, examples, runner, deadline_s, seed))

@@ -208,3 +208,9 @@ def gone(response: str, gold: Any) -> Verdict:
 
 gone_for_tests = gone
 del gone
+
+
+@reward("uneven_batch_for_tests", examples=[Example("a", None, 1.0), Example("b", None, 0.0)], batch=True)
+def uneven_batch(response: list[str]) -> list[float]:
+    """Forgets that every answer wants a value."""
+    return []

@@ -10,7 +10,9 @@ import broken_rewards
 import pytest
 
 from morl.errors import MorlError, UsageError
+from morl.probe import probe, shown
 from morl.rewards import REWARDS
+from morl.rewards.verdict import to_term_score
 from morl.testing import HOSTILE_GOLDS, HOSTILE_RESPONSES, RewardCheckError, check_reward
 
 NEEDS_A_SERVICE = {
@@ -118,3 +120,33 @@ def test_the_inputs_are_those_that_break_verifiers(kind: str) -> None:
 def test_there_are_golds_of_every_type() -> None:
     assert {type(gold) for gold in HOSTILE_GOLDS} >= {str, int, float, bool, list, dict, type(None)}
     assert sum("\u200b" in text or "\u202e" in text for text in HOSTILE_RESPONSES) >= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "response", "said"),
+    [
+        ("good", "yes", "1 (ok: =yes)"),
+        ("good_batch", "no", "0 (ok: =no)"),
+        ("good_resource", "yes", "1 (ok: =yes)"),
+        (
+            "raises",
+            "",
+            "no score (error: !raises instead of returning a verdict ¦ IndexError: string index out of range)",
+        ),
+        ("not_a_number", "", "no score (error: !returns what is no verdict ¦ returned nan, not a finite number)"),
+        ("unbounded", "12345", "no score (error: !returns a value outside [0, 1] ¦ 1.66667)"),
+        ("hides", "1", "no score (error: =no word)"),
+    ],
+)
+def test_a_call_is_watched(name: str, response: str, said: str) -> None:
+    target = f"broken_rewards:{name}"
+    verdict = probe(target, {"response": response, "gold": "yes", "meta": {}}, {}, 2)
+    assert shown(to_term_score(verdict, 0.0)) == said
+
+
+def test_what_changes_between_calls_is_seen() -> None:
+    told = probe("broken_rewards:by_chance", {"response": "maybe", "gold": "yes"}, {}, 2).detail
+    assert told.startswith("!says something else when it is called again ¦ ")
+    gold = ["a"]
+    assert probe("broken_rewards:mutates", {"response": "a", "gold": gold}, {}, 1).detail.startswith("!changes its arg")
+    assert probe("broken_rewards:uneven_batch", {"response": "a"}, {}, 1).detail.startswith("!raises")

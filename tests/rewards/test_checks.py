@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import pytest
 from morl.check import check
 from morl.errors import UsageError
 from morl.recipe import ObjectiveSpec
-from morl.rewards import Resource, Verdict, reward
+from morl.rewards import Example, Resource, Verdict, reward
 from morl.rewards.caller import BoundReward
 from morl.rewards.checks import check_examples, score_golds, written_gold
 from morl.rewards.runner import Runner
@@ -243,3 +244,33 @@ def test_an_answer_is_written_with_the_row_and_the_options_that_it_names(runner:
     assert written_gold(str, {"gold": 3}, {"unit": "km"}) == "3"
     assert written_gold(lambda any_name: f"<{any_name}>", {"gold": 3, "any_name": 4}, {"any_name": 5}) == "<3>"
     assert written_gold(lambda gold, **options: f"{gold} {options}", {"gold": 3}, {"a": 1}) == "3 {'a': 1}"
+
+
+@reward("test_example_with_wrong_option", examples=[Example("a", None, 1.0, {"strikt": True}), Example("a", None, 1.0)])
+def strict_or_not(response: str, *, strict: bool = False) -> float:
+    return 1.0
+
+
+def test_an_example_with_a_wrong_option_is_told(runner: Runner) -> None:
+    (told,) = check_examples("test_example_with_wrong_option", runner)
+    assert told.startswith("example 0: reward 'test_example_with_wrong_option': option 'strikt': unknown key")
+    assert check_examples("test_gold_in_row", runner) == []  # it has none
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_sees_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "r.yaml").write_text(
+        "run: {name: test, steps: 1}\nmodel: {path: model}\nobjectives: {o: {share: 1, prompt: '{{ q }}', "
+        "data: {source: jsonl, path: rows.jsonl}, rewards: [{use: length, maximum: 3}]}}\n"
+        "rollout: {prompts_per_step: 4, samples_per_prompt: 2, max_new_tokens: 8}\n"
+    )
+    (tmp_path / "rows.jsonl").write_text('{"q": "1"}\n' * 3)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert check("r.yaml").exit_code == 0
+    assert "rows" in sys.stderr.getvalue()
+    assert "100%" in sys.stderr.getvalue()
