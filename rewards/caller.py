@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from morl.errors import RunError, UsageError
 from morl.registry import ValidationError, check_options, explain, options_model, wanted_arguments
 from morl.rewards.decorator import ARGUMENTS, REWARDS, Traits, is_async, needs_gold, traits_of
 from morl.rewards.resource import Resource
-from morl.rewards.runner import Runner
+from morl.rewards.runner import Call, Runner
 from morl.rewards.verdict import describe, failure
 from morl.rewards.worker import call, to_term_scores
 from morl.types import TermScore
@@ -48,9 +49,12 @@ class BoundReward:
         self.target = entry.target
         self.function: Callable[..., Any] = function
         self.traits: Traits = traits_of(function)
+        self.in_worker = self.traits.runs == "worker" and not is_async(function)
+        """Whether it runs in a worker process."""
+        self._deadline_s = deadline_s
         self.options = checked_options(name, function, options)
         self.wanted = tuple(argument for argument in wanted_arguments(function) if argument != "resource")
-        self._deadline_s = deadline_s
+        self._needs_gold = needs_gold(function)
         self._runner = runner
         self._waiting: _Batch | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,16 +91,32 @@ class BoundReward:
             self.resource.close()
 
     @property
-    def in_worker(self) -> bool:
-        """Whether it runs in a worker process."""
-        return self.traits.runs == "worker" and not is_async(self.function)
+    def options(self) -> Mapping[str, Any]:
+        """What it is called with; another mapping may be set, and is used from the next call on."""
+        return self._options
 
-    async def __call__(self, available: Mapping[str, Any]) -> TermScore:
+    @options.setter
+    def options(self, options: Mapping[str, Any]) -> None:
+        try:
+            sent = pickle.dumps(options) if self.in_worker else b""
+        except Exception as error:  # whatever pickling runs into
+            raise UsageError(f"reward '{self.name}': options that cannot be sent to a worker process") from error
+        self._options = options
+        self._call = Call(self.target, sent, self._deadline_s)
+
+    def __call__(self, available: Mapping[str, Any]) -> Awaitable[TermScore]:
         """Score one answer. `available` holds a value for each of `ARGUMENTS`.
 
-        Never raises for what the reward does. Raises: RunError when workers or the resource cannot start.
+        Never raises for what the reward does. Raises, when awaited: RunError when workers or the resource
+        cannot start.
         """
-        if available["gold"] is None and needs_gold(self.function):
+        if self.in_worker and not self.traits.batch and not (self._needs_gold and available["gold"] is None):
+            # A future is all it takes, without a task: there are many calls.
+            return self._runner.submit(self._call, {name: available[name] for name in self.wanted})
+        return self._on_loop(available)
+
+    async def _on_loop(self, available: Mapping[str, Any]) -> TermScore:
+        if self._needs_gold and available["gold"] is None:
             return failure("bad_gold", "there is no gold answer")
         arguments = {name: available[name] for name in self.wanted}
         await self.start()
@@ -106,7 +126,8 @@ class BoundReward:
 
     async def _run(self, arguments: dict[str, Any], size: int) -> list[TermScore]:
         if self.in_worker:
-            return await self._runner.run_batch(self.target, arguments, self.options, self._deadline_s, size)
+            scores: list[TermScore] = await self._runner.submit(self._call, arguments, size)
+            return scores
         if self.resource is not None:
             arguments = {**arguments, "resource": self.resource}
         if is_async(self.function):

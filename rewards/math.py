@@ -14,6 +14,7 @@ from typing import Any
 
 from morl.rewards.answer import Span, boxes, different, final_text, formulas, last_together, numbers, stated
 from morl.rewards.decorator import Example, Verdict, reward
+from morl.rewards.plain import compared, plain_value
 from morl.rewards.undone import after_approximation, left_undone
 
 TIMEOUT_S = 4
@@ -33,6 +34,8 @@ def _boxed(gold: Any) -> str:
 @reward(
     "math",
     examples=[
+        # With the first one a worker warms up: it must need the parser.
+        Example(r"So it is \boxed{2\sqrt{3}}.", r"\sqrt{12}", 1.0),
         Example(r"So it is \boxed{\frac{1}{2}}.", "0.5", 1.0),
         Example(r"So it is \boxed{\frac{1}{3}}.", "0.5", 0.0),
         Example(r"<think>\boxed{3}</think> Therefore \boxed{4}.", "4", 1.0),
@@ -70,7 +73,7 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
     except ValueError as error:
         return Verdict(None, "bad_gold", str(error))
     refusal = _refusal(gold_latex)
-    if refusal is None and all(isinstance(item, str) for item in _parsed(gold_latex)):
+    if refusal is None and not _is_mathematics(gold_latex):
         refusal = "cannot be read as mathematics"
     if refusal is not None:
         return Verdict(None, "bad_gold", f"the gold {gold_latex[:100]!r}: {refusal}")
@@ -250,14 +253,38 @@ def _parsed(latex: str) -> tuple[Any, ...]:
     return tuple(found)
 
 
+def _is_mathematics(latex: str) -> bool:
+    return plain_value(latex) is not None or not all(isinstance(item, str) for item in _parsed(latex))
+
+
 def _equal(gold: str, answer: str) -> bool:
+    same = compared(gold, answer)
+    if same is not None:
+        return same
     from math_verify import verify
 
     known, given = _parsed(gold), _parsed(answer)
+    percent = "%" in gold + answer
+    if known and given and not percent and _are_far_apart(known[0], given[0]):
+        return False
     same = verify(
         list(known), list(given), allow_set_relation_comp=True, timeout_seconds=TIMEOUT_S, raise_on_error=True
     )
-    return bool(same) and not _is_mistaken(known[0], given[0], percent="%" in gold + answer)
+    return bool(same) and not _is_mistaken(known[0], given[0], percent=percent)
+
+
+def _are_far_apart(gold: Any, answer: Any) -> bool:
+    """Whether they are different numbers, made of roots: math-verify would try to simplify their difference."""
+    from sympy import Add, Basic, Float, Mul, NumberSymbol, Pow, Rational, preorder_traversal
+
+    def simple(item: Any) -> bool:
+        if isinstance(item, Pow):
+            return isinstance(item.exp, Rational) and abs(item.exp) <= 100
+        return isinstance(item, Rational | Float | NumberSymbol | Add | Mul)
+
+    if not isinstance(gold, Basic) or not isinstance(answer, Basic) or gold == answer:
+        return False
+    return all(map(simple, [*preorder_traversal(gold), *preorder_traversal(answer)])) and not _close(gold, answer)
 
 
 def _is_mistaken(gold: Any, answer: Any, *, percent: bool) -> bool:

@@ -1,9 +1,12 @@
 """A pool of processes that call rewards and can be killed: no answer can hang or crash the trainer.
 
-One thread owns the pool. It hands chunks of items to idle workers, reads one reply an item, and
-kills a worker whose first unanswered item is past its deadline. Only that item is charged; the
-rest of its chunk goes back to the head of the queue. What is scored does not depend on the number
-of workers, nor on the order or the neighbours of an item.
+One thread owns the pool. It hands chunks of items to idle workers, which reply to each item, and
+kills a worker whose first unanswered item is past its deadline. Only that item is charged; what
+was answered before it counts, and the rest of its chunk goes back to the head of the queue. What
+is scored does not depend on the number of workers, nor on the order or the neighbours of an item.
+
+Between the event loop and this thread, and between this thread and the workers, everything goes in
+bulk, because waking up another thread or process takes longer than many a reward.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import json
 import logging
 import os
 import pickle
@@ -20,12 +22,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future
 from multiprocessing.connection import wait
 from typing import Any, Self
 
 from morl.errors import RunError
-from morl.rewards.process import LOAD_DEADLINE_S, Item, WorkerProcess
+from morl.rewards.process import LOAD_DEADLINE_S, Call, Item, WorkerProcess
 from morl.rewards.verdict import describe, failure
 from morl.types import TermScore
 
@@ -35,8 +36,10 @@ MAX_DEATHS = 3
 """Workers that an item, the import of a reward, or the start of a worker may cost."""
 CHUNK_S = 0.05
 """Work that is handed to a worker at once, as far as it can be told."""
-CHUNK_ITEMS = 64
+CHUNK_ITEMS = 1024
 CHUNK_BYTES = 1 << 20
+REST_S = 0.002
+"""How long replies are left to gather while all workers have more to do."""
 
 
 class Runner:
@@ -51,7 +54,7 @@ class Runner:
         recycle_after: calls after which a worker is replaced, for rewards that leak.
     """
 
-    def __init__(self, *, workers: int | None = None, memory_mb: int = 2048, recycle_after: int = 5000) -> None:
+    def __init__(self, *, workers: int | None = None, memory_mb: int = 2048, recycle_after: int = 100_000) -> None:
         self.workers = workers or usable_cores()
         self._memory_mb = memory_mb
         self._recycle_after = recycle_after
@@ -64,6 +67,11 @@ class Runner:
         self._seconds: dict[str, float] = {}
         self._bad_loads: collections.Counter[str] = collections.Counter()
         self._bad_starts = 0
+        self._told: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+        self._flowing = False
+        """Whether there were replies when they were last looked for."""
+        self._rung = False
+        """Whether the owning thread was woken and has not looked into the inbox since."""
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -95,30 +103,29 @@ class Runner:
         Never raises for what the call does: a status says it. Raises: RunError when workers
         cannot start at all, or the runner is closed.
         """
-        (score,) = await self.run_batch(target, arguments, options, deadline_s, 1)
+        score: TermScore = await self.submit(Call(target, pickle.dumps(dict(options)), deadline_s), arguments)
         return score
 
-    async def run_batch(
-        self, target: str, arguments: Mapping[str, Any], options: Mapping[str, Any], deadline_s: float, size: int
-    ) -> list[TermScore]:
-        """As `run`, for a batch reward: each argument is a list of `size`, and so is the result."""
-        return await asyncio.wrap_future(self.submit(target, arguments, options, deadline_s, size))
+    def submit(self, call: Call, arguments: Mapping[str, Any], size: int | None = None) -> asyncio.Future[Any]:
+        """As `run`, for a call that is made often; a future of the running event loop gets the score.
 
-    def submit(
-        self, target: str, arguments: Mapping[str, Any], options: Mapping[str, Any], deadline_s: float, size: int = 1
-    ) -> Future[list[TermScore]]:
-        """As `run_batch`, without an event loop."""
+        Args:
+            size: of the batch, for a batch reward: each argument is a list of so many, and so is the result.
+        """
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         try:
-            payload = pickle.dumps((dict(arguments), dict(options), size))
+            sent = pickle.dumps(arguments)
         except Exception as error:  # noqa: BLE001  # whatever pickling runs into
-            refused: Future[list[TermScore]] = Future()
-            detail = f"the arguments cannot be sent to a worker process: {describe(error)}"
-            refused.set_result([failure("error", detail)] * size)
-            return refused
-        item = Item(target, payload, deadline_s, size)
-        self._inbox.append(item)
-        self._ring()
-        return item.future
+            refused = failure("error", f"the arguments cannot be sent to a worker process: {describe(error)}")
+            future.set_result(refused if size is None else [refused] * size)
+            return future
+        self._inbox.append(Item(call, sent, size, future))
+        if not self._rung:
+            try:
+                self._ring()
+            except RunError as error:
+                future.set_exception(error)
+        return future
 
     def close(self) -> None:
         """Kill the workers and wait until they are gone. What is not scored yet raises RunError."""
@@ -140,6 +147,7 @@ class Runner:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._own, name="morl-rewards", daemon=True)
                 self._thread.start()
+        self._rung = True
         self._chime()
 
     def _chime(self) -> None:
@@ -151,7 +159,9 @@ class Runner:
     def _own(self) -> None:
         try:
             while not self._closed:
+                self._rung = False
                 self._hand_out()
+                self._deliver()
                 self._listen()
                 self._enforce()
             error: BaseException = RunError("the runner is closed")
@@ -163,6 +173,7 @@ class Runner:
         self._abandon(error)
 
     def _abandon(self, error: BaseException) -> None:
+        self._rung = False  # who comes now is told by `_ring`
         for worker in self._pool:
             self._pending.extend(worker.items)
             worker.kill()
@@ -172,12 +183,23 @@ class Runner:
             process.wait()
         self._dying.clear()
         self._fail_all(error)
+        self._deliver()
 
     def _fail_all(self, error: BaseException) -> None:
         while self._inbox or self._pending:
             item = (self._inbox or self._pending).popleft()
-            if item.running or item.future.set_running_or_notify_cancel():
-                item.future.set_exception(error)
+            if item.future is not None:
+                self._tell(item.future, error)
+
+    def _tell(self, future: asyncio.Future[Any], result: Any) -> None:
+        self._told.setdefault(future.get_loop(), []).append((future, result))
+
+    def _deliver(self) -> None:
+        """Give every event loop what its futures are told."""
+        for loop, told in self._told.items():
+            with contextlib.suppress(RuntimeError):  # it is closed: nobody waits any more
+                loop.call_soon_threadsafe(_settle, told)
+        self._told = {}
 
     def _hand_out(self) -> None:
         while self._inbox:
@@ -205,17 +227,15 @@ class Runner:
         size, seconds = 0, 0.0
         while self._pending and len(chunk) < most:
             item = self._pending[0]
-            size += len(item.payload or b"")
-            seconds += self._seconds.get(item.target, CHUNK_S / 4)
+            size += len(item.arguments or b"")
+            seconds += self._seconds.get(item.call.target, CHUNK_S / 4)
             if chunk and (size > CHUNK_BYTES or seconds > CHUNK_S):
                 break
             self._pending.popleft()
-            if not item.running and not item.future.set_running_or_notify_cancel():
-                continue
-            item.running = True
-            if self._bad_loads[item.target] >= MAX_DEATHS:
-                self._finish(item, failure("error", f"importing '{item.target}' kills or hangs the worker process"))
-            else:
+            target = item.call.target
+            if self._bad_loads[target] >= MAX_DEATHS:
+                self._finish(item, failure("error", f"importing '{target}' kills or hangs the worker process"))
+            elif item.is_wanted:
                 chunk.append(item)
         return chunk
 
@@ -227,50 +247,52 @@ class Runner:
             self._bury(worker)
 
     def _listen(self) -> None:
-        """Wait for replies until one comes, work comes, or a deadline passes."""
+        """Wait until there are replies, work comes, or a deadline passes; take in the replies."""
+        if self._flowing and all(worker.items for worker in self._pool):
+            time.sleep(REST_S)
         soonest = min((worker.expires for worker in self._pool), default=float("inf"))
         soonest = min(soonest, time.monotonic() + 1.0) if self._dying else soonest
         timeout = None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
-        by_channel = {worker.channel: worker for worker in self._pool}
-        for ready in wait([self._alarm, *by_channel], timeout):
-            if ready is self._alarm:
-                with contextlib.suppress(BlockingIOError):
-                    self._alarm.recv(4096)
-            else:
-                self._read(by_channel[ready])  # type: ignore[index]
+        by_fd = {worker.replies.fileno(): worker for worker in self._pool}
+        ready = set(wait([self._alarm, *by_fd], timeout))
+        if self._alarm in ready:
+            with contextlib.suppress(BlockingIOError):
+                self._alarm.recv(4096)
+        replied = [worker for fd, worker in by_fd.items() if fd in ready]
+        for worker in replied:
+            self._read(worker)
+        self._flowing = bool(replied)
         self._dying = [process for process in self._dying if process.poll() is None]
 
     def _read(self, worker: WorkerProcess) -> None:
         try:
-            # What one turn takes is bounded, so that no worker keeps the others waiting.
-            for _ in range(CHUNK_ITEMS):
-                self._take(worker, json.loads(worker.channel.recv_bytes()))
-                if worker not in self._pool or not worker.channel.poll():
-                    return
+            for reply in worker.read():
+                if isinstance(reply, dict):
+                    self._heed(worker, reply)
+                elif not worker.items or not (reply or worker.items[0].arguments is None):
+                    raise ValueError("not the reply that was asked for")
+                else:
+                    worker.done += 1
+                    self._finish(worker.items.popleft(), *reply)
         except (OSError, EOFError, ValueError):
-            self._bury(worker)
+            if worker in self._pool:
+                self._bury(worker)
+            return
+        if worker.done >= self._recycle_after and not worker.items and worker in self._pool:
+            self._remove(worker)
 
-    def _take(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
-        worker.since = time.monotonic()
+    def _heed(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         if "ready" in message:
             worker.ready = True
             self._bad_starts = 0
-            targets = [target for target in self._preload if self._bad_loads[target] < MAX_DEATHS]
-            if targets:
-                worker.give(Item(target, None, LOAD_DEADLINE_S, 0, running=True) for target in targets)
+            calls = [Call(name, b"", LOAD_DEADLINE_S) for name in self._preload if self._bad_loads[name] < MAX_DEATHS]
+            if calls:
+                worker.give(Item(call, None, None, None) for call in calls)
         elif "loaded" in message:
             worker.loaded.add(message["loaded"])
             del self._bad_loads[message["loaded"]]
         elif "out_of_memory" in message:
             self._starve(worker)
-        else:
-            item = worker.items.popleft()
-            worker.done += 1
-            scores = [TermScore(*fields) for fields in message["scores"]]
-            # A target that cannot be imported answers once for all of a batch.
-            self._finish(item, *(scores if len(scores) == item.size else scores[:1]))
-            if worker.done >= self._recycle_after and not worker.items:
-                self._remove(worker)
 
     def _starve(self, worker: WorkerProcess) -> None:
         item = worker.items[0]
@@ -283,9 +305,15 @@ class Runner:
 
     def _finish(self, item: Item, *scores: TermScore) -> None:
         for score in scores[:1]:
-            before = self._seconds.get(item.target, score.seconds)
-            self._seconds[item.target] = 0.8 * before + 0.2 * score.seconds
-        item.future.set_result(list(scores) if len(scores) == item.size else list(scores[:1]) * item.size)
+            before = self._seconds.get(item.call.target, score.seconds)
+            self._seconds[item.call.target] = 0.8 * before + 0.2 * score.seconds
+        if item.future is None:
+            return
+        if item.size is None:
+            self._tell(item.future, scores[0])
+        else:
+            # A target that cannot be imported answers once for all of a batch.
+            self._tell(item.future, list(scores) if len(scores) == item.size else list(scores[:1]) * item.size)
 
     def _enforce(self) -> None:
         now = time.monotonic()
@@ -294,31 +322,31 @@ class Runner:
                 self._bury(worker)
                 continue
             item = worker.items.popleft()
-            logger.info("%s took longer than %g s: its worker is killed", item.target, item.deadline_s)
-            self._finish(item, failure("timeout", f"took longer than {item.deadline_s:g} s", item.deadline_s))
+            over = f"took longer than {item.call.deadline_s:g} s"
+            logger.info("%s %s: its worker is killed", item.call.target, over)
+            self._finish(item, failure("timeout", over, item.call.deadline_s))
             self._remove(worker)
 
     def _remove(self, worker: WorkerProcess) -> None:
         """Kill a worker and take back what it has not scored."""
         self._pool.remove(worker)
-        self._pending.extendleft(reversed([item for item in worker.items if item.payload is not None]))
+        self._pending.extendleft(item for item in reversed(worker.items) if item.is_wanted)
         worker.kill()
         self._dying.append(worker.process)
 
     def _bury(self, worker: WorkerProcess) -> None:
         """A worker died, or hung where no item is to blame: charge what it was doing."""
-        loading = worker.loading
-        self._remove(worker)
-        if not worker.ready:
-            self._fail_start(f"exit code {worker.process.wait()}")
-        elif loading:
-            self._bad_loads[loading] += 1
+        if worker.loading:
+            self._bad_loads[worker.loading] += 1
         elif worker.items:
             item = worker.items[0]
             item.deaths += 1
             if item.deaths >= MAX_DEATHS:
-                self._pending.remove(item)
+                worker.items.popleft()
                 self._finish(item, failure("error", f"{item.deaths} worker processes died of it"))
+        self._remove(worker)
+        if not worker.ready:
+            self._fail_start(f"exit code {worker.process.wait()}")
 
     def _fail_start(self, reason: str) -> None:
         self._bad_starts += 1
@@ -328,9 +356,20 @@ class Runner:
             self._fail_all(RunError(message))
 
 
+def _settle(told: list[tuple[asyncio.Future[Any], Any]]) -> None:
+    """Runs in the event loop of the futures."""
+    for future, result in told:
+        if future.done():
+            continue
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-__all__ = ["LOAD_DEADLINE_S", "MAX_DEATHS", "Runner", "usable_cores"]
+__all__ = ["LOAD_DEADLINE_S", "MAX_DEATHS", "Call", "Runner", "usable_cores"]

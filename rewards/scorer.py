@@ -139,7 +139,8 @@ class Scorer:
             "sample": sample,
         }
         terms = objective.terms
-        told = await asyncio.gather(*(objective.rewards[term.name](available) for term in terms))
+        calls = [objective.rewards[term.name](available) for term in terms]
+        told = await asyncio.gather(*calls) if len(calls) > 1 else [await calls[0]]
         scores = {term.name: checked(term, score) for term, score in zip(terms, told, strict=True)}
         for term in terms:
             score = scores[term.name]

@@ -11,6 +11,7 @@ from morl.types import Status, TermScore
 
 MAX_DETAIL = 300
 """Characters of a detail that are kept."""
+_STATUSES = get_args(Status)
 
 
 def to_term_score(returned: Any, seconds: float) -> TermScore:
@@ -19,7 +20,7 @@ def to_term_score(returned: Any, seconds: float) -> TermScore:
     Never prints what was returned: printing a formula may take for ever.
     """
     verdict = returned if isinstance(returned, Verdict) else Verdict(returned, "error" if returned is None else "ok")
-    if verdict.status not in get_args(Status) or not isinstance(verdict.detail, str):
+    if verdict.status not in _STATUSES or not isinstance(verdict.detail, str):
         return failure("error", "returned a verdict with an unknown status, or a detail that is not text", seconds)
     if verdict.value is None:
         if verdict.status in ("ok", "no_answer", "gated"):
@@ -36,6 +37,8 @@ def to_term_score(returned: Any, seconds: float) -> TermScore:
 
 
 def _number(value: Any) -> float | None:
+    if type(value) is float:
+        return value
     try:
         if callable(getattr(value, "item", None)):  # a scalar of numpy or torch
             value = value.item()

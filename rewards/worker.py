@@ -1,13 +1,14 @@
 """The process that calls rewards. It is expendable: its owner kills it whenever it misbehaves.
 
-It speaks with its owner over one socket. It receives chunks, pickled lists of `(target, payload)`
-where the payload is a pickled `(arguments, options, size)` or None to only load the target, and
-answers each item with JSON, so that nothing that ran beside model output is ever unpickled:
+From its owner it receives chunks through a socket: pickled lists of `(target, options, arguments,
+size)`, options and arguments being pickles themselves; arguments are None to only load the target,
+size is None unless it is a batch. It answers each item at once, through a pipe, with a line of
+JSON, so that nothing that ran beside model output is ever unpickled:
 
-    {"ready": true}                                   once, when it can be given work
-    {"loaded": target}                                before the first item of a target is called
-    {"scores": [[value, status, detail, seconds]…]}   one an item; a batch has several
-    {"out_of_memory": detail}                         instead of scores; it exits afterwards
+    {"ready": true}                       once, when it can be given work
+    {"loaded": target}                    before the first item of a target is called
+    [[value, status, detail, seconds]…]   one line an item; a batch has several scores
+    {"out_of_memory": detail}             instead of scores; it exits afterwards
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from morl.types import Status, TermScore
 _PR_SET_PDEATHSIG = 1
 
 
-def main(channel_fd: int, parent: int, memory_mb: int) -> None:
+def main(channel_fd: int, replies_fd: int, parent: int, memory_mb: int) -> None:
     """Serve until the owner closes the socket or dies."""
     # The owner decides when it ends: Ctrl-C and a scheduler's SIGTERM go to whole process groups.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -44,8 +45,7 @@ def main(channel_fd: int, parent: int, memory_mb: int) -> None:
     sys.stdout = sys.stderr  # what a reward prints is a message, and is seen at once
     channel = Connection(channel_fd)
     try:
-        _send(channel, {"ready": True})
-        _Server(channel, memory_mb).serve()
+        _Server(channel, replies_fd, memory_mb).serve()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the owner is gone, or does not want this worker any more
     finally:
@@ -62,42 +62,45 @@ def _die_with(parent: int) -> None:
         os._exit(0)
 
 
-def _send(channel: Connection, message: dict[str, Any]) -> None:
-    channel.send_bytes(json.dumps(message).encode())
-
-
 class _Server:
-    def __init__(self, channel: Connection, memory_mb: int) -> None:
+    def __init__(self, channel: Connection, replies_fd: int, memory_mb: int) -> None:
         self._channel = channel
+        self._replies_fd = replies_fd
         self._memory_mb = memory_mb
         self._functions: dict[str, Callable[..., Any]] = {}
 
     def serve(self) -> None:
+        self._say(json.dumps({"ready": True}))
         while True:
-            for target, payload in pickle.loads(self._channel.recv_bytes()):  # noqa: S301  # from its owner
+            for target, options, arguments, size in pickle.loads(self._channel.recv_bytes()):  # noqa: S301  # its owner
                 try:
-                    scores = self._answer(target, payload)
+                    scores = self._answer(target, options, arguments, size)
                 except MemoryError as error:
                     _limit_memory(None)
-                    _send(self._channel, {"out_of_memory": describe(error)})
+                    self._say(json.dumps({"out_of_memory": describe(error)}))
                     return
-                _send(self._channel, {"scores": [[s.value, s.status, s.detail, s.seconds] for s in scores]})
+                self._say(f"[{','.join(map(_as_json, scores))}]")
 
-    def _answer(self, target: str, payload: bytes | None) -> Sequence[TermScore]:
+    def _say(self, message: str) -> None:
+        line = f"{message}\n".encode()
+        while line:
+            line = line[os.write(self._replies_fd, line) :]
+
+    def _answer(self, target: str, options: bytes, arguments: bytes | None, size: int | None) -> Sequence[TermScore]:
         try:
             function = self._function(target)
         except UsageError as error:
             return [failure("error", str(error))]
-        if payload is None:
+        if arguments is None:
             return []
         try:
-            arguments, options, size = pickle.loads(payload)  # noqa: S301  # from its owner
+            given, chosen = pickle.loads(arguments), pickle.loads(options)  # noqa: S301  # from its owner
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever unpickling runs into
             return [failure("error", f"the arguments cannot be read in a worker process: {describe(error)}")]
         try:
-            return call(function, arguments, options, size)
+            return call(function, given, chosen, size or 1)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)  # an alarm left behind would hit the next item
 
@@ -109,8 +112,14 @@ class _Server:
             _warm(function)
             self._functions[target] = function
             _limit_memory(self._memory_mb)
-            _send(self._channel, {"loaded": target})
+            self._say(json.dumps({"loaded": target}))
         return self._functions[target]
+
+
+def _as_json(score: TermScore) -> str:
+    # As `json.dumps` of the list, which takes five times as long.
+    value = "null" if score.value is None else repr(score.value)
+    return f'[{value},"{score.status}",{json.dumps(score.detail)},{score.seconds}]'
 
 
 def call(

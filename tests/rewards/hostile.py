@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -81,11 +83,35 @@ def behave(response: str) -> object:
         case "print":
             print("noise\n" * 10_000)
             return 1.0
+        case "babble":
+            say(b"no reply\n")
+        case "half a reply":
+            say(b'[[0.5, "ok", "')
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "wrong reply":
+            say(b"[[0.5]]\n")
+        case "empty reply":
+            say(b"[]\n")
         case "child":
             subprocess.Popen(["sleep", "1000"])
             while True:
                 time.sleep(1)
     return float(response)
+
+
+def say(words: bytes) -> None:
+    """Into the pipe that goes to the owner of the worker."""
+    for fd in range(3, 256):
+        with contextlib.suppress(OSError):
+            if stat.S_ISFIFO(os.fstat(fd).st_mode):
+                os.write(fd, words)
+
+
+def noted(response: str, meta: dict[str, str]) -> object:
+    """As `behave`, once it has noted in the file that `meta` names that it was called."""
+    with Path(meta["file"]).open("a") as file:
+        file.write(f"{meta['item']}\n")
+    return behave(response)
 
 
 class Unprintable:

@@ -1,0 +1,43 @@
+r"""Comparisons without computer algebra: of plain numbers, and of sets of integers, as many answers are.
+
+What is said here is what math-verify says as well, after a thousand times the work.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+ROUNDING = Fraction(1, 10**6)
+"""To what math-verify rounds, in some comparisons: what differs by this little, it has to compare."""
+
+_NUMBER = re.compile(
+    r"""
+    (-?) (?: (?P<whole>\d{1,9}|\d{1,3}(?:,\d{3}){1,2}) (?P<decimals>\.\d{1,6})?
+           | \\[dt]?frac \{ (?P<top>-?\d{1,9}) \} \{ (?P<bottom>\d{1,9}) \}
+           | (?P<dividend>\d{1,9}) / (?P<divisor>\d{1,9}) )
+    """,
+    re.VERBOSE | re.ASCII,
+)
+_SET = re.compile(r"(?:\\left)?\\\{\s*(-?\d{1,9}(?:\s*,\s*-?\d{1,9})*)\s*(?:\\right)?\\\}", re.ASCII)
+
+
+def plain_value(latex: str) -> Fraction | frozenset[int] | None:
+    r"""The value of a number like `-1,234.5`, `3/4` or `\frac{3}{4}`, or of a set like `\{1, -2\}`; else None."""
+    if match := _NUMBER.fullmatch(latex):
+        sign = -1 if match[1] else 1
+        if match["whole"]:
+            return sign * Fraction(match["whole"].replace(",", "") + (match["decimals"] or ""))
+        bottom = int(match["bottom"] or match["divisor"])
+        return sign * Fraction(int(match["top"] or match["dividend"]), bottom) if bottom else None
+    if match := _SET.fullmatch(latex):
+        return frozenset(map(int, match[1].split(",")))
+    return None
+
+
+def compared(gold: str, answer: str) -> bool | None:
+    """Whether both are the same number or the same set; None where that needs a closer look."""
+    x, y = plain_value(gold), plain_value(answer)
+    if isinstance(x, Fraction) and isinstance(y, Fraction):
+        return None if 0 < abs(x - y) <= 2 * ROUNDING else x == y
+    return x == y if isinstance(x, frozenset) and isinstance(y, frozenset) else None
