@@ -52,7 +52,7 @@ class Traits:
     """What the decorator says about a reward, beside its name."""
 
     examples: tuple[Example, ...] = ()
-    answer: Callable[[Any], str] | None = None
+    answer: Callable[..., str] | None = None
     """Writes a gold as a response that must score 1; None where that cannot be done."""
     runs: Literal["worker", "inline"] = "worker"
     batch: bool = False
@@ -64,7 +64,7 @@ def reward(
     name: str,
     *,
     examples: Sequence[Example] = (),
-    answer: Callable[[Any], str] | None = None,
+    answer: Callable[..., str] | None = None,
     runs: Literal["worker", "inline"] = "worker",
     batch: bool = False,
     resource: type[Resource] | None = None,
@@ -76,7 +76,9 @@ def reward(
         name: what recipes call it; two rewards cannot share a name.
         examples: rows that must hold, a right answer and a wrong one at least.
         answer: writes a gold as a response; `morl check` scores that response for every row of
-            the data, so that a gold which the reward cannot read is found before the run.
+            the data, so that a gold which the reward cannot read is found before the run. Called with
+            the gold; it may also name `media`, `meta` and `messages`, and options of the reward as
+            keyword-only parameters.
         runs: `worker` calls it in a process that can be killed at its deadline; `inline` calls
             it on the event loop of the trainer, for what is cheap and cannot hang. A coroutine
             function runs on the event loop anyway, with its deadline.
@@ -89,6 +91,8 @@ def reward(
     """
 
     def decorate(function: F) -> F:
+        if name == "new":
+            raise UsageError("no reward can be called 'new': `morl rewards new` begins a package")
         if "<locals>" in function.__qualname__:
             raise UsageError(f"reward '{name}' must be a function at the top level of a module: workers import it")
         function.__morl_reward__ = Traits(tuple(examples), answer, runs, batch, resource, deadline_s)  # type: ignore[attr-defined]

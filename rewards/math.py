@@ -90,7 +90,15 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
         refusal = "a number too large to be meant"
     if refusal is not None:
         return Verdict(0.0, "ok", f"{shown[:200]}: {refusal}")
-    if _equal(gold_latex, " ; ".join(parts)) or (len(parts) > 1 and all(_equal(gold_latex, part) for part in parts)):
+    try:
+        right = _equal(gold_latex, " ; ".join(parts)) or (
+            len(parts) > 1 and all(_equal(gold_latex, part) for part in parts)
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever algebra runs into with what a policy wrote
+        return Verdict(0.0, "ok", f"{shown[:200]}: cannot be compared with the gold ({type(error).__name__})")
+    if right:
         return Verdict(1.0, "ok", shown)
     return Verdict(0.0, "ok", f"{shown}: not equal to {gold_latex[:100]}")
 

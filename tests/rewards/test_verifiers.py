@@ -354,3 +354,7 @@ def test_a_megabyte_gets_a_verdict(pump: str) -> None:
     for _, function, arguments in PATHS:
         assert verdict_holds(function(text, **arguments))
         assert verdict_holds(function(rf"\boxed{{{text}}}", **arguments))
+
+
+def test_an_answer_that_algebra_chokes_on_is_wrong():
+    assert math("[99:99, 00:00]", r"\sqrt{12}").value == 0.0
