@@ -10,7 +10,7 @@ from typing import Any, Literal
 from morl.rewards.answer import final_text
 from morl.rewards.coordinates import Box, Point, finite
 from morl.rewards.gui_formats import decoded, named_action, read_actions
-from morl.rewards.gui_steps import Action, ActionType, Convention, Step, Unread, to_action
+from morl.rewards.gui_steps import BOX_NAMES, Action, ActionType, Convention, Step, Unread, to_action
 from morl.rewards.text_metrics import anls, f1, normalised
 
 BoxFormat = Literal["xyxy", "xywh"]
@@ -77,10 +77,11 @@ def _target(item: Any, box_format: BoxFormat, scroll: Convention) -> Target:
         name_and_fields = named_action(item)
         if name_and_fields is None:
             raise ValueError("the gold names no action")
-        fields, item = name_and_fields[1], to_action(*name_and_fields, scroll)
+        name, fields = name_and_fields
+        item = to_action(name, {key: value for key, value in fields.items() if key not in BOX_NAMES}, scroll)
     if not isinstance(item, Action):
         raise ValueError(f"the gold is no action: {item.reason if isinstance(item, Unread) else type(item).__name__}")
-    boxes = _boxes(fields, ("bbox", "bbox_2d", "box", "boxes"), box_format)
+    boxes = _boxes(fields, BOX_NAMES, box_format)
     end_boxes = _boxes(fields, ("end_bbox",), box_format)
     radius = finite(fields.get("radius"))
     if (radius is None and fields.get("radius") is not None) or (radius is not None and radius < 0):

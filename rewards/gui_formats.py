@@ -51,7 +51,7 @@ def named_action(value: Mapping[str, Any], depth: int = 0) -> tuple[str, Mapping
         if not isinstance(arguments, Mapping):
             return value["name"], {}
         return (named_action(arguments, 1) if depth == 0 else None) or (value["name"], arguments)
-    for key in ("action", "action_type", "operation", "op", "type"):
+    for key in ("action", "action_type", "action_name", "operation", "op", "type"):
         name = value.get(key)
         # Many things that are no actions have a type.
         if isinstance(name, str) and (key != "type" or action_type(name)[0]):
@@ -117,10 +117,11 @@ def _alternatives(gap: str) -> bool:
     return bool(words) and _HEDGING.issuperset(words)
 
 
+_TAGS = r"(?:</?[|\w]{2,80}>\s*+)*+"
 _LEAD = r"^[ \t>*`•-]*+(?:[0-9]{1,3}[.)][ \t]*+)?+(?:(?i:step)[ \t]*+[0-9]{0,3}[ \t]*+:[ \t]*+)?+"
 _HEADER = r"\b(?i:actions?)[*_]{0,2}[ \t]*+[0-9]{0,3}+[ \t]*+[:：][*_]{0,2}\s*+[>*`-]*+[ \t]*+"
 _BEGIN = re.compile(
-    rf"(?P<json>[{{\[])|(?:{_LEAD}|{_HEADER}|;[ \t]*+)"
+    rf"(?P<json>[{{\[])|(?:{_LEAD}{_TAGS}|{_HEADER}{_TAGS}|;[ \t]*+)"
     r"(?:(?P<call>(?:[A-Za-z]\w{0,40}\.)?[A-Za-z]\w{0,40})(?=\()|(?P<verb>[A-Z][A-Z_]{2,40})\b(?![(.:]))",
     re.MULTILINE,
 )
@@ -164,9 +165,10 @@ def decoded(text: str) -> Any:
 
 
 _QUOTED = r"'(?:[^'\\]|\\.){0,3000}+'|\"(?:[^\"\\]|\\.){0,3000}+\""
-_SIMPLE = rf"(?:{_QUOTED}|[-+0-9.eE]{{1,40}}+|True|False|None)"
+_SIMPLE = rf"(?:{_QUOTED}|[-+0-9.eE]{{1,40}}+|True|False|None|true|false|null)"
+_LIST = rf"[\[(](?:\s*+{_SIMPLE}\s*+,?+){{0,20}}+\s*+[\])]"
 _PYTHON = re.compile(
-    rf"\{{(?:\s*+'\w{{1,40}}'\s*+:\s*+(?:{_SIMPLE}|[\[(](?:\s*+{_SIMPLE}\s*+,?+){{0,20}}+\s*+[\])])\s*+,?+){{1,20}}+\s*+\}}",
+    rf"\{{(?:\s*+'\w{{1,40}}'\s*+:\s*+(?:{_SIMPLE}|{_LIST}|\[\s*+{_LIST}\s*+\])\s*+,?+){{1,20}}+\s*+\}}",
     re.DOTALL,
 )
 _PYTHON_TOKEN = re.compile(rf"(?P<quoted>{_QUOTED})|[()]|True|False|None", re.DOTALL)
@@ -211,14 +213,18 @@ _ARGUMENT = re.compile(
     r")\s*+(?P<more>,?+)",
     re.DOTALL,
 )
+_POSITION = re.compile(r"\s*+([-+0-9.eE]{1,40}+)\s*+,\s*+([-+0-9.eE]{1,40}+)\s*+(?=[,)]),?+")
 _CALL_ENDS = re.compile(r"\s*+\)[`*.]*+[ \t]*+(?:#[^\n]*+)?+(?=[;<\n]|$)")
 _LINE_ENDS = re.compile(r"[ \t`*.]*+(?=[;<\n]|$)")
 
 
 def _call_at(text: str, match: re.Match[str], scroll: Convention) -> _Found | None:
-    """The call on this line; unread unless its arguments are named literals and nothing stands behind it."""
+    """The call on this line; unread unless its arguments are named literals, after x and y, and nothing follows it."""
     name, fields, position = match["call"].rpartition(".")[2], dict[str, Any](), match.end() + 1
     twice = False
+    if position_xy := _POSITION.match(text, position):
+        fields["x"], fields["y"] = position_xy.groups()
+        position = position_xy.end()
     while argument := _ARGUMENT.match(text, position):
         quoted = argument["single"] if argument["single"] is not None else argument["double"]
         twice |= argument["key"] in fields

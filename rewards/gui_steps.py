@@ -56,19 +56,22 @@ class Unread:
 
 Step = Action | Unread
 
+OPPOSITE: dict[str, Direction] = {"up": "down", "down": "up", "left": "right", "right": "left"}
+
 # Lower case without separators. What a name says beside its type stands with it.
 _NAMES: dict[str, tuple[ActionType, dict[str, Any]]] = {
     **dict.fromkeys(("click", "leftclick", "leftsingle", "singleclick", "tap", "touch"), ("click", {})),
-    **dict.fromkeys(("doubleclick", "leftdouble", "doubletap"), ("click", {"clicks": 2})),
+    **dict.fromkeys(("doubleclick", "leftdouble", "doubletap", "leftdoubleclick"), ("click", {"clicks": 2})),
     "tripleclick": ("click", {"clicks": 3}),
     **dict.fromkeys(("rightclick", "rightsingle"), ("click", {"button": "right"})),
     "middleclick": ("click", {"button": "middle"}),
     **dict.fromkeys(("longpress", "longclick", "longtap"), ("longpress", {})),
     **dict.fromkeys(("hover", "mousemove", "moveto", "move"), ("hover", {})),
     **dict.fromkeys(("scroll", "swipe"), ("scroll", {})),
+    **{f"{verb}{way}": ("scroll", {"direction": way}) for verb in ("scroll", "swipe") for way in OPPOSITE},
     **dict.fromkeys(("input", "type", "inputtext", "typetext"), ("input", {})),
     **dict.fromkeys(("select", "selectoption"), ("select", {})),
-    **dict.fromkeys(("drag", "leftclickdrag", "draganddrop"), ("drag", {})),
+    **dict.fromkeys(("drag", "leftdrag", "leftclickdrag", "draganddrop"), ("drag", {})),
     **dict.fromkeys(("open", "openapp", "launch", "launchapp"), ("open", {})),
     **dict.fromkeys(("press", "key", "hotkey", "presskey", "keypress", "systembutton"), ("press", {})),
     **dict.fromkeys(("back", "navigateback", "goback"), ("press", {"keys": "back"})),
@@ -76,7 +79,7 @@ _NAMES: dict[str, tuple[ActionType, dict[str, Any]]] = {
     **dict.fromkeys(("enter", "keyboardenter"), ("press", {"keys": "enter"})),
     **dict.fromkeys(("finished", "finish", "terminate", "status"), ("finished", {})),
     **dict.fromkeys(("complete", "completed", "done"), ("finished", {"status": "success"})),
-    **dict.fromkeys(("impossible", "infeasible"), ("finished", {"status": "failure"})),
+    **dict.fromkeys(("impossible", "infeasible", "fail"), ("finished", {"status": "failure"})),
     "wait": ("wait", {}),
     **dict.fromkeys(("appswitch", "switchapp"), ("appswitch", {})),
 }
@@ -130,18 +133,22 @@ def to_action(name: str, fields: Mapping[str, Any], scroll: Convention = "finger
             case "longpress" | "hover":
                 return Action(kind, *_place(fields, xy=True))
             case "input":
-                return Action(kind, *_place(fields, xy=True), text=_text(fields, ("text", "content", "value")))
+                return Action(
+                    kind, *_place(fields, xy=True), text=_text(fields, ("text", "content", "value", "input_text"))
+                )
             case "select":
-                return Action(kind, *_place(fields, xy=True), text=_text(fields, ("text", "value", "option")))
+                return Action(
+                    kind, *_place(fields, xy=True), text=_text(fields, ("text", "value", "option", "input_text"))
+                )
             case "scroll":
-                return _scroll(fields, scroll)
+                return _scroll({**fields, **said}, scroll)
             case "drag":
                 return _drag(fields)
             case "press":
                 names = ("keys", "key", "button", "text", "content", "value")
                 return Action(kind, keys=key_set(_first(said or fields, names)))
             case "open" | "appswitch":
-                return Action(kind, app=_text(fields, ("app", "app_name", "text", "name")))
+                return Action(kind, app=_text(fields, ("app", "app_name", "text", "name", "input_text")))
             case "finished":
                 status = _text(said or fields, ("status", "goal_status"))
                 return Action(kind, status=status and _STATUSES.get(plain_name(status), status))
@@ -172,15 +179,17 @@ def _mouse(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _START = ("start_point", "point", "start_box", "start_coordinate", "position", "click_point", "coordinate")
+BOX_NAMES = ("bbox", "bbox_2d", "box", "boxes", "box_2d")
+"""Where a gold has its target; in an answer that names no point, one box stands for its middle."""
 _END = ("end_point", "end_box", "end_coordinate", "coordinate2")
 
 
 def _place(
     fields: Mapping[str, Any], names: Sequence[str] = _START, *, xy: bool = False
 ) -> tuple[Point | None, Box | None]:
-    for name in names:
+    for name in (*names, *BOX_NAMES) if xy else names:
         if fields.get(name) is not None:
-            return place(fields[name], box=name.endswith("_box"))
+            return place(fields[name], box=name.endswith("_box") or name in BOX_NAMES)
     return place([fields["x"], fields.get("y")]) if xy and "x" in fields else (None, None)
 
 
@@ -191,12 +200,9 @@ def _drag(fields: Mapping[str, Any]) -> Action:
     return Action("drag", *_place(fields, _START[:-1]), *_place(fields, _START[-1:]))
 
 
-OPPOSITE: dict[str, Direction] = {"up": "down", "down": "up", "left": "right", "right": "left"}
-
-
 def _scroll(fields: Mapping[str, Any], scroll: Convention) -> Action:
-    distance = finite(_first(fields, ("scroll_distance", "distance", "scroll_amount")))
-    word, wheel = _text(fields, ("direction", "scroll_direction")), finite(fields.get("pixels"))
+    distance = finite(_first(fields, ("scroll_distance", "distance", "scroll_amount", "step")))
+    word, wheel = _text(fields, ("direction", "scroll_direction", "input_text")), finite(fields.get("pixels"))
     start, end = _place(fields)[0], _place(fields, _END)[0]
     if word is not None:
         opposite = OPPOSITE.get(word.strip().lower())

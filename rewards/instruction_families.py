@@ -192,9 +192,12 @@ def english_lowercase(text: str) -> bool:
     return text.islower() and _in_language(text, "en")
 
 
+_COMMAS = frozenset(",，﹐︐،")
+
+
 def no_comma(text: str) -> bool:
-    """There is no comma."""
-    return "," not in text
+    """There is no comma, of any script or width."""
+    return not _COMMAS.intersection(text)
 
 
 def _without_empty_ends(parts: list[str]) -> list[str]:
@@ -261,11 +264,13 @@ def _ends_sentence(text: str, dot: int, end: int) -> bool:
     """Whether the dot ends a sentence, by the word before it and the letter after it."""
     if _VISIBLE.search(text, end) is None:
         return True
-    if text[end : end + 50].lstrip(_OPENERS)[:1].islower():
-        return False
     line = text.rfind("\n", max(0, dot - 20), dot) + 1
     if (line or dot <= 20) and _LIST_NUMBER.fullmatch(text, line, dot):
         return False
     before = text[max(0, dot - 30) : dot]
     word = "" if before[-1:].isspace() else before.split()[-1].lstrip(_OPENERS + "“‘") if before else ""
+    if text[end : end + 50].lstrip(_OPENERS)[:1].islower() and (
+        text[dot] == "…" or text.startswith("..", dot) or "." in word or len(word) < 2 or word.lower() == "etc"
+    ):
+        return False
     return word.lower() not in _ABBREVIATIONS and not (len(word) == 1 and word.isupper() and word != "I")

@@ -1,16 +1,16 @@
 r"""Boxes and points in the text of an answer, in every style they are written in.
 
 Read are JSON objects with `bbox_2d`, `point_2d`, `coordinate`, `x1` … `y2` and the like; `[x1, y1, x2, y2]`,
-`(x1, y1), (x2, y2)`, `[[x, y]]`, `(x, y)`, `x=…, y=…`; the tags `<|box_start|>…<|box_end|>`, `<box>…</box>`,
-`<point>x y</point>` and `<points x1="…" y1="…">`; and bare numbers where they are all there is. What stands
-where a box was expected and is none is told with the reason, never raised.
+`(x1, y1), (x2, y2)`, "top-left (x1, y1), bottom-right (x2, y2)", `[[x, y]]`, `(x, y)`, `x=…, y=…`; the tags
+`<|box_start|>…<|box_end|>`, `<box>…</box>`, `<point>x y</point>` and `<points x1="…" y1="…">`; and bare numbers
+where they are all there is. What stands where a box was expected and is none is told with the reason, never raised.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from morl.rewards.reading import LITERAL, MAX_FOUND, Found, Kind, answer_text, finite, in_json, read
@@ -58,14 +58,23 @@ _END_TAG = r"<(?:\|box_end\||/box|/bbox|\|point_end\||/point|/coordinate|/click)
 _LIST_OF_FOUR = rf"[\[(]\s*+{_PAIR}{_GAP}{_PAIR}{_CLOSE}[\])]"
 _TAGGED_FOUR = rf"{_TAG}\s*+{_PAIR}{_GAP}{_PAIR}\s*+{_END_TAG}"
 _TAGGED_CORNERS = rf"<(?:\|box_start\||box|bbox)>\s*+[\[(]?\s*+{_ROUND}{_JOIN}{_ROUND}\s*+[\])]?\s*+{_END_TAG}"
+_CORNER_OF = r"\b{side}[-\s]*+{end}\b[^0-9()\[\]{{}}\n]{{0,30}}?"
+_UPPER, _LOWER = (
+    _CORNER_OF.format(side="(?:top|upper)", end="left"),
+    _CORNER_OF.format(side="(?:bottom|lower)", end="right"),
+)
+_CORNERS_SAID = (
+    rf"{_UPPER}{_ROUND}[^0-9()\[\]{{}}\n]{{0,30}}?{_LOWER}{_ROUND}"
+    rf"|{_UPPER}{LITERAL}[\s,;]++{_UPPER}{LITERAL}[\s,;]++{_LOWER}{LITERAL}[\s,;]++{_LOWER}{LITERAL}"
+)
 _BOX_TEXT = re.compile(
     rf"{_LIST_OF_FOUR}|{_TAGGED_FOUR}|{_ROUND}{_JOIN}{_ROUND}"
-    rf"|\bx_?(?:1|min)\s*+[=:]\s*+{LITERAL}{_GAP}{_NUMBER}{_GAP}{_PAIR}",
+    rf"|\bx_?(?:1|min)\s*+[=:]\s*+{LITERAL}{_GAP}{_NUMBER}{_GAP}{_PAIR}|{_CORNERS_SAID}",
     re.IGNORECASE,
 )
 _POINT_TEXT = re.compile(
-    rf"(?P<four>{_LIST_OF_FOUR}|{_TAGGED_FOUR}|{_TAGGED_CORNERS})"
-    rf"|{_ROUND}|{_TAG}\s*+{_PAIR}\s*+{_END_TAG}|\bx\s*+[=:]\s*+{LITERAL}{_GAP}{_NUMBER}"
+    rf"(?P<four>{_LIST_OF_FOUR}|{_TAGGED_FOUR}|{_TAGGED_CORNERS}|{_CORNERS_SAID})"
+    rf"|{_ROUND}|{_TAG}\s*+{_PAIR}\s*+{_END_TAG}|\bx\s*+[=:]\s*+{LITERAL}(?:{_GAP}|,?\s++and\s++){_NUMBER}"
     r"|<points?\s(?P<molmo>[^<>]*+)>",
     re.IGNORECASE,
 )
@@ -108,6 +117,8 @@ def labelled_box(numbers: Sequence[Any], label: str | None) -> LabelledBox:
 
 def labelled_point(numbers: Sequence[Any], label: str | None) -> LabelledPoint:
     """The point of two numbers, the centre of the box of four, or what is wrong with them."""
+    if len(numbers) == 4 and list(numbers[:2]) == list(numbers[2:]):  # a point written as a box
+        return replace(labelled_point(numbers[:2], label), from_box=True)
     if len(numbers) == 4:
         found = labelled_box(numbers, label)
         if found.box is None:

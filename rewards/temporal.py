@@ -94,7 +94,7 @@ _HOURS, _MINUTES, _SECONDS = r"(?:hours?|hrs?|h)", r"(?:minutes?|mins?|m|分钟?
 _END = r"(?![A-Za-z])"
 _TIME = (
     r"(?:(?<![A-Za-z0-9_.:])(?:"
-    r"[0-9]{1,5}+:[0-9]{2}(?::[0-9]{2})?+(?:\.[0-9]++)?+(?![0-9:])"
+    r"[0-9]{1,5}+:[0-9]{2}:[0-9]{2},[0-9]{3}(?![0-9:])|[0-9]{1,5}+:[0-9]{2}(?::[0-9]{2})?+(?:\.[0-9]++)?+(?![0-9:])"
     rf"|{_NUMBER}\s*+{_HOURS}{_END}(?:\s*+{_NUMBER}\s*+{_MINUTES}{_END})?+(?:\s*+{_NUMBER}\s*+{_SECONDS}{_END})?+"
     rf"|{_NUMBER}\s*+{_MINUTES}{_END}(?:\s*+{_NUMBER}\s*+{_SECONDS}{_END})?+"
     rf"|{_NUMBER}(?![0-9:])(?:\s*+{_SECONDS}{_END})?+))"
@@ -110,7 +110,7 @@ _SEGMENT = re.compile(
     rf"\b(?:end|finish|stop|last)[^0-9\[\]{{}}()\n.]{{0,40}}+{_TIME}",
     re.IGNORECASE,
 )
-_BARE = re.compile(rf"{_SIDE}{_TIME}\s*+,?\s*+{_SIDE}{_TIME}\s*+\.?+", re.IGNORECASE)
+_BARE = re.compile(rf"{_SIDE}{_TIME}\s*+(?:,|and\b)?\s*+{_SIDE}{_TIME}\s*+\.?+", re.IGNORECASE)
 _LATEX = re.compile(r"\\(?:text|mathrm|mbox)\{([^{}]*+)\}")
 _ONE_TIME = re.compile(_TIME, re.IGNORECASE)
 _UNIT = re.compile(rf"({_NUMBER})\s*+([hms分秒])", re.IGNORECASE)
@@ -134,7 +134,7 @@ def seconds(value: Any) -> float | None:
     if len(text) > 100 or not _ONE_TIME.fullmatch(text):
         return finite(text)
     if ":" in text:
-        parts = [float(part) for part in text.split(":")]
+        parts = [float(part) for part in text.replace(",", ".").split(":")]
         if any(part >= 60 for part in parts[1:]):
             return None
         total = 0.0

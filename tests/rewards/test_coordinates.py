@@ -258,6 +258,9 @@ BOX = (10.0, 20.0, 30.0, 40.0)
         "[1, 2, 3, 4] no wait, [10, 20, 30, 40]",
         '{"bbox_2d": [1, 2, 3, 4]} No wait, {"bbox_2d": [10, 20, 30, 40]}',
         "It is not at [1, 2, 3, 4], so it must be at [10, 20, 30, 40].",
+        "The top-left corner is (10, 20) and the bottom-right one (30, 40).",
+        "Upper left: [10, 20]; lower right: [30, 40]",
+        "Top-left x: 10, top-left y: 20, bottom-right x: 30, bottom-right y: 40",
         "［１０，２０，３０，４０］",
         "[10,\u200b 20,\u00a030, 40]\u200f",
         '```json\n{"thought": "none"}\n```\n```json\n{"bbox_2d": [10, 20, 30, 40]}\n```',
@@ -383,6 +386,9 @@ def test_what_stands_for_a_box_and_is_none_has_its_problem(text: str, problem: s
         '{"point_2d": [10, 20], "bbox_2d": [0, 0, 100, 100]}',
         "x=10, y=20",
         "x: 10, y: 20",
+        "It is at x = 10 and y = 20.",
+        "[10, 20, 10, 20]",
+        "The top left is (0, 0), the bottom right is (20, 40).",
         "(x=10, y=20)",
         "click(start_box='(10,20)')",
         "pyautogui.click(x=10, y=20)",
@@ -422,6 +428,7 @@ def test_points_that_are_offered_together_remain_several(text: str, count: int) 
         ('{"point": [1, 2, 3]}', "3 numbers"),
         ("(1e10, 20)", "beyond"),
         ("[30, 20, 10, 40]", "swapped"),
+        ("[10, 20, 10, 40]", "no area"),
     ],
 )
 def test_what_stands_for_a_point_and_is_none_has_its_problem(text: str, problem: str) -> None:
@@ -434,8 +441,9 @@ def test_one_value_is_a_box_or_a_point() -> None:
     assert box_from([10, 20, 30, 40]) == box_from("[10, 20, 30, 40]") == box_from([[10, 20], [30, 40]]) == BOX
     assert box_from({"x1": 10, "y1": 20, "x2": 30, "y2": 40}) == BOX
     assert point_from([10, 20]) == point_from("<point>10 20</point>") == point_from({"x": 10, "y": 20}) == (10, 20)
-    assert point_from([0, 0, 20, 40]) == (10, 20)
-    for value in (None, True, 7, [], {}, "", "none", [1, 2, 3], [[1, 2, 3, 4], [1, 2, 3, 4]], [1, 2, 1, 2]):
+    assert point_from([0, 0, 20, 40]) == point_from([10, 20, 10, 20]) == (10, 20)
+    assert box_from([10, 20, 10, 20]) is None
+    for value in (None, True, 7, [], {}, "", "none", [1, 2, 3], [[1, 2, 3, 4], [1, 2, 3, 4]], [1, 2, 1, 4]):
         assert box_from(value) is None
         assert point_from(value) is None
 

@@ -168,9 +168,31 @@ MIND2WEB = [
     ('{"operation": "TYPE", "value": "08817"}', Action("input", text="08817")),
     ('{"operation": {"original_op": "CLICK", "op": "SELECT", "value": "Red"}}', Action("select", text="Red")),
 ]
+OTHERS = [
+    ("<answer>click(point='<point>10 20</point>')</answer>", CLICK),
+    ("Action: <|begin_of_box|>left_click(start_box='[10, 20]')<|end_of_box|>", CLICK),
+    ("click(10, 20)", CLICK),
+    ("```python\npyautogui.click(10, 20)\n```", CLICK),
+    ("{'action': 'click', 'point': [10, 20], 'held': false}", CLICK),
+    ('{"action_name": "click", "start_point": [10, 20]}', CLICK),
+    ('{"action": {"action_name": "click", "start_point": [10, 20]}}', CLICK),
+    ('{"action_type": "click", "box_2d": [[5, 10, 15, 30]]}', Action("click", (10.0, 20.0), (5.0, 10.0, 15.0, 30.0))),
+    ("{'action_type': 'tap', 'box_2d': [[5, 10, 15, 30]]}", Action("click", (10.0, 20.0), (5.0, 10.0, 15.0, 30.0))),
+    ('{"action": "click", "bbox": [9, 9, 9, 9], "start_point": [10, 20]}', CLICK),
+    ("left_double_click(start_box='[10, 20]')", Action("click", (10.0, 20.0), clicks=2)),
+    ("left_drag(start_box='[1, 2]', end_box='[3, 4]')", Action("drag", (1.0, 2.0), end_point=(3.0, 4.0))),
+    ("SCROLL_DOWN(point=(10, 20), distance=50)", Action("scroll", direction="down", distance=50.0)),
+    ("swipe_left()", Action("scroll", direction="left")),
+    ("scroll(direction='up', step=3)", Action("scroll", direction="up", distance=3.0)),
+    ("[{'action': 'type', 'point': [-100, -100], 'input_text': 'a b'}]", Action("input", (-100.0, -100.0), text="a b")),
+    ("[{'action': 'scroll', 'input_text': 'up'}]", Action("scroll", direction="up")),
+    ("[{'action': 'open_app', 'input_text': 'Maps'}]", Action("open", app="Maps")),
+    ("KEY_PRESS(key='Return')", Action("press", keys=frozenset(("enter",)))),
+    ("FAIL()", FAILURE),
+]
 
 
-@pytest.mark.parametrize(("text", "action"), [*MIMO, *UI_TARS, *OS_ATLAS, *ANDROID_CONTROL, *QWEN, *MIND2WEB])
+@pytest.mark.parametrize(("text", "action"), [*OTHERS, *MIMO, *UI_TARS, *OS_ATLAS, *ANDROID_CONTROL, *QWEN, *MIND2WEB])
 def test_each_format_is_read(text: str, action: Action) -> None:
     assert read_actions(text) == [action]
 
@@ -208,7 +230,9 @@ def test_each_format_is_read(text: str, action: Action) -> None:
         "call_user()",
         "click(start_box='(1,2)', start_box='(3,4)')",
         "click(start_box='(1,2)') or click(start_box='(3,4)')",
-        "click(10, 20)",
+        "click(10, 20, x=1)",
+        "click(10, 20, 30)",
+        "click(10)",
         "CLICK <point>[[1,2]]</point> or CLICK <point>[[3,4]]</point>",
         "CLICK <point>[[1,2]]</point> <point>[[3,4]]</point>",
         "SCROLL [UP] or SCROLL [DOWN]",

@@ -54,7 +54,7 @@ CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
     ("change_case:capital_word_frequency", {"capital_frequency": 2, "capital_relation": LESS}, ["I am"], ["IT IS"]),
     ("change_case:english_capital", {}, ["THE WEATHER IS NICE TODAY"], ["The weather", "DAS WETTER IST SCHÖN", "1"]),
     ("change_case:english_lowercase", {}, ["the weather is nice today"], ["The weather", "das wetter ist heute schön"]),
-    ("punctuation:no_comma", {}, ["a b"], ["a, b"]),
+    ("punctuation:no_comma", {}, ["a b"], ["a, b", "a， b", "a، b"]),
 ]  # fmt: skip
 EXAMPLE = {name: arguments for name, arguments, _, _ in CASES}
 
@@ -218,6 +218,9 @@ def test_a_gold_that_cannot_be_read_is_bad_and_says_why(gold: Any, said: str) ->
         ('He said "Hi." Then left.', 2),
         ("**Bold.** Next one.", 2),
         ("What?! No.", 2),
+        ("it rains. we stay in. fine.", 3),
+        ("well… so be it. no more", 2),
+        ("cats, dogs, etc. and birds. no fish.", 2),
         ("Wait... what? Yes.", 2),
         ("Title\n\nText here. More.", 2),
         ("* a\n* b\n* c", 1),

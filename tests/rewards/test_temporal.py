@@ -102,6 +102,8 @@ def test_a_gold_written_as_an_answer_scores_1(golds: list[Segment]) -> None:
         "start time: 10s, end time: 20s",
         "It begins at 0:10, and it finishes at 0:20.",
         "00:00:10 --> 00:00:20",
+        "00:00:10,000 --> 00:00:20,000",
+        "10 and 20",
         "00:10–00:20",
         "10 ~ 20s",
         "10 sec. to 20 sec.",
@@ -237,7 +239,7 @@ def test_a_threshold_cuts_and_a_hit_fills() -> None:
     [("3.5", 3.5), (3, 3.0), ("1:05", 65.0), ("01:00:01.5", 3601.5), ("1h", 3600.0), ("2 min 3 s", 123.0), ("1:60",
     None),
      ("1:2:3", None), ("", None), ("soon", None), (None, None), (True, None), ("-3", -3.0), ("1e999", None),
-     ("9" * 500, None)],
+     ("9" * 500, None), ("01:00:01,500", 3601.5), ("01:05,500", None)],
 )  # fmt: skip
 def test_seconds(text: Any, value: float | None) -> None:
     assert seconds(text) == value
