@@ -65,6 +65,8 @@ def serve(
     Raises: UsageError when the address cannot be had or needs a token; RunError when a reward cannot be started.
     """
     token = read_token(address.host, token_env)
+    # Else a thread of Ray Serve that outlives the service starts a cluster of its own while the process ends.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
         import ray.serve  # noqa: F401
 

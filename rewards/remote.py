@@ -58,7 +58,7 @@ async def remote(
     url: Url,
     objective: Annotated[str, Field(min_length=1)],
     token_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None,
-    send: tuple[Sent, ...] = ("gold", "messages", "meta", "media"),
+    send: Sequence[Sent] = ("gold", "messages", "meta", "media"),
     timeout_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 30.0,
     retries: Annotated[int, Field(ge=0, le=100)] = 3,
     max_items: Annotated[int, Field(ge=1, le=65536)] = 64,
@@ -83,7 +83,13 @@ async def remote(
         seconds; then one request tries it.
     """
     verdicts = [Verdict(None, "error", "it was not sent")] * len(response)
-    rows = {"gold": gold or [None] * len(response), "messages": messages, "meta": meta, "media": media, "sample": sample}
+    rows = {
+        "gold": gold or [None] * len(response),
+        "messages": messages,
+        "meta": meta,
+        "media": media,
+        "sample": sample,
+    }
     parts: list[tuple[int, bytes]] = []
     for i, text in enumerate(response):
         try:

@@ -146,6 +146,17 @@ def recipe(recipe_file: Path) -> Recipe:
     return load_recipe(recipe_file)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def lacking(recipe_file: Path) -> Iterator[subprocess.Popen[str]]:
+    """One that cannot start, because a reward lacks its token; it takes its time beside the others."""
+    term = "objectives.brief.rewards.0={use: remote, url: 'http://127.0.0.1:9', objective: o, token_env: NOT_SET}"
+    others = [f"objectives.{name}=null" for name in ("math", "probe")]
+    command = [sys.executable, "-m", "morl", "serve", str(recipe_file), "--port", "0", term, *others]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
 @pytest.fixture(scope="module")
 def services(recipe_file: Path) -> Iterator[tuple[Service, Service]]:
     """Two, started at once on one machine: they do not get in each other's way."""
@@ -536,6 +547,16 @@ def test_a_port_that_is_taken_is_told_at_once(service: Service, recipe_file: Pat
     port = service.url.rpartition(":")[2]
     assert main(["serve", str(recipe_file), "--port", port]) == 2
     assert "--port N takes another port" in capsys.readouterr().err
+
+
+def test_a_reward_that_cannot_be_started_is_told(lacking: subprocess.Popen[str]) -> None:
+    told, errors = lacking.communicate(timeout=60)
+    assert (lacking.returncode, told) == (1, "")
+    reason = (
+        "morl serve: reward 'remote' cannot be started: reward 'remote': the environment variable NOT_SET is not set"
+    )
+    assert reason in errors
+    assert "Traceback" not in errors
 
 
 def remote_objective(service: Service, objective: str, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Any:

@@ -22,8 +22,8 @@ from morl.types import TermScore
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 0.5
-"""Between two looks at the replicas."""
+POLL_S, WATCH_S = 0.3, 1.0
+"""Between two looks at the replicas, before all are ready and after."""
 STALE_S = 15.0
 """A look that is older says nothing any more."""
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
@@ -34,6 +34,10 @@ class ServeBackend:
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
+
+    def close(self) -> None:
+        """End what watches the replicas in threads of Ray Serve: Ray itself is about to end."""
+        self._handle.shutdown()
 
     async def score(self, items: Sequence[Mapping[str, Any]]) -> list[TermScore]:
         """As `morl.service.router.Backend`."""
@@ -74,6 +78,7 @@ class Deployments:
         self._rewards = rewards
         self._replicas = replicas
         self._apps = {key: f"{name}-{index}-{_plain(r.use)}" for index, (key, r) in enumerate(rewards.items())}
+        self._backends: dict[str, ServeBackend] = {}
         self._looked = -math.inf
         self._lacking: list[str] = list(self._apps)
 
@@ -84,14 +89,16 @@ class Deployments:
         # HTTP is spoken by this process. Serve's own proxy and an ingress replica behind it gave half the
         # throughput (108 against 198 requests a second on two cores), answered 500 to what an ingress replica
         # held when it was killed, and has two more paths that ask for no token.
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        # A replica that dies is told of here, once, and not by each call that looked at it.
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(proxy_location="Disabled", logging_config=QUIET)
         targets = [
             serve.RunTarget(self._deployment(reward).bind(self._spec(reward)), self._apps[key], None, QUIET)
             for key, reward in self._rewards.items()
         ]
         handles = serve.run_many(targets, wait_for_applications_running=False)
-        return {key: ServeBackend(handle) for key, handle in zip(self._rewards, handles, strict=True)}
+        self._backends = {key: ServeBackend(handle) for key, handle in zip(self._rewards, handles, strict=True)}
+        return self._backends
 
     def _deployment(self, reward: Reward) -> Any:
         from ray import serve
@@ -106,7 +113,8 @@ class Deployments:
                 "target_ongoing_requests": 4,
                 "upscale_delay_s": 5,
             },
-            max_ongoing_requests=32,
+            # How much waits is bounded where requests come in; a router that finds every replica full goes to sleep.
+            max_ongoing_requests=4096,
             # A replica that was killed is replaced about so soon.
             health_check_period_s=1,
             # Reading a large model takes long, and a failure to do so is the same the next time.
@@ -176,7 +184,7 @@ class Deployments:
                 await self.look()
             except Exception as error:  # noqa: BLE001  # whatever Ray raises while a part of it is restarted
                 logger.warning("the state of the replicas is unknown: %s", describe(error))
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(WATCH_S)
 
     @property
     def ready(self) -> bool:
@@ -188,6 +196,8 @@ class Deployments:
         from ray import serve
 
         try:
+            for backend in self._backends.values():
+                backend.close()
             for app in self._apps.values():
                 serve.delete(app, _blocking=False)
         except Exception as error:  # noqa: BLE001  # Ray may be what failed

@@ -12,6 +12,7 @@ from typing import Any
 from morl.errors import RunError
 from morl.recipe import import_plugin
 from morl.rewards.caller import BoundReward
+from morl.rewards.decorator import Example
 from morl.rewards.runner import Runner
 from morl.types import TermScore
 
@@ -35,6 +36,13 @@ class ReplicaSpec:
     """Where relative paths in options begin."""
 
 
+def _example(reward: BoundReward) -> dict[str, Any]:
+    """Something that the reward can be called with."""
+    example = next(iter(reward.traits.examples), Example("", "", None))
+    told = {"response": example.response, "gold": example.gold, "meta": dict(example.meta)}
+    return {**told, "messages": (), "media": (), "sample": None}
+
+
 class Replica:
     """The class of every deployment. Its deadlines, kills and memory limits are those of a run."""
 
@@ -47,9 +55,11 @@ class Replica:
         self._broken = ""
         self._runner = Runner(workers=spec.workers, memory_mb=spec.memory_mb)
         self._reward = BoundReward(spec.use, spec.options, spec.deadline_s, self._runner)
+        await self._reward.start()
         if self._reward.in_worker:
             self._runner.start([self._reward.target])
-        await self._reward.start()
+            # Workers that still import would keep the first answers waiting.
+            await self.score([_example(self._reward)] * spec.workers)
 
     async def score(self, items: Sequence[Mapping[str, Any]]) -> list[TermScore]:
         """One score an item, in order; each item holds what the reward asks for by name.
