@@ -3,8 +3,22 @@
 An advantage or a loss asks for its inputs by parameter name and takes its options as
 keyword-only parameters. What can be asked for:
 
-- advantages: `rewards_PG`, float64, NaN where a sample has no score; returns the same shape;
-- losses: `logprobs_N`, `rollout_logprobs_N`, `advantages_N`, float32; returns a loss a token.
+- advantages:
+    - `rewards_PG`: float64, NaN where a sample has no score;
+    - `objectives_P`: int64, the number of each prompt's objective, the same in every step;
+    - `terms_PGK`: float64, the values of the objective's terms as they enter the mixture, after scale and gate;
+      NaN where a term gave none, or where the objective has fewer terms;
+    - `term_weights_PK`: float64, their weights; 0 or NaN where the objective has fewer terms;
+    - `state`: a mapping of plain JSON that the function returned last, empty at first.
+
+  It returns advantages_PG, float64 and finite, 0 where a sample has no score; one that asks for
+  `state` returns `(advantages_PG, new state)`.
+- losses, all float32 unless said otherwise:
+    - `logprobs_N`, with gradient; `rollout_logprobs_N`; `advantages_N`;
+    - `sequence_N`: int64, which answer each token belongs to: 0, 1, … within a microbatch, which has whole
+      answers only.
+
+  It returns loss_N, to be weighted (`aggregation`), summed and minimised.
 
 A loss that asks for `rollout_logprobs_N` corrects for the rollout's distribution itself;
 any other is multiplied by the recipe's importance weights.

@@ -6,6 +6,8 @@ from typing import Literal
 
 import torch
 
+from morl.algorithms.ratio import sum_over
+
 Aggregation = Literal["prompt_tokens", "batch_tokens", "sequence_mean", "constant"]
 
 
@@ -22,19 +24,21 @@ def token_weights(
     - `sequence_mean`: `1 / (S * |o_i|)`: every sample counts the same (GRPO, arXiv 2402.03300);
     - `constant`: `1 / (S * max_length)`: no length enters (Dr.GRPO, arXiv 2503.20783).
 
-    A sample without a score has weight 0 and enters no denominator.
+    A sample without a score, or without a token, has weight 0 and enters no denominator.
 
     Args:
-        lengths_PG: tokens of each sample that the policy wrote.
+        lengths_PG: tokens of each sample that the loss is taken on: those that the policy
+            wrote, less those that are masked if it is known by now which.
         scored_PG: whether the sample has a score.
         mode: one of the four above.
         max_length: `rollout.max_new_tokens`; read by `constant` alone.
 
     Returns: weights_PG, float64.
     """
-    tokens_PG = torch.where(scored_PG, lengths_PG, 0).double()
-    prompts = scored_PG.any(dim=1).sum().clamp(min=1)
-    samples = scored_PG.sum().clamp(min=1)
+    counted_PG = scored_PG & (lengths_PG > 0)
+    tokens_PG = torch.where(counted_PG, lengths_PG, 0).double()
+    prompts = counted_PG.any(dim=1).sum()
+    samples = counted_PG.sum()
     if mode == "prompt_tokens":
         denominator_PG = prompts * tokens_PG.sum(dim=1, keepdim=True).expand_as(tokens_PG)
     elif mode == "batch_tokens":
@@ -45,4 +49,28 @@ def token_weights(
         denominator_PG = (samples * max_length).double().expand_as(tokens_PG)
     else:
         raise ValueError(f"unknown aggregation {mode!r}")
-    return torch.where(scored_PG & (denominator_PG > 0), 1.0 / denominator_PG, 0.0)
+    return torch.where(counted_PG, 1.0 / denominator_PG, 0.0)
+
+
+def without_masked(weights_N: torch.Tensor, kept_N: torch.Tensor, group_N: torch.Tensor) -> torch.Tensor:
+    """`w_n * (sum of w over the group) / (sum of w over what is kept of it)` where kept, else 0.
+
+    The masked tokens' weight goes to the kept ones of their group, which is the same as
+    taking them out of the denominator: with 2 of a prompt's 8 tokens masked, `1 / (P * 8)` becomes
+    `1 / (P * 6)`. The group is what the aggregation divides within: the prompt for
+    `prompt_tokens`, the answer for `sequence_mean`, the whole batch for `batch_tokens`. (For `constant`
+    there is none: multiply by the mask instead.) A group of which nothing is kept counts as
+    0, and the number of prompts or samples stays what it was.
+
+    Args:
+        weights_N: weight of each token.
+        kept_N: bool, False where the token is masked.
+        group_N: int64, which group each token belongs to: 0, 1, …; a group's tokens are all there.
+
+    Returns: weights_N, of the same type.
+    """
+    exact_N = weights_N.double()
+    kept_weights_N = torch.where(kept_N, exact_N, 0.0)
+    remaining_N = sum_over(kept_weights_N, group_N)
+    scaled_N = kept_weights_N * sum_over(exact_N, group_N) / remaining_N
+    return torch.where(remaining_N > 0, scaled_N, 0.0).to(weights_N.dtype)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 
 from morl.algorithms import advantage
+from morl.algorithms.moments import standardise
 
 
 @advantage("group_std")
-def group_std(rewards_PG: torch.Tensor, *, eps: float = 1e-6) -> torch.Tensor:
+def group_std(
+    rewards_PG: torch.Tensor, *, eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-6
+) -> torch.Tensor:
     """`A_i = (r_i - mean(r)) / (std(r) + eps)` over the scored samples of each prompt.
 
     The standard deviation is the population's: the group is all there is, not a sample
@@ -24,13 +30,4 @@ def group_std(rewards_PG: torch.Tensor, *, eps: float = 1e-6) -> torch.Tensor:
 
     Returns: advantages_PG, float64, finite.
     """
-    scored_PG = ~rewards_PG.isnan()
-    count_P1 = scored_PG.sum(dim=1, keepdim=True).clamp(min=1)
-    filled_PG = rewards_PG.nan_to_num(0.0)
-    mean_P1 = filled_PG.sum(dim=1, keepdim=True) / count_P1
-    centred_PG = torch.where(scored_PG, filled_PG - mean_P1, 0.0)
-    std_P1 = (centred_PG.square().sum(dim=1, keepdim=True) / count_P1).sqrt()
-    # The mean of equal numbers can be off by a rounding error, which eps would blow up.
-    low_P1 = torch.where(scored_PG, filled_PG, torch.inf).amin(dim=1, keepdim=True)
-    high_P1 = torch.where(scored_PG, filled_PG, -torch.inf).amax(dim=1, keepdim=True)
-    return torch.where(high_P1 > low_P1, centred_PG / (std_P1 + eps), 0.0)
+    return standardise(rewards_PG, dim=1, eps=eps)

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 
 from morl.algorithms import loss
+from morl.algorithms.ratio import importance_ratio
 
 
 @loss("ppo_clip")
@@ -17,11 +18,16 @@ def ppo_clip(
     advantages_N: torch.Tensor,
     *,
     clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2,
-    clip_high: Annotated[float, Field(gt=0)] = 0.2,
+    clip_high: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.2,
+    dual_clip: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None,
 ) -> torch.Tensor:
     """`-min(r * A, clip(r, 1 - clip_low, 1 + clip_high) * A)` with `r = pi / pi_rollout`.
 
-    Source: PPO (arXiv 1707.06347, eq. 7); separate bounds from DAPO (arXiv 2503.14476).
+    Where A < 0, `dual_clip` bounds that from above by `-dual_clip * A`: a token that has become
+    far likelier than when it was written gets no gradient, instead of one that grows with r.
+
+    Source: PPO (arXiv 1707.06347, eq. 7); separate bounds from DAPO (arXiv 2503.14476), which takes
+    0.2 and 0.28; dual clip from arXiv 1912.09729, which takes 3.
     Assumes `pi_rollout` is close to `pi`; a token beyond the bound in the direction its
     advantage pulls gets no gradient.
 
@@ -30,10 +36,21 @@ def ppo_clip(
         rollout_logprobs_N: the same under the distribution that wrote it.
         advantages_N: advantage of the token's sample.
         clip_low: how far the ratio may fall below 1.
-        clip_high: how far it may rise above 1.
+        clip_high: how far it may rise above 1; larger than clip_low leaves rare tokens room to grow.
+        dual_clip: largest ratio that still counts against a bad sample; no bound when it is not given.
 
     Returns: loss_N, to be weighted and summed.
     """
-    ratio_N = (logprobs_N - rollout_logprobs_N).exp()
-    clipped_N = ratio_N.clamp(1.0 - clip_low, 1.0 + clip_high)
-    return -torch.minimum(ratio_N * advantages_N, clipped_N * advantages_N)
+    ratio_N = importance_ratio(logprobs_N, rollout_logprobs_N)
+    return clipped_surrogate(ratio_N, advantages_N, clip_low, clip_high, dual_clip)
+
+
+def clipped_surrogate(
+    ratio_N: torch.Tensor, advantages_N: torch.Tensor, low: float, high: float, dual: float | None = None
+) -> torch.Tensor:
+    """`-min(r * A, clip(r, 1 - low, 1 + high) * A)`; where A < 0 and `dual` is given, at most `-dual * A`."""
+    clipped_N = ratio_N.clamp(1.0 - low, 1.0 + high)
+    loss_N = -torch.minimum(ratio_N * advantages_N, clipped_N * advantages_N)
+    if dual is None:
+        return loss_N
+    return torch.where(advantages_N < 0, torch.minimum(loss_N, -dual * advantages_N), loss_N)

@@ -1,0 +1,71 @@
+"""Group-relative advantage on the scale of the objective, which is remembered from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+
+from morl.algorithms import advantage
+from morl.algorithms.moments import centre
+
+
+@advantage("ema_std")
+def ema_std(
+    rewards_PG: torch.Tensor,
+    objectives_P: torch.Tensor,
+    state: Mapping[str, Any],
+    *,
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99,
+    clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0,
+    min_std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3,
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """`A_i = clip((r_i - mean(r)) / max(sigma_objective, min_std), -clip, clip)`, with the mean of the prompt's group.
+
+    `sigma^2 = m_2 - m_1^2`, where `m_1` and `m_2` are moving averages of the objective's rewards
+    and of their squares: `m <- decay * m + (1 - decay) * mean over the batch`. The batch's
+    rewards enter first, then sigma is read; an objective's first batch sets its moments. So
+    neither a rare right answer nor a rare wrong one is blown up within an objective, and
+    sparse and dense rewards weigh alike between objectives.
+
+    Source: EMA-GRPO (arXiv 2512.03043), decay 0.99; the bound of 5 keeps rewards that
+    turn up after a long time of equal ones from tearing at the policy.
+    Assumes that an objective keeps its number from step to step, and that the rewards seen
+    are a fair sample of it: groups left out for lack of signal make sigma larger.
+
+    Args:
+        rewards_PG: float64 rewards, NaN where there is no score.
+        objectives_P: int64 number of each prompt's objective.
+        state: what the last call returned; empty at first. Maps an objective's number, as
+            text, to `{"mean", "variance"}` of its rewards.
+        decay: how much of the moments stays from batch to batch.
+        clip: largest advantage, in standard deviations.
+        min_std: least standard deviation; in units of reward.
+
+    Returns: `(advantages_PG, new state)`; the advantage is 0 without a score, and in a group whose
+    rewards are all equal. An objective without a score in the batch keeps its moments.
+    """
+    moments = dict(state)
+    scale_P1 = torch.full_like(rewards_PG[:, :1], min_std)
+    for objective in sorted(set(objectives_P.tolist())):
+        mine_P = objectives_P == objective
+        known_S = rewards_PG[mine_P]
+        known_S = known_S[~known_S.isnan()]
+        if len(known_S) == 0:
+            continue
+        new = {"mean": float(known_S.mean()), "variance": float(known_S.var(correction=0))}
+        old = moments.get(str(objective), new)
+        moments[str(objective)] = new = _mixed(old, new, decay)
+        scale_P1[mine_P] = max(new["variance"] ** 0.5, min_std)
+    return (centre(rewards_PG, dim=1) / scale_P1).clamp(-clip, clip), moments
+
+
+def _mixed(old: Mapping[str, float], new: Mapping[str, float], decay: float) -> dict[str, float]:
+    """Mean and variance after averaging first and second moments; no difference of large squares is taken."""
+    apart = old["mean"] - new["mean"]
+    return {
+        "mean": new["mean"] + decay * apart,
+        "variance": decay * old["variance"] + (1 - decay) * new["variance"] + decay * (1 - decay) * apart**2,
+    }

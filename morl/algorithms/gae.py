@@ -1,0 +1,47 @@
+"""Generalised advantage estimation: token by token, from a critic's values."""
+
+from __future__ import annotations
+
+import torch
+
+
+def gae(
+    rewards_BT: torch.Tensor,
+    values_BT: torch.Tensor,
+    mask_BT: torch.Tensor,
+    *,
+    discount: float = 1.0,
+    trace: float = 0.95,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`A_t = d_t + discount * trace * A_t+1`, with `d_t = r_t + discount * V_t+1 - V_t`.
+
+    Beyond an answer's last token V and A are 0: it ended there. Tokens outside the mask (padding,
+    and what an environment or a tool wrote) are passed over as if they were not there: the
+    token after t is the next one that the policy wrote. With trace 1 the advantage is the
+    discounted return less V_t; with trace 0 it is d_t.
+
+    Source: GAE (arXiv 1506.02438, eq. 16; its gamma and lambda are `discount` and `trace`).
+    Assumes that V_t is the value of the state before token t is written.
+
+    Args:
+        rewards_BT: reward that arrives with each token; not read outside the mask, so an
+            outcome's reward belongs on the last token that the policy wrote.
+        values_BT: the critic's values; they get no gradient from here.
+        mask_BT: bool, True on tokens that the policy wrote.
+        discount: what a reward one token later is worth.
+        trace: how far ahead rewards are believed over values.
+
+    Returns: `(advantages_BT, returns_BT)`, where `returns = advantages + values` is what the
+    critic should learn; both 0 outside the mask.
+    """
+    rewards_BT, values_BT, mask_BT = rewards_BT.detach(), values_BT.detach(), mask_BT.bool()
+    advantages_BT = torch.zeros_like(values_BT)
+    next_value_B = next_advantage_B = values_BT.new_zeros(len(values_BT))
+    for t in reversed(range(values_BT.shape[1])):
+        mask_B, value_B = mask_BT[:, t], values_BT[:, t]
+        delta_B = rewards_BT[:, t] + discount * next_value_B - value_B
+        advantage_B = delta_B + discount * trace * next_advantage_B
+        next_value_B = torch.where(mask_B, value_B, next_value_B)
+        next_advantage_B = torch.where(mask_B, advantage_B, next_advantage_B)
+        advantages_BT[:, t] = torch.where(mask_B, advantage_B, 0.0)
+    return advantages_BT, torch.where(mask_BT, advantages_BT + values_BT, 0.0)

@@ -1,0 +1,53 @@
+"""Estimators of KL(policy || reference) from one sampled token each.
+
+With `x = log pi - log pi_ref` and a token drawn from pi, after Schulman, "Approximating KL
+divergence" (2020). A loss is differentiated with the sampled token held fixed, so what an
+estimator's mean is and what its gradient's mean is are two questions:
+
+| | value | its mean | gradient | its mean |
+|---|---|---|---|---|
+| k1 | `x` | KL(pi, ref), unbiased | `grad log pi` | 0: no use as a loss |
+| k2 | `x^2 / 2` | near KL(pi, ref) while the two are close | `x * grad log pi` | grad KL(pi, ref), unbiased |
+| k3 | `exp(-x) - 1 + x` | KL(pi, ref), unbiased | `(1 - exp(-x)) * grad log pi` | grad KL(ref, pi), the other way |
+
+So k1 and k3 are for measuring, k3 with the smaller variance and never negative, and k2 is for
+learning. GRPO (arXiv 2402.03300) learns with k3: close to k2 while x is small, but bounded
+where the policy has become likelier than the reference and growing without bound where it
+has become less likely.
+
+"Unbiased" is about the next token's distribution after a given prefix; that a token also leads to
+other prefixes is not in it, as is usual for a KL loss. If the tokens come from another
+distribution than pi, multiply by importance weights without gradient.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from morl.algorithms.ratio import BOUND
+
+Estimator = Literal["k1", "k2", "k3"]
+
+
+def kl(logprobs_N: torch.Tensor, reference_logprobs_N: torch.Tensor, estimator: Estimator) -> torch.Tensor:
+    """KL(policy || reference) of each token by one of the estimators above, to be weighted, summed and minimised.
+
+    Args:
+        logprobs_N: log-probability of each sampled token under the policy, with gradient.
+        reference_logprobs_N: the same under the reference; it gets no gradient.
+        estimator: which of the three.
+
+    Returns: kl_N, in nats. A log ratio counts up to 20 either way, and has no gradient beyond.
+    Raises: ValueError for an unknown estimator.
+    """
+    x_N = (logprobs_N - reference_logprobs_N.detach()).clamp(-BOUND, BOUND)
+    if estimator == "k1":
+        return x_N
+    if estimator == "k2":
+        return x_N.square() / 2
+    if estimator == "k3":
+        # exp(-x) - 1 directly would lose every digit where x is small.
+        return torch.expm1(-x_N) + x_N
+    raise ValueError(f"unknown estimator of KL {estimator!r}")

@@ -1,0 +1,54 @@
+"""How much likelier the learner finds what the rollout wrote."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+Level = Literal["token", "sequence", "geometric"]
+
+BOUND = 20.0
+"""Largest size of a log ratio, in nats: beyond it numbers overflow, and no correction means anything."""
+
+
+def importance_ratio(
+    logprobs_N: torch.Tensor,
+    rollout_logprobs_N: torch.Tensor,
+    *,
+    level: Level = "token",
+    sequence_N: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`pi_learner / pi_rollout` of each token, of its answer, or on average over its answer.
+
+    - `token`: `r_t = pi_learner(token) / pi_rollout(token)`;
+    - `sequence`: the product of `r_t` over the answer, which is the ratio of the answer's
+      probabilities; it wanders from 1 ever further as answers grow longer;
+    - `geometric`: the product to the power `1 / length`, which no length changes.
+
+    Kept within `exp(-20)` and `exp(20)`; what lies outside has no gradient.
+
+    Args:
+        logprobs_N: log-probability of each sampled token under the learner.
+        rollout_logprobs_N: the same under the distribution that wrote it.
+        level: which of the three.
+        sequence_N: which answer each token belongs to: 0, 1, …; needed unless the level is `token`.
+
+    Returns: ratio_N, with gradient; the same for all tokens of an answer unless the level is `token`.
+    Raises: ValueError when sequence_N is needed and missing.
+    """
+    log_ratio_N = logprobs_N - rollout_logprobs_N
+    if level != "token":
+        if sequence_N is None:
+            raise ValueError(f"a ratio of level '{level}' needs to know which answer each token belongs to")
+        total_N = sum_over(log_ratio_N.double(), sequence_N)
+        if level == "geometric":
+            total_N = total_N / sum_over(torch.ones_like(total_N), sequence_N)
+        log_ratio_N = total_N.to(log_ratio_N.dtype)
+    return log_ratio_N.clamp(-BOUND, BOUND).exp()
+
+
+def sum_over(values_N: torch.Tensor, group_N: torch.Tensor) -> torch.Tensor:
+    """For each token the sum over all tokens of its group; groups are numbered 0, 1, … without gaps."""
+    # There are at most N groups: to count them would wait for the device.
+    return torch.zeros_like(values_N).index_add(0, group_N, values_N)[group_N]
