@@ -33,7 +33,7 @@ def ema_std(
     Source: EMA-GRPO (arXiv 2512.03043), decay 0.99; the bound of 5 keeps rewards that
     turn up after a long time of equal ones from tearing at the policy.
     Assumes that an objective keeps its number from step to step, and that the rewards seen
-    are a fair sample of it: groups left out for lack of signal make sigma larger.
+    are a fair sample of it: leaving groups without signal out changes sigma.
 
     Args:
         rewards_PG: float64 rewards, NaN where there is no score.
