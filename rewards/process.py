@@ -27,7 +27,7 @@ LOAD_DEADLINE_S = 120.0
 STUCK_S = 10
 """Time for a message to go through: a worker that was stopped must not stop who talks to it."""
 
-REPLIES_BYTES = 1 << 20
+REPLIES_BYTES = 1 << 18
 """Replies that a worker can leave unread before it has to wait, where the system allows so many."""
 
 _BOOT = "import sys; sys.path[:] = {path!r}; from morl.rewards.worker import main; main{arguments!r}"
