@@ -1,8 +1,9 @@
 r"""Where the answer stands in a response. Every verifier reads it through here, and in linear time.
 
-Only what follows the thinking counts. In it, the last `\boxed{}` wins, then what is stated after
-"answer", then what comes last. Answers that are offered together ("3 or 4", two boxes side by
-side) are parts of one answer, which is how a hedge is told from a correction.
+Only what follows the thinking counts; of that, what the last `<answer>` holds, if there is one. In it, the
+last `\boxed{}` wins, then what is stated after "answer", then what comes last. Answers that are offered
+together ("3 or 4", two boxes side by side) are parts of one answer, which is how a hedge is told from a
+correction.
 """
 
 from __future__ import annotations
@@ -40,7 +41,21 @@ def final_text(response: str) -> str:
     return "" if "<think>" in text else text.strip()
 
 
-_BRACES = re.compile(r"\\\\?(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_OPENING, _CLOSING = re.compile(r"<answer>", re.IGNORECASE), re.compile(r"</answer>", re.IGNORECASE)
+
+
+def within_tags(text: str) -> str:
+    """What stands in the last `<answer>…</answer>`, which may lack its end; all of the text without one."""
+    start = None
+    for opening in _OPENING.finditer(text) if "<" in text else ():
+        start = opening.end()
+    if start is None:
+        return text
+    closing = _CLOSING.search(text, start)
+    return text[start : closing.start() if closing else len(text)].strip()
+
+
+_BRACES = re.compile(r"\\\\?(?:boxed|fbox|framebox)\s*\{|\\.|[{}]", re.DOTALL)
 
 
 def boxes(text: str) -> list[Span]:
@@ -115,15 +130,18 @@ def formulas(text: str) -> list[Span]:
 
 _NUMBER = re.compile(
     r"""
-    \\[dt]?frac\{(?P<top>-?[0-9]++)\}\{(?P<bottom>[0-9]++)\}
+    \\[cdt]?frac\{(?P<top>-?[0-9]++)\}\{(?P<bottom>[0-9]++)\}
+    | \\[cdt]?frac\s?(?P<short>[0-9]{2})(?![0-9])
+    | (?<![\w.^]) 10 (?: [ ]?\^[ ]? | \*\* ) \{? (?P<ten>[-+−]?[0-9]++) \}?
     | (?<![\w^]) (?<!\w\.) (?<!\^\{) (?<!_\{) (?<!\^-) (?<!\^\{-)
       (?P<whole> (?> [0-9]{1,3} (?: (?:,|\{,\}|\\,|[\u00a0\u202f\u2009]) [0-9]{3} )+ (?![0-9]) | [0-9]*+ ) )
-      (?P<decimals> (?: \.[0-9]++ )? )
+      (?P<decimals> (?: \.[0-9]++ )?+ )
       (?<=[0-9])
       (?! (?:st|nd|rd|th)\b )
       (?: [eE](?P<exponent>[-+]?[0-9]++)
         | \s? (?:\\times|\\cdot|[×·*x]) \s? 10 \s? (?:\^|\*\*) \s? \{? (?P<power>[-+−]?[0-9]++) \}?
-        | \s?/\s? (?P<divisor>[0-9]++) (?![0-9]*[./]) )?
+        | \s?/\s? (?P<divisor>[0-9]++) (?! / | \.[0-9] ) )?
+      (?! (?: [ ]?\^[ ]? | \*\* ) \{? [-+−]?[0-9] )
     """,
     re.VERBOSE,
 )
@@ -131,17 +149,32 @@ _SIGN_BEFORE = re.compile(r"(?:^|[^\w)\]}.])([-−–])[ $£€\\]{0,2}$")
 
 
 def numbers(text: str) -> list[Number]:
-    r"""The numbers of a text, with sign: integers, decimals, `1,234`, `3/4`, `\frac{3}{4}`, `1e-5`, `2 \times 10^3`.
+    r"""The numbers of a text, with sign: `-5`, `0.5`, `1,234`, `3/4`, `1 3/4`, `\frac{3}{4}`, `1e-5`, `2 \times 10^3`.
 
-    Digits within words, exponents, indices and ordinals are no numbers.
+    Digits within words, powers other than those of ten, indices and ordinals are no numbers.
     """
-    found = []
+    found: list[Number] = []
     for match in _NUMBER.finditer(text):
         before = _SIGN_BEFORE.search(text[max(0, match.start() - 4) : match.start()])
         start = max(0, match.start() - 4) + before.start(1) if before else match.start()
         value = _value(match)
+        if found and not before and (mixed := _mixed(text, found[-1], match, value)):
+            found[-1] = mixed
+            continue
         found.append(Number(text[start : match.end()], start, match.end(), -value if before and value else value))
     return found
+
+
+def _mixed(text: str, whole: Number, match: re.Match[str], part: Fraction | None) -> Number | None:
+    """A whole number and the fraction after it as one number: "1 3/4", but neither "1 5/4" nor "1.5 3/4"."""
+    gap, written = text[whole.end : match.start()], whole.text.lstrip("-−–")
+    in_latex = bool(match["bottom"] or match["short"])
+    if (gap != " " and (gap or not in_latex)) or not (in_latex or match["divisor"]):
+        return None
+    if not written.isdigit() or whole.value is None or part is None or not 0 < part < 1:
+        return None
+    value = whole.value - part if whole.text[0] in "-−–" else whole.value + part
+    return Number(text[whole.start : match.end()], whole.start, match.end(), value)
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
@@ -151,9 +184,13 @@ def _value(match: re.Match[str]) -> Fraction | None:
     if part["bottom"] or part["divisor"]:
         top, bottom = part["top"] or _digits(part["whole"]) + part["decimals"], part["bottom"] or part["divisor"]
         return Fraction(top) / int(bottom) if int(bottom) else None
-    power = int((part["exponent"] or part["power"] or "0").replace("−", "-"))
+    if part["short"]:
+        return Fraction(int(part["short"][0]), int(part["short"][1])) if part["short"][1] != "0" else None
+    power = int((part["exponent"] or part["power"] or part["ten"] or "0").replace("−", "-"))
     if abs(power) > MAX_DIGITS:
         return None
+    if part["ten"]:
+        return Fraction(10) ** power
     return Fraction(Decimal(f"{_digits(part['whole'])}{part['decimals']}")) * Fraction(10) ** power
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from morl.rewards.answer import Span, boxes, final_text, last_together, offered_together, stated
 from morl.rewards.decorator import Example, Verdict, reward
+from morl.rewards.reading import answer_text
 
 LETTERS = "ABCDEFGHIJ"
 """Letters of options whose number is not known."""
@@ -51,8 +52,9 @@ def choice(
 ) -> Verdict:
     r"""1 when the answer commits to the gold's option and to no other, else 0.
 
-    Reads the last `\boxed{}` after the thinking; without a box, the letter after "answer is" or the like; then a
-    line that is a letter; then the text of an option. "A or B" is no answer.
+    Reads the last `<answer>` after the thinking, if there is one, and in it the last `\boxed{}`; without a box, the
+    letter after "answer is" or the like; then a line that is a letter; then the text of an option. "A or B" is no
+    answer.
 
     The gold is a letter, an option's text, its index from 0, or `{answer: …, options: …}`. The options' texts
     are needed for golds and answers that are texts: give them as `options`, or name with `options_from` the
@@ -72,7 +74,7 @@ def choice(
     target = _gold_letter(gold, texts)
     if target is None:
         return Verdict(None, "bad_gold", f"the gold {str(gold)[:50]!r} is no option")
-    text = final_text(response)
+    text = answer_text(final_text(response))
     if not text:
         return Verdict(0.0, "no_answer", "no answer after the thinking")
     chosen = chosen_letters(text, texts, {*texts, target} if texts else {*LETTERS, target})
@@ -117,6 +119,7 @@ def _gold_letter(gold: Any, texts: Mapping[str, str]) -> str | None:
         return sorted(texts)[gold] if 0 <= gold < len(texts) else None
     if not isinstance(gold, str):
         return None
+    gold = answer_text(gold)
     same = _same_text(gold, texts)
     label = re.fullmatch(r"\s*[(\[]?([A-Za-z])[)\].:]{0,2}\s*", gold) or (_LABEL.match(gold) if not same else None)
     if label is not None and (not texts or label[1].upper() in texts):

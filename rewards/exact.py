@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from morl.rewards.answer import boxes, different, final_text, last_together, stated
+from morl.rewards.answer import boxes, different, final_text, last_together, stated, within_tags
 from morl.rewards.decorator import Example, Verdict, reward
 
 
@@ -35,7 +35,8 @@ def exact(
     r"""1 when the answer equals the gold, or one of the golds in a list, else 0.
 
     The answer is the last `\boxed{}` after the thinking; without a box, what follows "answer is"; without
-    that, the whole text. `part: text` always takes the whole text after the thinking. Unicode forms and
+    that, the whole text. `part: text` always takes the whole text after the thinking. With an `<answer>`, all
+    of this is about what the last one holds. Unicode forms and
     spaces are made one; `ignore_punctuation` leaves out marks at the ends.
     """
 
@@ -43,10 +44,10 @@ def exact(
         return _normal(text, ignore_case, ignore_punctuation)
 
     golds = gold if isinstance(gold, Sequence) and not isinstance(gold, str) else [gold]
-    known = {normal(str(item)) for item in golds if isinstance(item, str | int | float)}
+    known = {normal(within_tags(str(item))) for item in golds if isinstance(item, str | int | float)}
     if len(golds) == 0 or "" in known or any(not isinstance(item, str | int | float) for item in golds):
         return Verdict(None, "bad_gold", "the gold must be text that is not empty, or a list of such")
-    text = final_text(response)
+    text = within_tags(final_text(response))
     given = {normal(text)}
     if part == "answer":
         boxed = different(last_together(text, boxes(text)))

@@ -15,6 +15,7 @@ from typing import Any
 from morl.rewards.answer import Span, boxes, different, final_text, formulas, last_together, numbers, stated
 from morl.rewards.decorator import Example, Verdict, reward
 from morl.rewards.plain import compared, plain_value
+from morl.rewards.reading import answer_text
 from morl.rewards.undone import after_approximation, left_undone
 
 TIMEOUT_S = 4
@@ -60,9 +61,10 @@ def _boxed(gold: Any) -> str:
 def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
     r"""1 when the answer equals the gold mathematically, else 0.
 
-    Reads the last `\boxed{}` after the thinking; without a box, what follows "answer is" or `####`; without
-    that, the last formula or number. "3 or 4" and two boxes side by side are one answer of two parts: right
-    for a gold of those two parts, or if each equals the gold, and wrong otherwise.
+    Reads the last `<answer>` after the thinking, if there is one, and in it the last `\boxed{}`; without a box,
+    what follows "answer is" or `####`; without that, the last formula or number. "3 or 4" and two boxes side by
+    side are one answer of two parts: right for a gold of those two parts, or if each equals the gold, and wrong
+    otherwise.
 
     Where the gold is a plain number, a calculation left undone ("34 * 2" for 68) is wrong.
 
@@ -120,7 +122,7 @@ def gold_text(gold: Any) -> str:
         return " ; ".join(gold_text(part) for part in gold)
     if isinstance(gold, bool) or not isinstance(gold, str | int | float):
         raise ValueError(f"the gold must be text, a number or a list of them, not {type(gold).__name__}")
-    text = str(gold).rpartition("####")[2]
+    text = answer_text(str(gold).rpartition("####")[2])
     found = last_together(text, boxes(text))
     if not found:
         found = formulas(text)
@@ -134,7 +136,7 @@ def gold_text(gold: Any) -> str:
 
 def answer_parts(response: str) -> tuple[str, ...]:
     """The parts of the answer, as they are written: one, unless several are offered together."""
-    text = final_text(response)
+    text = answer_text(final_text(response))
     found = last_together(text, boxes(text))
     if found:
         return different(_with_hedge(text, found))

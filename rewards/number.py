@@ -9,6 +9,7 @@ from pydantic import Field
 
 from morl.rewards.answer import Number, boxes, final_text, last_together, numbers, offered_together, stated
 from morl.rewards.decorator import Example, Verdict, reward
+from morl.rewards.reading import answer_text
 
 MAX_TAIL = 2000
 """Characters of an answer that are searched for numbers."""
@@ -38,9 +39,9 @@ def number(
 ) -> Verdict:
     r"""1 when the one number of the answer is the gold's, else 0; several different numbers are wrong.
 
-    Reads the last `\boxed{}` after the thinking; without a box, the number that follows "answer is"; without
-    that, the last number. Signs, decimals, `1,234`, `3/4`, `\frac{3}{4}`, `1e-5` and `2 \times 10^3` are read
-    exactly; units and percent signs are not looked at.
+    Reads the last `<answer>` after the thinking, if there is one, and in it the last `\boxed{}`; without a box, the
+    number that follows "answer is"; without that, the last number. Signs, decimals, `1,234`, `3/4`, `1 3/4`,
+    `\frac{3}{4}`, `1e-5` and `2 \times 10^3` are read exactly; units and percent signs are not looked at.
 
     `tolerance` is the allowed difference, `relative_tolerance` the allowed part of the gold; either is enough.
     """
@@ -69,7 +70,7 @@ def _gold_value(gold: Any) -> Fraction | None:
 
 def answer_numbers(response: str) -> list[Number]:
     """The numbers that the answer offers: one, if it is a good answer."""
-    text = final_text(response)
+    text = answer_text(final_text(response))
     boxed = last_together(text, boxes(text))
     if boxed:
         return [item for box in boxed for item in _result(box.text[:MAX_TAIL])]

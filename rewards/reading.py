@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from morl.rewards.answer import Span, boxes, last_together, offered_together, stated
+from morl.rewards.answer import Span, boxes, last_together, offered_together, stated, within_tags
 
 MAX_FOUND = 10_000
 """Things of one answer that are read; those after them are not."""
@@ -138,8 +138,7 @@ def answer_text(text: str) -> str:
     """What stands in the last `<answer>…</answer>`, else all of the text; in plain characters, without outer spaces."""
     if not text.isascii():
         text = text.translate(_PLAIN)
-    start = text.rfind("<answer>")
-    return (text if start < 0 else text[start + len("<answer>") :].partition("</answer>")[0]).strip()
+    return within_tags(text).strip()
 
 
 T = TypeVar("T")

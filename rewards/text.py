@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from morl.rewards import text_metrics
-from morl.rewards.answer import boxes, final_text, last_together, stated
+from morl.rewards.answer import boxes, final_text, last_together, stated, within_tags
 from morl.rewards.decorator import Example, Verdict, reward
 
 MAX_QUESTION = 20_000
@@ -63,7 +63,7 @@ def text(
 
     The answer is the last `\boxed{}` after the thinking; without a box, what follows "answer is"; without that,
     the whole text. `part: text` always takes the whole text after the thinking. Different boxes side by side are
-    no answer.
+    no answer. With an `<answer>`, all of this is about what the last one holds.
 
     Unicode forms, spaces and invisible characters are made one. `ignore_punctuation` leaves out marks, but not
     those of numbers (3.5, -5, 5 %). `ignore_articles` leaves out "a", "an", "the"; unless said, exact, f1 and
@@ -75,10 +75,10 @@ def text(
         return text_metrics.normalised(words, case=ignore_case, punctuation=ignore_punctuation, articles=ignores)
 
     golds = [_as_text(item) for item in (gold if isinstance(gold, list | tuple) else [gold])]
-    known = [normal(item) for item in golds]
+    known = [normal(within_tags(item)) for item in golds]
     if not known or "" in known:
         return Verdict(None, "bad_gold", "the gold must be text that is not empty, or a list of such")
-    given, rivals = _readings(final_text(response), part, golds)
+    given, rivals = _readings(within_tags(final_text(response)), part, golds)
     given = [reading for reading in dict.fromkeys(map(normal, given)) if reading]
     if not given:
         return Verdict(0.0, "no_answer", "no answer after the thinking")

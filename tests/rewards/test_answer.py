@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morl.rewards.answer import boxes, different, final_text, formulas, last_together, numbers, stated
+from morl.rewards.answer import boxes, different, final_text, formulas, last_together, numbers, stated, within_tags
 
 braced = st.recursive(
     st.text(alphabet=r"ab1 ,+", max_size=5),
@@ -24,6 +24,21 @@ def test_only_what_follows_the_last_thinking_counts(thought: str, answer: str) -
 @given(st.text(alphabet="ab\n") | st.just("</think>done"), st.text(alphabet=r"ab\boxed{}12"))
 def test_a_thinking_that_was_cut_off_has_no_answer(before: str, thought: str) -> None:
     assert final_text(f"{before}<think>{thought}") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("no tags", "no tags"),
+        ("a <answer> b </answer> c", "b"),
+        ("<answer>a</answer> <Answer>b", "b"),
+        ("<answer>a</answer></answer>", "a"),
+        ("</answer> a", "</answer> a"),
+        ("a <answer>", ""),
+    ],
+)
+def test_the_last_tags_bound_the_answer(text: str, answer: str) -> None:
+    assert within_tags(text) == answer
 
 
 @given(braced, braced, st.text(alphabet="xyz .\n"))
@@ -43,6 +58,7 @@ def test_the_last_box_is_read_whole(first: str, last: str, between: str) -> None
         (r"} { \boxed{5}", ["5"]),
         (r"\boxed{a \boxed{b} c}", [r"a \boxed{b} c"]),
         (r"boxed{5}", []),
+        (r"\framebox{9}", ["9"]),
     ],
 )
 def test_boxes(text: str, contents: list[str]) -> None:
@@ -110,6 +126,13 @@ def test_decimals_and_powers_of_ten_are_read_exactly(value: object, power: int) 
         ("10-4=6", [10, 4, 6]),
         ("H2O, x2, x_1, m^2 and the 3rd", []),
         (r"3/4 \frac{3}{4} -\frac{1}{2}", [Fraction(3, 4), Fraction(3, 4), Fraction(-1, 2)]),
+        ("It is 2/3. Not 3/4.", [Fraction(2, 3), Fraction(3, 4)]),
+        (r"\frac12 \tfrac34", [Fraction(1, 2), Fraction(3, 4)]),
+        ("2 1/4 and -1 1/2", [Fraction(9, 4), Fraction(-3, 2)]),
+        (r"5\frac{1}{2}, 7 \dfrac12", [Fraction(11, 2), Fraction(15, 2)]),
+        ("2 5/4, 1.5 1/2", [2, Fraction(5, 4), Fraction(3, 2), Fraction(1, 2)]),
+        ("10^3, 10**2, 10^{-1}", [1000, 100, Fraction(1, 10)]),
+        (r"2^3, 1.5^2, 5^\circ, **7**", [5, 7]),
         ("1,234,567.5 and 1,23", [Fraction(2469135, 2), 1, 23]),
         ("−5, $-5$, -$5", [-5, -5, -5]),
         ("1/0", [None]),

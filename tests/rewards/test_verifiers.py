@@ -21,6 +21,7 @@ from morl.rewards.math import math
 from morl.rewards.number import number
 from morl.rewards.regex import regex
 from morl.rewards.runner import Runner
+from morl.rewards.text import text
 from morl.types import Sample
 
 BUILT_IN = ("choice", "exact", "length", "math", "number", "regex")
@@ -304,6 +305,39 @@ def test_exact_is_exact(text: str) -> None:
 )
 def test_exact(response: str, gold: Any, options: dict[str, Any], value: float | None) -> None:
     assert exact(response, gold, **options).value == value
+
+
+READERS: list[tuple[Callable[[str, Any], Verdict], str, str]] = [
+    (lambda response, gold: choice(response, gold, {}), "B", "C"),
+    (exact, "4", "5"),
+    (math, "4", "5"),
+    (number, "4", "5"),
+    (text, "4", "5"),
+]
+
+
+@pytest.mark.parametrize(
+    ("form", "value"),
+    [
+        ("<answer>{right}</answer>", 1.0),
+        ("<think>{wrong}</think>\n<answer>\n{right}\n</answer>\n", 1.0),
+        ("It may be {wrong}. <ANSWER>{right}</ANSWER> See part 9 D.", 1.0),
+        ("<answer>The answer is {right}.</answer>", 1.0),
+        ("<answer>\\boxed{{{right}}}</answer>", 1.0),
+        ("\\boxed{{{wrong}}} <answer>{right}</answer>", 1.0),
+        ("\\boxed{{{right}}} <answer>{wrong}</answer>", 0.0),
+        ("<answer>{wrong}</answer><answer>{right}", 1.0),
+        ("<answer>{right}</answer><answer>{wrong}</answer>", 0.0),
+        ("<answer>{right} or {wrong}</answer>", 0.0),
+        ("<answer>{right}</answer><think>", 0.0),
+        ("{right}<answer></answer>", 0.0),
+    ],
+)
+@pytest.mark.parametrize("reader", READERS, ids=["choice", "exact", "math", "number", "text"])
+def test_tags_bound_the_answer(reader: tuple[Callable[[str, Any], Verdict], str, str], form: str, value: float) -> None:
+    verify, right, wrong = reader
+    response = form.format(right=right, wrong=wrong)
+    assert verify(response, right).value == verify(response, f"<answer> {right} </answer>").value == value
 
 
 def test_a_pattern_that_rewards_anything_fails_at_load() -> None:
