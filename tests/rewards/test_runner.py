@@ -281,6 +281,46 @@ def test_no_worker_starts_before_there_is_work() -> None:
         assert len(workers()) == before + 1
 
 
+def test_workers_that_are_started_ahead_have_imported_what_they_are_told() -> None:
+    async def run(runner: Runner) -> list[TermScore]:
+        runner.start(["hostile:who", "hostile:nothing"])
+        await asyncio.to_thread(wait_until, lambda: len(workers()) == before + 2)
+        return await run_all(runner, ["x"] * 40, "hostile:who")
+
+    before = len(workers())
+    with Runner(workers=2) as runner:
+        assert {score.status for score in asyncio.run(run(runner))} == {"ok"}
+
+
+def test_a_batch_goes_and_comes_as_a_whole(runner: Runner) -> None:
+    async def run(target: str, responses: list[str]) -> list[TermScore]:
+        call = Call(target, pickle.dumps({}), 5.0)
+        return await runner.submit(call, {"response": responses, "gold": ["g"] * len(responses)}, len(responses))
+
+    assert [score.value for score in asyncio.run(run("plugin:together", ["0.5", "1"]))] == [0.5, 1.0]
+    failed = asyncio.run(run("plugin:nothing", ["0.5", "1", "0"]))
+    assert [score.status for score in failed] == ["error"] * 3
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_fails_ends_all_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(runner: Runner) -> None:
+        raise AttributeError("a mistake of ours")
+
+    async def run(runner: Runner) -> list[TermScore]:
+        work = asyncio.ensure_future(run_all(runner, ["hang"] * 4, deadline_s=60.0))
+        await asyncio.sleep(0.3)
+        monkeypatch.setattr(Runner, "_enforce", fail)
+        await runner.run("hostile:echo", {"response": "1"}, {}, 5.0)
+        return await work
+
+    with no_process_left(), Runner(workers=2) as runner:
+        with pytest.raises(RunError, match="a mistake of ours"):
+            asyncio.run(run(runner))
+        with pytest.raises(RunError, match="closed"):
+            asyncio.run(run_all(runner, ["0.5"]))
+
+
 def test_a_system_without_processes_stops_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise BlockingIOError("no more processes")
