@@ -215,6 +215,7 @@ def test_an_item_is_run_again_when_its_worker_is_killed_and_not_for_ever(runner:
 
 def test_workers_killed_from_outside_lose_nothing() -> None:
     async def run(runner: Runner) -> list[TermScore]:
+        await run_all(runner, ["0.1"] * 8, "hostile:sleep")  # as killing three that only start is another matter
         work = asyncio.ensure_future(run_all(runner, ["0.05"] * 40, "hostile:sleep"))
         for _ in range(3):
             await asyncio.sleep(0.3)
