@@ -103,7 +103,8 @@ def box(
     without area, with swapped corners or without finite numbers. Boxes are not cut to the picture. An empty gold
     list wants an empty list.
 
-    `threshold`: a pair that scores less counts 0. `hit`: any other counts 1, if it scores more than 0.
+    `threshold`: a pair that scores less counts 0. `hit`: any other counts 1, if it scores more than 0; without a
+    threshold a box of the whole picture then scores 1.
     `match_labels`: only boxes with the same label, case and spaces aside, are paired.
 
     `frame` and `gold_frame` say what the numbers count, and are never guessed: `absolute`, pixels of the picture

@@ -172,9 +172,10 @@ def gui_action(
     UI-TARS `Action: click(start_box='(x,y)')`; OS-Atlas `CLICK <point>[[x,y]]</point>`;
     AndroidControl `{"action_type": "click", "x": …, "y": …}`; and tool calls of Qwen2.5-VL
     `{"name": "computer_use", "arguments": {"action": "left_click", "coordinate": [x, y]}}`.
-    Of a box where a point belongs, the middle counts. Actions one below the other are a sequence; of actions with
-    other words between them the last one counts; alternatives ("or") are wrong, and so is a line with anything behind
-    its action. `finished()` and COMPLETE say success, IMPOSSIBLE says failure.
+    Of a box where a point belongs (`start_box`, `<box>`, or `bbox`, `box_2d`, … without a point), the middle counts.
+    Actions one below the other are a sequence; of actions with other words between them the last one counts;
+    alternatives ("or") are wrong, and so is a line with anything behind its action. `finished()` and COMPLETE say
+    success, IMPOSSIBLE and FAIL failure. The last 50,000 characters are read; more than 200 actions are none.
 
     The gold is an object, a list of objects, or text in any of these formats. An object may hold the target as
     `bbox`: one box or a list of which any is right, as `gold_format` says; its own `radius`; and, as in Mind2Web,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -40,11 +42,11 @@ def instruction(response: str, gold: Any, *, loose: bool = False, partial: bool 
     `{instruction_id_list: [ids], kwargs: [arguments of each]}`, or as a list of `{id: …, arguments}`; JSON text of
     either will do. Arguments that are null are taken for absent.
 
-    Only what follows the thinking is read. An instruction counts as followed when the text itself follows it;
-    with `loose`, as in the paper, also when the text does without its first line, its last line, both, or its
-    asterisks. Sentences and languages are told by rules and a detector of our own (see the reward `language`), so
-    that nothing is downloaded; counts may differ by a little from those of the published program. An answer that
-    names several of the choices of `constrained_response` does not follow it.
+    Only what follows the thinking is read, without invisible characters. An instruction counts as followed when the
+    text itself follows it; with `loose`, as in the paper, also when the text does without its first line, its last
+    line, both, or its asterisks. Sentences and languages are told by rules and a detector of our own (see the reward
+    `language`), so that nothing is downloaded; counts may differ by a little from those of the published program. An
+    answer that names several of the choices of `constrained_response` does not follow it.
 
     An empty answer follows nothing. But any other text without a comma follows "no comma", be it one letter: these
     instructions say nothing of what the answer is worth. Mix this reward with one that does, a reward model say.
@@ -53,13 +55,27 @@ def instruction(response: str, gold: Any, *, loose: bool = False, partial: bool 
         asked = read(gold)
     except ValueError as error:
         return Verdict(None, "bad_gold", str(error)[:300])
-    text = final_text(response)
+    text = _seen(final_text(response))
     if not says_something(text):
         return Verdict(0.0, "no_answer", "no answer after the thinking")
     variants = dict.fromkeys([text, *(_loosened(text) if loose else ())])
     ignored = [name for name, follows in asked if not any(map(follows, variants))]
     value = 1.0 - len(ignored) / len(asked) if partial else float(not ignored)
     return Verdict(value, "ok", f"ignored: {', '.join(ignored)}" if ignored else f"all {len(asked)} followed")
+
+
+# The joiners belong to words of some scripts, but never to those in ASCII.
+_JOINERS = re.compile(r"(?<=[ -~])[\u200c\u200d]|[\u200c\u200d](?=[ -~])")
+
+
+def _seen(text: str) -> str:
+    """The text without what nobody sees, which would hide words that are forbidden and make two words of one."""
+    if text.isascii():
+        return text
+    hidden = {
+        ord(mark): None for mark in set(text) if unicodedata.category(mark) == "Cf" and mark not in "\u200c\u200d"
+    }
+    return _JOINERS.sub("", text.translate(hidden)).strip()
 
 
 def read(gold: Any) -> list[tuple[str, Callable[[str], bool]]]:

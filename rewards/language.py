@@ -79,8 +79,8 @@ MAX_WINDOWS = 200
 """Stretches that are looked at, spread over the text."""
 NO_OPINION = 0.1
 """Below this probability, the likeliest language is a guess, and the script decides."""
-MIN_HAN = 8
-"""Fewer Chinese characters, with nothing else, may be Japanese as well."""
+MIN_LETTERS = 8
+"""Fewer letters do not tell languages of one script apart: so few Chinese characters may be Japanese as well."""
 
 
 def codes(languages: Any) -> frozenset[str]:
@@ -186,7 +186,7 @@ def _judge(stretch: str, asked: frozenset[str]) -> tuple[bool, str]:
     ranked = _detector().rank(stretch)
     likeliest, most = ranked[0]
     scripts = [_script(character) for character in stretch if character.isalpha()]
-    if most < NO_OPINION or (len(scripts) < MIN_HAN and set(scripts) == {"CJK"}):
+    if most < NO_OPINION or (len(scripts) < MIN_LETTERS and "LATIN" not in scripts):
         fitting = frozenset().union(*(_SCRIPTS_OF.get(code, {"LATIN"}) for code in asked))
         return 2 * sum(script in fitting for script in scripts) > len(scripts), "?"
     kin = frozenset().union(*(_KIN_OF.get(code, {code}) for code in asked))

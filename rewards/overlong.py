@@ -36,7 +36,8 @@ def overlong(
     for L_cache; the paper has 20480 and 4096. A buffer of 0 is a sharp limit: 1 up to the maximum.
 
     It counts the whole response, its thinking included: the tokens that the policy wrote, or words (what stands
-    between spaces) or characters. Tokens are known in a run; for responses from a file, count the others.
+    between spaces) or characters. Tokens are known in a run; for responses from a file, count the others. A text
+    that nobody asked to have spaces may do without them, and is one word.
     To train as the paper does, weigh it like the other terms: a response of 0 here loses its weight at most.
     """
     if unit == "tokens":

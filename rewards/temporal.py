@@ -60,7 +60,8 @@ def temporal(
     answer so that the sum of scores is greatest, and the sum is divided by the number of spans on the side that has
     more. A span that ends before or when it starts counts as one, and scores 0.
 
-    `threshold`: a pair that scores less counts 0. `hit`: any other counts 1, if it scores more than 0.
+    `threshold`: a pair that scores less counts 0. `hit`: any other counts 1, if it scores more than 0; without a
+    threshold a span of the whole video then scores 1.
     """
     try:
         golds = gold_segments(gold)

@@ -96,6 +96,15 @@ def test_an_empty_answer_follows_nothing(name: str, response: str) -> None:
         assert (verdict.value, verdict.status) == (0.0, "no_answer")
 
 
+@pytest.mark.parametrize("mark", ["\u200b", "\u200c", "\u2060", "\u00ad", "\ufeff"], ids=ascii)
+def test_what_nobody_sees_neither_hides_a_word_nor_makes_two(mark: str) -> None:
+    forbidden = {"id": "keywords:forbidden_words", "forbidden_words": ["cat"]}
+    long = {"id": "length_constraints:number_words", "num_words": 3, "relation": AT_LEAST}
+    assert instruction(f"A c{mark}at.", [forbidden]).value == 0.0
+    assert instruction(f"Good mor{mark}ning", [long]).value == 0.0
+    assert instruction("می\u200cخواهم بروم", [long]).value == 1.0  # a joiner of the script
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.sampled_from(sorted(FAMILIES)), min_size=1, max_size=3),

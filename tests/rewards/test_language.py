@@ -81,6 +81,8 @@ def test_any_response_and_any_gold_get_a_verdict(response: str, gold: Any) -> No
         ("好的", "zh", 1.0),
         ("東京", "ja", 1.0),
         ("東京", "ko", 0.0),
+        ("नमस्ते दुनिया", "hi", 1.0),
+        ("नमस्ते", "ja", 0.0),
         ("Hello, how are you?", "es", 0.0),
         ("Bonjour", "en", 0.0),
         ("The answer is 42.", "de", 0.0),
