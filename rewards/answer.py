@@ -116,6 +116,7 @@ _MATH = re.compile(
     r"""
     \$\$ (?P<a> [^$]+ ) \$\$
     | (?<!\\) \$ (?!\s) (?P<b> (?: [^$\\\n] | \\. )+ ) (?<!\s) \$ (?!\d)   # but not "$5 and $7"
+    | (?<!\\) \$ \s (?P<e> (?: [^$\\] | \\. )+ ) (?<=\s) \$ (?!\s?\d)
     | \\\( (?P<c> (?: [^\\] | \\[^()] )*+ ) \\\)
     | \\\[ (?P<d> (?: [^\\] | \\[^\[\]] )*+ ) \\\]
     """,
@@ -210,7 +211,7 @@ _TURNS = frozenset(
 )
 _LEAD_INS = frozenset("the my our it its is are answer answers solution result equals that".split())  # noqa: SIM905
 _JOINT = re.compile(r"[,;&/~–、，]|\bto\b|\band\b|-|\\pm", re.IGNORECASE)
-_CONTINUES = re.compile(r"\s*[=≈+*×^<>]")
+_CONTINUES = re.compile(r"[\s)\]}]*[=≈+*×^<>]")
 MAX_GAP = 120
 """Characters between two parts of one answer, at most."""
 MAX_PARTS = 200

@@ -10,9 +10,11 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 from morl.rewards.answer import Span, boxes, different, final_text, formulas, last_together, numbers, stated
+from morl.rewards.count import numbers_for_words
 from morl.rewards.decorator import Example, Verdict, reward
 from morl.rewards.plain import compared, plain_value
 from morl.rewards.reading import answer_text
@@ -80,6 +82,8 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
     if refusal is not None:
         return Verdict(None, "bad_gold", f"the gold {gold_latex[:100]!r}: {refusal}")
     parts = [_tidy(after_approximation(part, gold_latex)) for part in answer_parts(response)]
+    if isinstance(plain_value(gold_latex), Fraction):
+        parts = [_without_unit(_DECIMAL_COMMA.sub(r"\1.\2", part) if "." in gold_latex else part) for part in parts]
     if not any(parts):
         return Verdict(0.0, "no_answer", "no answer after the thinking")
     shown = " ; ".join(parts)
@@ -202,6 +206,26 @@ _COMMANDS = dict.fromkeys((r"\(", r"\)", r"\[", r"\]", "**", "`"), " ") | {
 # math-verify drops a text at the end as a unit, also "5 \text{ or 6}".
 _TEXT_WITH_DIGITS = re.compile(r"\\(?:text|textbf|mbox|mathrm)\s*\{([^{}]*\d[^{}]*)\}")
 _SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d+)")
+_WRITINGS = [
+    (re.compile(r"\\mathrm\s*\{\s*([ei])\s*\}"), r"\1"),
+    (re.compile(r"(?<=\d)\\[,!](?=\d{3}(?!\d))"), ""),  # thousands
+    (re.compile(r"(?<![\d.])(\d{1,6}) (\d{1,6})/(\d{1,6})(?![\d.])"), r"\1\\frac{\2}{\3}"),
+    (re.compile(r"\\sqrt\s*\[(\w{1,3})\]\s*(\w)"), r"\\sqrt[\1]{\2}"),
+    (re.compile(r"(?<=[\w)\]}])\s?\*\*\s?(-?\d+(?:\.\d+)?|\([^()]*\)|[a-zA-Z])"), r"^{\1}"),
+    (re.compile(r"(?<![\\a-zA-Z{])(pi(?![a-zA-Z])|(?:ln|log|sin|cos|tan|exp)(?=\s+\w|\s*[({\\^_\d]))"), r"\\\1 "),
+    (re.compile(r"(?<=\d)\s*(?:percent|percentage|pct)\b"), r"\\%"),
+    (re.compile(r"(?<=[)\]])\s*U\s*(?=[(\[])"), r" \\cup "),
+]
+"""How calculators and people write what LaTeX writes otherwise."""
+_DECIMAL_COMMA = re.compile(r"^(-?\d+),(?!\d{3}$)(\d+)$")
+_COUNTED = re.compile(
+    r"(-?[\d,]*\.?\d+|-?\d+/\d+|-?\\[dt]?frac\{\d+\}\{\d+\})\s+([a-z]{2,}(?:[ /-][a-z]+){0,3})", re.IGNORECASE
+)
+_NO_UNITS = frozenset(
+    "or and nor not to versus percent hundred thousand million billion trillion dozen half halves third thirds "  # noqa: SIM905
+    "quarter quarters fourths fifths sixths sevenths eighths ninths tenths elevenths twelfths hundredths thousandths "
+    "maybe perhaps possibly either plus minus times".split()
+)
 
 
 def _tidy(text: str) -> str:
@@ -214,6 +238,8 @@ def _tidy(text: str) -> str:
         if len(inner) == 1 and (inner[0].start, inner[0].end) == (0, len(text)):
             text = inner[0].text
     text = text.translate(_SYMBOLS).replace(r"\$", "").replace("$", "")
+    for pattern, latex in _WRITINGS:
+        text = pattern.sub(latex, text)
     for mark, plain in _COMMANDS.items():
         text = text.replace(mark, plain)
     text = _TEXT_WITH_DIGITS.sub(r" \1 ", text)
@@ -221,6 +247,17 @@ def _tidy(text: str) -> str:
     text = " ".join(text.split()).lstrip("=≈ ").rstrip("\\.,;:= ")
     scientific = _SCIENTIFIC.fullmatch(text)
     return rf"{scientific[1]} \times 10^{{{scientific[2]}}}" if scientific else text
+
+
+def _without_unit(text: str) -> str:
+    """The number of "20 books" and "5 km/h"; not of "5 hundred", "5 or six"."""
+    match = _COUNTED.fullmatch(text)
+    if match is None or _NO_UNITS.intersection(re.split("[ /-]", match[2].lower())):
+        return text
+    return match[1] if numbers_for_words(match[2]) == match[2] else text
+
+
+_NAMED = re.compile(r"([a-zA-Z](?:_\{?\w\}?)?)\s*=\s*([^=].*)")
 
 
 def _squeezed(text: str) -> str:
@@ -271,6 +308,9 @@ def _equal(gold: str, answer: str) -> bool:
     same = compared(gold, answer)
     if same is not None:
         return same
+    named, chain = _NAMED.fullmatch(gold), _NAMED.fullmatch(answer)
+    if named and chain and named[1] == chain[1] and "=" in chain[2] and "=" not in named[2]:
+        return _equal(named[2], chain[2])  # "x = 5 + 6 = 11" for "x = 11"
     from math_verify import verify
 
     known, given = _parsed(gold), _parsed(answer)
@@ -314,7 +354,10 @@ def _is_mistaken(gold: Any, answer: Any, *, percent: bool) -> bool:
             return gold.free_symbols != answer.free_symbols or not (
                 _have_solution(gold) or _in_proportion(gold, answer)
             )
-        return not answer.free_symbols and not _close(answer.lhs, answer.rhs)
+        try:
+            return not answer.free_symbols and not _close(answer.lhs, answer.rhs)
+        except TypeError:  # a limit, say, which cannot be checked
+            return False
     return not percent and bool(gold.is_number and answer.is_number) and not _close(gold, answer)
 
 
