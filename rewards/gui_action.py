@@ -169,7 +169,7 @@ def gui_action(
 
     The answer follows the thinking, in one of these formats, whatever the gold is in:
     MiMo-VL `{"action": "click", "start_point": [x, y]}`, alone, fenced or in a list;
-    UI-TARS `Action: click(start_box='(x,y)')`; OS-Atlas `CLICK <point>[[x,y]]</point>`;
+    UI-TARS `Action: click(start_box='(x,y)')`, or `click(x, y)`; OS-Atlas `CLICK <point>[[x,y]]</point>`;
     AndroidControl `{"action_type": "click", "x": …, "y": …}`; and tool calls of Qwen2.5-VL
     `{"name": "computer_use", "arguments": {"action": "left_click", "coordinate": [x, y]}}`.
     Of a box where a point belongs (`start_box`, `<box>`, or `bbox`, `box_2d`, … without a point), the middle counts.

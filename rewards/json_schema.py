@@ -99,7 +99,7 @@ def json_schema(
 
     The schema's draft is the one that its `$schema` names, else 2020-12. `format` is a remark there, and is not
     checked. A `$ref` must lead into the schema itself: nothing is ever fetched. A schema that requires little
-    is met by `{}`: say `required`, and `additionalProperties: false`.
+    is met by `{}`, and one without `type` by `[]`, too: say `type`, `required`, and `additionalProperties: false`.
     """
     expected: Any = None
     if match == "equal" or schema is None:

@@ -13,6 +13,7 @@ from pydantic import Field
 from morl.rewards.answer import final_text
 from morl.rewards.decorator import Verdict, reward
 from morl.rewards.resource import Resource
+from morl.rewards.text_metrics import says_something
 
 if TYPE_CHECKING:
     from morl.reward_server import Server, ServerSettings
@@ -156,7 +157,9 @@ async def reward_model(
     replica, on a GPU each where the cluster has some.
     """
     texts = [final_text(text) for text in response]
-    told: list[Verdict | None] = [None if text else Verdict(0.0, "no_answer", "nothing to read") for text in texts]
+    told: list[Verdict | None] = [
+        None if says_something(text) else Verdict(0.0, "no_answer", "nothing to read") for text in texts
+    ]
     golds = gold or [None] * len(texts)
     if center == "reference":
         for place, reference in enumerate(golds):
