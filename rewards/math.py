@@ -277,8 +277,8 @@ def _refusal(text: str) -> str | None:
 
 _LARGE = re.compile(
     r"""
-    (?<![\d.]) (?!1[^\d.]) [\d.]+ [\s})]* (?:\^|\*\*) [\s{(]*      # a base that is not 1, and as its exponent
-      (?: [^{}()^]* (?:\^|\*\*) [\s{(]* \d | \d{5,} | [^{}()^!]*! )  # a power, five digits or a factorial
+    (?<![\d.]) (?!1[^\d.]) [\d.]+ [\s})]* (?:\^|\*\*) [-+\s{(]*    # a base that is not 1, and as its exponent
+      (?: [^{}()^]* (?:\^|\*\*) [-+\s{(]* \d | \d{5,} | [^{}()^!]*! )  # a power, five digits or a factorial
     | \d{6,} [\s})]* !  |  ! [\s})]* !                             # 999999!, (9!)!
     | \\[dt]?binom \s* \{ \s* \d{5,}
     """,

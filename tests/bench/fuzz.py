@@ -47,13 +47,15 @@ EVERY = 400
 """One response in so many is a megabyte long."""
 SLOW_S = 1.0
 
+MONSTERS = "9^{9^{9^{9}}}", "((9!)!)!", "10^{10^{10}}", "1e-99999999"
 PIECES = (
+    *MONSTERS,
     "", " ", "\n", "\t", "\x00", "\ufeff", "\u200b", "\u202e", "\u2066", "\ud800", "é", "e\u0301", "٣", "43", "²",
     "½", "∞", "NaN", "nan", "Infinity", "-Infinity", "1e999", "-1e999", "1e-999", "-0", "0x10", "1_000", "1,000",
     "1.2.3", "9" * 400, "9" * 5000, "-" * 50, "[" * 200, "{" * 200, "(" * 60, '{"a":' * 200, "<" * 200, "<think>",
     "</think>", "</think></think>", "<answer>", "</answer>", "```", "```json\n", "~~~", "\\boxed{", "\\boxed{}",
     "\\boxed", "}", "]", ")", '"', "'", "\\", "\\\\", "$", "$$", "\\(", "\\[", "%", "\\frac{1}{0}", "\\frac{",
-    "9^{9^{9^{9}}}", "((9!)!)!", "10^{10^{10}}", "\\sqrt{-1}", "\\int_0^1 x dx", "\\sum_{n=1}^{\\infty} 1/n",
+    "\\sqrt{-1}", "\\int_0^1 x dx", "\\sum_{n=1}^{\\infty} 1/n",
     "x" * 300, " or ", " and ", ", ", "Answer:", "The answer is", "####", "<|image_pad|>", "<|box_start|>",
     "<|box_end|>", "<|im_end|>", "<|endoftext|>", "(1,1),(0,0)", "[10, 10, 0, 0]", "[0, 0, -5, -5]", "[NaN, 0, 1, 1]",
     "[1e308, 1e308, -1e308, 1e308]", "null", "true", "{}", "[]", "[[]]", "[null]", "None", "1 2", "00:00", "99:99:99",
@@ -133,7 +135,9 @@ class Writer:
         if self._draw.random() < 0.1:
             gold = self._draw.choice(GOLDS)
         elif self._draw.random() < 0.1 and isinstance(gold, str):
-            gold = self._mutated(gold)
+            mutated = self._mutated(gold)
+            # Some computation is needed to find out that no gold can be compared with these.
+            gold = gold if any(monster in mutated for monster in MONSTERS) else mutated
         response = self._huge() if huge else self._response(example)
         return Case(response, gold, example.options, example.meta)
 
