@@ -65,9 +65,8 @@ class Parts:
     def save(self) -> None:
         """Write a checkpoint of everything that `restore` needs."""
         with self.checkpoints.writing(self.step) as draft:
-            self.learner.save(draft / "learner")
-            state = {"step": self.step, "policy_version": self.learner.policy_version, "mixture": self.mixture.state()}
-            state["rewards"] = self.scorer.state()
+            learner = self.learner.save(draft / "learner")
+            state = {"step": self.step, "mixture": self.mixture.state(), "rewards": self.scorer.state(), **learner}
             write_state(draft, state)
 
     def restore(self, checkpoint: Path) -> None:
@@ -75,7 +74,7 @@ class Parts:
         state = read_state(checkpoint)
         self.mixture.restore(state["mixture"])
         self.scorer.restore(state.get("rewards", {}))
-        self.learner.load(checkpoint / "learner", state["policy_version"])
+        self.learner.load(checkpoint / "learner", state)
         self.step = state["step"]
 
 

@@ -41,7 +41,7 @@ def export(folder: Path, out: Path) -> None:
     with Cluster(recipe.cluster, local=local) as cluster:
         learner = Learner.start(settings, cluster, total_steps=recipe.run.steps, max_new_tokens=1)
         try:
-            learner.load(checkpoint / "learner", read_state(checkpoint)["policy_version"])
+            learner.load(checkpoint / "learner", read_state(checkpoint))
             out.parent.mkdir(parents=True, exist_ok=True)
             if out.exists():
                 out.rmdir()

@@ -49,6 +49,7 @@ class RewardModelServer:
         guard_torchvision()
         import torch
 
+        from morl.learner.attention import use_shared_prefix
         from morl.learner.reward import RewardModel
         from morl.model import ChatCodec, load_reward_model, resolve_model
 
@@ -56,7 +57,9 @@ class RewardModelServer:
         self._settings = settings
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._codec = ChatCodec.load(folder, settings.max_tokens)
-        self._module = RewardModel(load_reward_model(folder, settings.dtype)).to(self._device).eval()
+        model = load_reward_model(folder, settings.dtype)
+        use_shared_prefix(model)
+        self._module = RewardModel(model).to(self._device).eval()
 
     def ready(self) -> bool:
         """Answers once the model is loaded."""

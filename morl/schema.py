@@ -524,12 +524,16 @@ class LearnerSpec(Spec):
     """Steps in which the learning rate rises from 0."""
     betas: tuple[Annotated[Float, Field(ge=0, lt=1)], Annotated[Float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     """AdamW's decay of the running mean and of the running square of the gradient."""
+    eps: Annotated[Float, Field(gt=0)] = 1e-8
+    """AdamW's epsilon: a gradient well below it moves nothing, one well above it takes a full step."""
     weight_decay: Annotated[Float, Field(ge=0)] = 0.0
     """AdamW's weight decay."""
     max_grad_norm: Annotated[Float, Field(gt=0)] = 1.0
     """The gradient is scaled down to this norm."""
     tokens_per_microbatch: Annotated[Int, Field(ge=1)] = 16384
     """Tokens in one forward pass of a rank: memory, never the update, depends on it."""
+    share_prefix: bool = True
+    """Compute a prompt once for all its answers; off, each answer comes with its prompt: slower, the same update."""
     max_restarts: Annotated[Int, Field(ge=0)] = 3
     """How often the learner is started again from the last checkpoint after one of its processes died."""
     activation_checkpointing: bool = False

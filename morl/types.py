@@ -93,6 +93,10 @@ class TermScore:
     """One readable line: what was extracted, or why there is no score."""
     seconds: float = 0.0
     """Time the reward function took."""
+    entered: float | None = None
+    """What went into the mixture: in [0, 1], after scale and gate; None before mixing, or if nothing did."""
+    weight: float = 0.0
+    """Its weight in the mixture; 0 before mixing."""
 
     def __post_init__(self) -> None:
         if self.value is not None and not math.isfinite(self.value):
@@ -182,6 +186,8 @@ class Batch:
     """int64; the index into T of the token whose hidden state predicts target n; ascending by row."""
     targets_N: torch.Tensor
     """int64; the predicted token ids."""
+    answers_N: torch.Tensor
+    """int64; the answer that each target belongs to. Equal answers share tokens and keep their own numbers."""
     advantages_N: torch.Tensor
     """float32."""
     rollout_logprobs_N: torch.Tensor
@@ -199,7 +205,9 @@ class Batch:
             == int(self.row_starts_B1[-1])
         ):
             raise ValueError("token_ids, positions and segments must cover the rows exactly")
-        n = {len(x) for x in (self.sources_N, self.targets_N, self.advantages_N, self.rollout_logprobs_N)}
+        n = {
+            len(x) for x in (self.sources_N, self.targets_N, self.answers_N, self.advantages_N, self.rollout_logprobs_N)
+        }
         if n != {len(self.weights_N)}:
             raise ValueError("sources, targets, advantages, log-probs and weights must have one length")
 

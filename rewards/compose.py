@@ -55,16 +55,17 @@ def compose(terms: Sequence[TermSpec], scores: Mapping[str, TermScore], combine:
     that cannot be read is the data's fault and never counts.
     """
     shown: dict[str, TermScore] = {}
-    values: list[float | None] = []
+    value: float | None
     for term in terms:
-        score = shown[term.name] = scores[term.name]
+        score = scores[term.name]
         if not is_open(term, scores):
-            shown[term.name] = replace(score, status="gated")
-            values.append(0.0)
+            score, value = replace(score, status="gated"), 0.0
         elif score.value is not None:
-            values.append(scaled(score.value, term.scale))
+            value = scaled(score.value, term.scale)
         else:
-            values.append(0.0 if term.on_error == "zero" and score.status != "bad_gold" else None)
+            value = 0.0 if term.on_error == "zero" and score.status != "bad_gold" else None
+        shown[term.name] = replace(score, entered=value, weight=term.weight)
+    values = [score.entered for score in shown.values()]
     known = [value for value in values if value is not None]
     complete = len(known) == len(values)
     return Score(mixed(known, [term.weight for term in terms], combine) if complete else None, shown)

@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny import make_tiny_model
+from tiny import make_tiny_model, make_tiny_vision_model
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random causal language model of about 0.1M parameters with a real tokenizer."""
     return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny", seed=0)
+
+
+@pytest.fixture(scope="session")
+def vision_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen2.5-VL of about 0.2M parameters with its processor."""
+    return make_tiny_vision_model(tmp_path_factory.mktemp("models") / "vision", seed=0)
 
 
 @pytest.fixture(scope="session")

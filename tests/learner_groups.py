@@ -1,9 +1,13 @@
-"""Random groups over the tiny model's vocabulary."""
+"""Random groups over the tiny models' vocabulary, with pictures and without."""
 
 from __future__ import annotations
 
 import random
 
+import torch
+from PIL import Image
+
+from morl.model import ChatCodec
 from morl.types import Group, Prompt, Sample, Score
 
 
@@ -23,4 +27,40 @@ def make_groups(seed: int, prompts: int = 4, samples: int = 4, duplicates: bool 
         prompt_ids = tuple(draw.randrange(3, 380) for _ in range(draw.randrange(3, 20)))
         prompt = Prompt(f"o/{p}", "o", ({"role": "user", "content": "?"},))
         groups.append(Group(prompt, prompt_ids, tuple(made), tuple(scores)))
+    return groups
+
+
+SIZES = [(100, 60), (28, 28), (90, 140)]
+
+
+def noise(size: tuple[int, int], seed: int) -> Image.Image:
+    """A picture of random pixels; `size` is width and height."""
+    pixels = torch.randint(0, 256, (*size[::-1], 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    return Image.fromarray(pixels.numpy())
+
+
+def picture_prompts(seed: int = 0) -> list[Prompt]:
+    """Questions about one picture of each size, about two, and about none."""
+    pictures = [[noise(size, seed * 10 + i)] for i, size in enumerate(SIZES)]
+    pictures += [[noise(SIZES[0], seed * 10 + 7), noise(SIZES[2], seed * 10 + 8)], []]
+    prompts = []
+    for number, seen in enumerate(pictures):
+        content = [*({"type": "image"} for _ in seen), {"type": "text", "text": f"What is {number}?"}]
+        prompts.append(Prompt(f"o/{number}", "o", ({"role": "user", "content": content},), tuple(seen)))
+    return prompts
+
+
+def make_picture_groups(codec: ChatCodec, seed: int = 0, samples: int = 3) -> list[Group]:
+    """Random answers to `picture_prompts`."""
+    draw = random.Random(seed)
+    groups = []
+    for prompt in picture_prompts(seed):
+        encoded = codec.encode(prompt)
+        answers = [tuple(draw.randrange(10, 380) for _ in range(draw.randrange(1, 9))) for _ in range(samples)]
+        made = [
+            Sample(prompt.id, g, ids, (1,) * len(ids), tuple(-draw.random() for _ in ids), 0, "stop", "")
+            for g, ids in enumerate(answers)
+        ]
+        scores = [Score(draw.random()) for _ in made]
+        groups.append(Group(prompt, encoded.token_ids_T, tuple(made), tuple(scores), encoded.features))
     return groups

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 from test_train import finish, rows, start, without_clock, write_recipe
-from tiny import make_tiny_vision_model
 
 from morl.checkpoint import newest_good, read_state
 from morl.cli import main
@@ -108,8 +107,7 @@ def test_what_cannot_be_trained_is_said(tiny_model, tmp_path, capsys, change, to
     assert told in capsys.readouterr().err
 
 
-def test_a_reward_model_that_sees_prefers_by_the_picture(tmp_path):
-    model = make_tiny_vision_model(tmp_path / "model", seed=0)
+def test_a_reward_model_that_sees_prefers_by_the_picture(vision_model, tmp_path):
     draw, lines = random.Random(0), []
     for number in range(80):
         red = draw.random() < 0.5
@@ -120,7 +118,7 @@ def test_a_reward_model_that_sees_prefers_by_the_picture(tmp_path):
         lines.append(json.dumps({"image": str(picture), "good": good, "bad": bad}))
     (tmp_path / "pairs.jsonl").write_text("\n".join(lines) + "\n")
     recipe = tmp_path / "rm.yaml"
-    recipe.write_text(RECIPE.format(folder=tmp_path, model=model, steps=30))
+    recipe.write_text(RECIPE.format(folder=tmp_path, model=vision_model, steps=30))
     asked = 'preference.prompt=[{image: "{{ image }}"}, "Which colour?"]'
     assert main(["rm", str(recipe), "--local", asked]) == 0
     _, last = read_rows(tmp_path / "runs" / "rm" / "eval.jsonl")

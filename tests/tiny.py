@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from morl.compat import guard_torchvision
@@ -71,8 +72,10 @@ VISION_TEMPLATE = (
 )
 
 
-def make_tiny_vision_model(folder: Path, seed: int) -> Path:
-    """Write a random Qwen2.5-VL of some 0.2M parameters with its processor to `folder`."""
+def make_tiny_vision_model(
+    folder: Path, seed: int, text: Mapping[str, object] | None = None, vision: Mapping[str, object] | None = None
+) -> Path:
+    """Write a random Qwen2.5-VL with its processor to `folder`: of some 0.2M parameters, unless told otherwise."""
     guard_torchvision()
     import torch
     from transformers import (
@@ -102,13 +105,14 @@ def make_tiny_vision_model(folder: Path, seed: int) -> Path:
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
-            "max_position_embeddings": 2048,
+            "max_position_embeddings": 4096,
             "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0},
             "tie_word_embeddings": False,
             "bos_token_id": None,
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
             "initializer_range": 0.2,
+            **(text or {}),
         },
         vision_config={
             "depth": 2,
@@ -119,6 +123,7 @@ def make_tiny_vision_model(folder: Path, seed: int) -> Path:
             "fullatt_block_indexes": [1],
             "window_size": 56,
             "tokens_per_second": 2,
+            **(vision or {}),
         },
         tie_word_embeddings=False,
         **{

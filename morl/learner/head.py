@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-CHUNK_BYTES = 128 * 1024**2
+CHUNK_BYTES = 64 * 1024**2
 """Size of the logits that are held at once, in float32."""
 
 
@@ -55,7 +55,7 @@ class _TokenLogprobs(torch.autograd.Function):
         hidden_UH, weight_VH, bias_V, source_of_N, targets_N, banned, normaliser_U = ctx.saved_tensors
         grad_hidden_UH = torch.empty_like(hidden_UH)
         wants_weight, wants_bias = ctx.needs_input_grad[1], ctx.needs_input_grad[2]
-        grad_weight_VH = torch.zeros_like(weight_VH, dtype=torch.float32) if wants_weight else None
+        grad_weight_VH = torch.zeros_like(weight_VH) if wants_weight else None
         grad_bias_V = torch.zeros_like(bias_V, dtype=torch.float32) if wants_bias else None
         for rows, mine in _chunks(len(hidden_UH), source_of_N, ctx.chunk):
             local = source_of_N[mine] - rows.start
@@ -68,12 +68,13 @@ class _TokenLogprobs(torch.autograd.Function):
             low_CV = grad_CV.to(weight_VH.dtype)
             grad_hidden_UH[rows] = low_CV @ weight_VH
             if grad_weight_VH is not None:
-                grad_weight_VH += low_CV.T @ hidden_UH[rows]
+                # In place: another matrix of the weights' size would be most of the memory used here.
+                grad_weight_VH.addmm_(low_CV.T, hidden_UH[rows])
             if grad_bias_V is not None:
                 grad_bias_V += grad_CV.sum(dim=0)
         return (
             grad_hidden_UH,
-            None if grad_weight_VH is None else grad_weight_VH.to(weight_VH.dtype),
+            grad_weight_VH,
             None if grad_bias_V is None else grad_bias_V.to(bias_V.dtype),
             *(None,) * 5,
         )

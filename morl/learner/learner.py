@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from morl.learner.group import Ranks, start_ranks
 from morl.learner.packing import build_batch, plan_microbatches
 from morl.learner.policy import PolicyRank, PolicySettings, combine
 from morl.learner.schedule import learning_rate
-from morl.registry import call_by_name
+from morl.registry import call_by_name, wanted_arguments
 from morl.types import Batch, Group
 
 
@@ -29,6 +30,7 @@ class Learner:
         self.max_new_tokens = max_new_tokens
         self.policy_version = 0
         """Optimiser steps taken so far."""
+        self._advantage_state: dict[str, Any] = {}
         self._ranks = ranks
 
     @classmethod
@@ -43,19 +45,19 @@ class Learner:
         Groups may differ in size; a missing sample is like one without a score.
         """
         algorithm = self.settings.algorithm
-        width = max(len(group.samples_G) for group in groups)
-        rewards_PG = torch.full((len(groups), width), math.nan, dtype=torch.float64)
-        lengths_PG = torch.zeros((len(groups), width), dtype=torch.long)
+        inputs = advantage_inputs(groups, self.settings.objectives)
+        advantage = ADVANTAGES.load(algorithm.advantage.use)
+        found = call_by_name(advantage, {**inputs, "state": self._advantage_state}, algorithm.advantage.options)
+        if "state" in wanted_arguments(advantage):
+            found, self._advantage_state = found
+        advantages_PG: torch.Tensor = found
+        rewards_PG = inputs["rewards_PG"]
+        lengths_PG = torch.zeros(rewards_PG.shape, dtype=torch.long)
         for p, group in enumerate(groups):
-            for g, (sample, value) in enumerate(zip(group.samples_G, group.values_G, strict=True)):
-                rewards_PG[p, g] = math.nan if value is None else value
-                lengths_PG[p, g] = sample.length
+            lengths_PG[p, : len(group.samples_G)] = torch.tensor([sample.length for sample in group.samples_G])
         scored_PG = ~rewards_PG.isnan()
-        advantages_PG = call_by_name(
-            ADVANTAGES.load(algorithm.advantage.use), {"rewards_PG": rewards_PG}, algorithm.advantage.options
-        )
         weights_PG = token_weights(lengths_PG, scored_PG, algorithm.aggregation, self.max_new_tokens)
-        return build_batch(groups, advantages_PG, weights_PG)
+        return build_batch(groups, advantages_PG, weights_PG, share=self.settings.learner.share_prefix)
 
     def step(self, batch: Batch) -> dict[str, float]:
         """Exactly one optimiser step; returns the step's metrics."""
@@ -85,15 +87,48 @@ class Learner:
         """Write the current weights as a checkpoint folder that engines can load."""
         self._ranks.call("publish", folder, self.policy_version)
 
-    def save(self, folder: Path) -> None:
-        """Save everything that `load` needs to go on exactly here."""
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Save everything that `load` needs to go on exactly here; returns the part that is plain JSON."""
         self._ranks.call("save", folder)
+        return {"policy_version": self.policy_version, "advantage": self._advantage_state}
 
-    def load(self, folder: Path, policy_version: int) -> None:
-        """Go on from what `save` wrote."""
+    def load(self, folder: Path, state: Mapping[str, Any]) -> None:
+        """Go on from what `save` wrote, and returned."""
         self._ranks.call("load", folder)
-        self.policy_version = policy_version
+        self.policy_version = state["policy_version"]
+        self._advantage_state = dict(state.get("advantage", {}))
 
     def close(self) -> None:
         """End the ranks."""
         self._ranks.close()
+
+
+def advantage_inputs(groups: Sequence[Group], objectives: Sequence[str]) -> dict[str, torch.Tensor]:
+    """What an advantage may ask for by name.
+
+    Args:
+        groups: may differ in size; a missing sample is like one without a score.
+        objectives: names in the order of their numbers.
+
+    Returns: `rewards_PG`, NaN where there is no score; `objectives_P`; `terms_PGK`, what each term entered the
+    mixture with; and `term_weights_PK`, 0 where an objective has fewer terms.
+    """
+    numbers = {name: number for number, name in enumerate(objectives)}
+    width = max(len(group.samples_G) for group in groups)
+    deepest = max((len(score.terms) for group in groups for score in group.scores_G), default=0)
+    rewards_PG = torch.full((len(groups), width), math.nan, dtype=torch.float64)
+    terms_PGK = torch.full((len(groups), width, deepest), math.nan, dtype=torch.float64)
+    weights_PK = torch.zeros((len(groups), deepest), dtype=torch.float64)
+    for p, group in enumerate(groups):
+        for g, score in enumerate(group.scores_G):
+            rewards_PG[p, g] = math.nan if score.value is None else score.value
+            for k, term in enumerate(score.terms.values()):
+                terms_PGK[p, g, k] = math.nan if term.entered is None else term.entered
+                weights_PK[p, k] = term.weight
+    objectives_P = torch.tensor([numbers.setdefault(group.prompt.objective, len(numbers)) for group in groups])
+    return {
+        "rewards_PG": rewards_PG,
+        "objectives_P": objectives_P,
+        "terms_PGK": terms_PGK,
+        "term_weights_PK": weights_PK,
+    }

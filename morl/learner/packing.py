@@ -10,35 +10,41 @@ never fed in: nothing is predicted from it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
+from morl.learner.attention import Layout, worth_it
 from morl.types import Batch, Features, Group
 
 PROMPT = 0
 PADDING = -1
 
 
-def build_batch(groups: Sequence[Group], advantages_PG: torch.Tensor, weights_PG: torch.Tensor) -> Batch:
+def build_batch(
+    groups: Sequence[Group], advantages_PG: torch.Tensor, weights_PG: torch.Tensor, *, share: bool = True
+) -> Batch:
     """Lay groups out as rows.
 
-    A row whose advantages are all 0 has no gradient and is left out, except that one row
-    always stays, so that a step always has something to measure and to run.
+    A sample with no weight or an advantage of 0 has no gradient and is left out, except that one
+    group always stays, so that a step always has something to measure and to run.
 
     Args:
         groups: the scored groups of a step.
         advantages_PG: one advantage a sample; what stands beyond a smaller group's samples is not read.
         weights_PG: the weight of each token of a sample in the loss; 0 where it has no score.
+        share: whether the answers of a group share one row; else each has its own, prompt and all.
     """
-    weighted_P = ((advantages_PG * weights_PG) != 0).any(dim=1)
-    if not weighted_P.any():
-        # Equal loss without gradient: the longest-lived measure is the first group's.
-        weighted_P[0] = True
+    if not share:
+        return build_batch(*_apart(groups, advantages_PG, weights_PG))
+    counts_PG = advantages_PG * weights_PG != 0
+    if not counts_PG.any():
+        counts_PG[0] = True
     rows = [
-        _row(group, advantages_PG[p, : len(group.samples_G)].tolist(), weights_PG[p, : len(group.samples_G)].tolist())
+        _row(group, counts_PG[p].tolist(), advantages_PG[p].tolist(), weights_PG[p].tolist())
         for p, group in enumerate(groups)
-        if weighted_P[p]
+        if counts_PG[p].any()
     ]
     starts = [0]
     for row in rows:
@@ -52,11 +58,34 @@ def build_batch(groups: Sequence[Group], advantages_PG: torch.Tensor, weights_PG
             [start + i for start, row in zip(starts, rows, strict=False) for i in row.sources], dtype=torch.long
         ),
         targets_N=torch.tensor([i for row in rows for i in row.targets], dtype=torch.long),
+        answers_N=_numbered([row.answers for row in rows]),
         advantages_N=torch.tensor([x for row in rows for x in row.advantages], dtype=torch.float32),
         rollout_logprobs_N=torch.tensor([x for row in rows for x in row.logprobs], dtype=torch.float32),
         weights_N=torch.tensor([x for row in rows for x in row.weights], dtype=torch.float32),
         features_B=tuple(row.features for row in rows) if any(row.features for row in rows) else (),
     )
+
+
+def _apart(
+    groups: Sequence[Group], advantages_PG: torch.Tensor, weights_PG: torch.Tensor
+) -> tuple[list[Group], torch.Tensor, torch.Tensor]:
+    """Every sample as a group of its own."""
+    alone = [
+        replace(group, samples_G=(sample,), scores_G=(score,))
+        for group in groups
+        for sample, score in zip(group.samples_G, group.scores_G, strict=True)
+    ]
+    there_PG = torch.tensor([[g < len(group.samples_G) for g in range(advantages_PG.shape[1])] for group in groups])
+    return alone, advantages_PG[there_PG][:, None], weights_PG[there_PG][:, None]
+
+
+def _numbered(answers_B: Sequence[Sequence[int]]) -> torch.Tensor:
+    """The answer of each target, numbered through all rows."""
+    first, found = 0, []
+    for answers in answers_B:
+        found += [first + answer for answer in answers]
+        first += max(answers, default=-1) + 1
+    return torch.tensor(found, dtype=torch.long)
 
 
 def _positions(rows: Sequence[_Row]) -> torch.Tensor:
@@ -79,20 +108,21 @@ class _Row:
     segments: list[int]
     sources: list[int]
     targets: list[int]
+    answers: list[int]
     advantages: list[float]
     logprobs: list[float]
     weights: list[float]
     features: Features | None
 
 
-def _row(group: Group, advantages_G: list[float], weights_G: list[float]) -> _Row:
+def _row(group: Group, counts_G: list[bool], advantages_G: list[float], weights_G: list[float]) -> _Row:
     prompt = group.prompt_ids_T
-    row = _Row(list(prompt), list(range(len(prompt))), [PROMPT] * len(prompt), [], [], [], [], [], group.features)
+    row = _Row(list(prompt), list(range(len(prompt))), [PROMPT] * len(prompt), [], [], [], [], [], [], group.features)
     # A picture takes as many positions as its longer side, not as many as its tokens.
     after = len(prompt) if group.features is None else int(group.features.positions_3T.max()) + 1
     first_token_of: dict[tuple[int, ...], int] = {}
-    for sample, advantage, weight in zip(group.samples_G, advantages_G, weights_G, strict=True):
-        if not sample.token_ids_T:
+    for g, sample in enumerate(group.samples_G):
+        if not counts_G[g] or not sample.token_ids_T:
             continue
         fed = sample.token_ids_T[:-1]
         if fed not in first_token_of:
@@ -106,8 +136,9 @@ def _row(group: Group, advantages_G: list[float], weights_G: list[float]) -> _Ro
                 row.sources.append(len(prompt) - 1 if t == 0 else start + t - 1)
                 row.targets.append(target)
                 row.logprobs.append(sample.logprobs_T[t])
-                row.advantages.append(advantage)
-                row.weights.append(weight)
+                row.answers.append(g)
+                row.advantages.append(advantages_G[g])
+                row.weights.append(weights_G[g])
     return row
 
 
@@ -146,18 +177,35 @@ class Microbatch:
     input_ids_BL: torch.Tensor
     positions: torch.Tensor
     """`BL`, or `3BL` where there are pictures."""
-    attention_mask_B1LL: torch.Tensor
-    """bool; True where the query (third axis) may attend to the key (last axis)."""
+    layout: Layout
+    """Tokens of each row's prompt and answers."""
+    attention_mask_B1LL: torch.Tensor | None
+    """bool; True where the query (third axis) may attend to the key (last axis). None where the layout is enough."""
     sources_U: torch.Tensor
     """Distinct indices into the flattened B * L hidden states."""
     source_of_N: torch.Tensor
     """For each target the index into `sources_U`."""
     targets_N: torch.Tensor
+    sequence_N: torch.Tensor
+    """Which answer each target belongs to, numbered from 0 within the microbatch."""
     advantages_N: torch.Tensor
     rollout_logprobs_N: torch.Tensor
     weights_N: torch.Tensor
     features: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    """Further arguments of the model: the rows' pictures, end to end."""
+    """The rows' pictures, end to end, by the names of the model's arguments."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the model's body is called with."""
+        given: dict[str, Any] = {
+            "input_ids": self.input_ids_BL,
+            "position_ids": self.positions,
+            "use_cache": False,
+            **self.features,
+        }
+        if self.attention_mask_B1LL is None:
+            return given | {"layout": self.layout}
+        return given | {"attention_mask": self.attention_mask_B1LL}
 
 
 def microbatch(batch: Batch, rows: Sequence[int], pad_id: int = 0) -> Microbatch:
@@ -171,11 +219,7 @@ def microbatch(batch: Batch, rows: Sequence[int], pad_id: int = 0) -> Microbatch
     index_L = torch.arange(length)
     within_BL = index_L < (ends - starts)[:, None]
     source_BL = (starts[:, None] + index_L).clamp(max=len(batch.token_ids_T) - 1)
-    segments_BL = torch.where(within_BL, batch.segments_T[source_BL], PADDING)
-    keys_B1L, queries_BL1 = segments_BL[:, None, :], segments_BL[:, :, None]
-    # Padding attends to the prompt as well, so that no softmax is over nothing.
-    allowed_BLL = (index_L[None, :] <= index_L[:, None]) & ((keys_B1L == PROMPT) | (keys_B1L == queries_BL1))
-
+    layout = tuple(_layout(batch.segments_T[start:end]) for start, end in zip(starts, ends, strict=True))
     # The flat index of a source in the padded rectangle: b * L + its offset in the row.
     slot_of_row = torch.full((batch.rows,), -1)
     slot_of_row[chosen] = torch.arange(height)
@@ -188,15 +232,31 @@ def microbatch(batch: Batch, rows: Sequence[int], pad_id: int = 0) -> Microbatch
     return Microbatch(
         input_ids_BL=torch.where(within_BL, batch.token_ids_T[source_BL], pad_id),
         positions=positions_ABL[0] if len(positions_ABL) == 1 else positions_ABL,
-        attention_mask_B1LL=allowed_BLL[:, None],
+        layout=layout,
+        attention_mask_B1LL=None if worth_it(layout, length) else _mask(batch.segments_T[source_BL], within_BL),
         sources_U=sources_U,
         source_of_N=source_of_N,
         targets_N=batch.targets_N[mine_N],
+        sequence_N=torch.unique(batch.answers_N[mine_N], return_inverse=True)[1],
         advantages_N=batch.advantages_N[mine_N],
         rollout_logprobs_N=batch.rollout_logprobs_N[mine_N],
         weights_N=weights_N if rows else torch.zeros_like(weights_N),
         features=_together([batch.features_B[row] for row in chosen] if batch.features_B else []),
     )
+
+
+def _layout(segments_T: torch.Tensor) -> tuple[int, tuple[int, ...]]:
+    prompt, *answers = torch.bincount(segments_T, minlength=1).tolist()
+    return prompt, tuple(answers)
+
+
+def _mask(segments_BL: torch.Tensor, within_BL: torch.Tensor) -> torch.Tensor:
+    """The layout as a dense mask, `B1LL`."""
+    segments_BL = torch.where(within_BL, segments_BL, PADDING)
+    keys_B1L, queries_BL1 = segments_BL[:, None, :], segments_BL[:, :, None]
+    causal_LL = torch.ones(segments_BL.shape[1], segments_BL.shape[1], dtype=torch.bool).tril()
+    # Padding attends to the prompt as well, so that no softmax is over nothing.
+    return (causal_LL & ((keys_B1L == PROMPT) | (keys_B1L == queries_BL1)))[:, None]
 
 
 def _together(features: Sequence[Features | None]) -> dict[str, torch.Tensor]:

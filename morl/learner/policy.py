@@ -11,6 +11,7 @@ import torch
 
 from morl.algorithms import LOSSES
 from morl.algorithms.importance import truncated
+from morl.learner.body import last_hidden_states
 from morl.learner.head import make_lean
 from morl.learner.packing import Microbatch
 from morl.learner.rank import Rank, RankSettings
@@ -47,14 +48,7 @@ class Policy(torch.nn.Module):
         Returns: `(logprobs_N, entropy_N)`, float32; the entropy carries no gradient.
         """
         whole = self.language_model
-        body = getattr(whole, whole.base_model_prefix)
-        hidden_BLH = body(
-            input_ids=micro.input_ids_BL,
-            attention_mask=micro.attention_mask_B1LL,
-            position_ids=micro.positions,
-            use_cache=False,
-            **micro.features,
-        ).last_hidden_state
+        hidden_BLH = last_hidden_states(whole, micro)
         hidden_UH = hidden_BLH.flatten(0, 1)[micro.sources_U]
         logprobs_N, entropy_U = whole.get_output_embeddings()(
             hidden_UH,
@@ -73,6 +67,8 @@ class PolicySettings(RankSettings):
     algorithm: AlgorithmSpec
     temperature: float
     banned_token_ids: tuple[int, ...]
+    objectives: tuple[str, ...] = ()
+    """Names in the recipe's order, by which advantages number them."""
 
     @classmethod
     def of(cls, recipe: Recipe, model: Path, banned_token_ids: tuple[int, ...]) -> PolicySettings:
@@ -86,6 +82,7 @@ class PolicySettings(RankSettings):
             algorithm=recipe.algorithm,
             temperature=recipe.rollout.temperature,
             banned_token_ids=banned_token_ids,
+            objectives=tuple(recipe.objectives),
         )
 
 
@@ -111,6 +108,7 @@ class PolicyRank(Rank):
             "logprobs_N": logprobs_N,
             "rollout_logprobs_N": micro.rollout_logprobs_N,
             "advantages_N": micro.advantages_N,
+            "sequence_N": micro.sequence_N,
         }
         algorithm = self.settings.algorithm
         loss_N = call_by_name(self.loss, inputs, algorithm.loss.options)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from morl.compat import guard_torchvision
 from morl.errors import UsageError
+from morl.learner.attention import use_shared_prefix
 from morl.recipe import LearnerSpec, import_plugin
 from morl.registry import did_you_mean
 from morl.types import Batch
@@ -91,6 +92,7 @@ class Rank:
         self.rank, self.ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
         torch.manual_seed(settings.seed)
         model = self._load()
+        use_shared_prefix(model)
         _freeze(model, spec.freeze)
         if spec.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -207,9 +209,11 @@ def to_device(micro: Any, device: Any) -> Any:
     """A microbatch with all its tensors on the device."""
     if device.type == "cpu":
         return micro
-    fields = {field.name: getattr(micro, field.name) for field in dataclasses.fields(micro)}
-    moved = {name: value.to(device) for name, value in fields.items() if name != "features"}
-    return type(micro)(**moved, features={name: value.to(device) for name, value in micro.features.items()})
+    tensors = {field.name: getattr(micro, field.name) for field in dataclasses.fields(micro)}
+    moved = {name: value.to(device) for name, value in tensors.items() if hasattr(value, "to")}
+    return dataclasses.replace(
+        micro, **moved, features={name: value.to(device) for name, value in micro.features.items()}
+    )
 
 
 def deepspeed_config(spec: LearnerSpec, dtype: str) -> dict[str, Any]:
@@ -234,6 +238,7 @@ def deepspeed_config(spec: LearnerSpec, dtype: str) -> dict[str, Any]:
             "params": {
                 "lr": spec.lr,
                 "betas": list(spec.betas),
+                "eps": spec.eps,
                 "weight_decay": spec.weight_decay,
                 # torch's own AdamW: DeepSpeed's is compiled on first use.
                 "torch_adam": True,

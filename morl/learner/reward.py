@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from morl.learner.body import last_hidden_states
 from morl.learner.packing import Microbatch, build_batch
 from morl.learner.rank import Rank, RankSettings
 from morl.model import load_reward_model
@@ -49,13 +50,7 @@ class RewardModel(torch.nn.Module):
         Returns: `scores_N`, float32.
         """
         whole = self.language_model
-        hidden_BLH = getattr(whole, whole.base_model_prefix)(
-            input_ids=micro.input_ids_BL,
-            attention_mask=micro.attention_mask_B1LL,
-            position_ids=micro.positions,
-            use_cache=False,
-            **micro.features,
-        ).last_hidden_state
+        hidden_BLH = last_hidden_states(whole, micro)
         scores_U1 = whole.score(hidden_BLH.flatten(0, 1)[micro.sources_U])
         scores_N: torch.Tensor = scores_U1.float()[micro.source_of_N, 0]
         return scores_N

@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from learner_groups import make_groups
+from learner_groups import make_groups, make_picture_groups
 from safetensors.torch import load_file
 
 from morl.cluster import Cluster
 from morl.learner import Learner
 from morl.learner.policy import PolicySettings
+from morl.model import ChatCodec
 from morl.recipe import AlgorithmSpec, ClusterSpec, LearnerSpec
+from morl.types import Group, Score, TermScore
 
-STEPS = 2
+STEPS = 3
+TEXT_GROUPS = [make_groups(step) for step in range(STEPS)]
 
 
 def start(model: Path, **learner: object) -> Learner:
     settings = PolicySettings(
         model=model,
         dtype="float32",
-        # A large epsilon-free Adam turns rounding noise of zero gradients into steps; no momentum of signs here.
-        learner=LearnerSpec(lr=1e-3, **learner),
+        # Below epsilon Adam makes a full step of the rounding of next to nothing.
+        learner=LearnerSpec(lr=1e-3, eps=1e-5, **learner),
         algorithm=AlgorithmSpec(),
         temperature=0.9,
         banned_token_ids=(),
         seed=0,
     )
-    return Learner.start(settings, Cluster(ClusterSpec(), local=False), total_steps=STEPS, max_new_tokens=8)
+    # One rank needs no actor; several are processes of Ray's.
+    local = settings.learner.ranks == 1
+    return Learner.start(settings, Cluster(ClusterSpec(), local=local), total_steps=STEPS, max_new_tokens=8)
 
 
-def after_steps(model: Path, folder: Path, **learner: object) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+def after_steps(
+    model: Path, folder: Path, groups: list[list[Group]], **learner: object
+) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     made = start(model, **learner)
     try:
-        metrics = [made.step(made.batch(make_groups(step))) for step in range(STEPS)]
+        metrics = [made.step(made.batch(own)) for own in groups]
         made.publish(folder)
     finally:
         made.close()
@@ -48,27 +56,46 @@ def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], origi
     return (apart / went) ** 0.5
 
 
+LAYOUTS = [
+    {"tokens_per_microbatch": 1},
+    {"tokens_per_microbatch": 64},
+    {"share_prefix": False},
+    {"share_prefix": False, "tokens_per_microbatch": 64},
+    {"ranks": 2, "zero": 0},
+    {"zero": 1},
+    {"ranks": 2, "zero": 2, "tokens_per_microbatch": 64},
+    {"ranks": 2, "zero": 3, "share_prefix": False},
+    {"activation_checkpointing": True},
+]
+
+
 @pytest.fixture(scope="module")
-def reference(ray_cluster, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory):
-    return after_steps(tiny_model, tmp_path_factory.mktemp("reference") / "w")
+def picture_groups(vision_model: Path) -> list[list[Group]]:
+    codec = ChatCodec.load(vision_model, 512)
+    return [make_picture_groups(codec, step) for step in range(STEPS)]
 
 
-@pytest.mark.parametrize(
-    "layout",
-    [
-        {"tokens_per_microbatch": 64},
-        {"ranks": 2, "zero": 0},
-        {"ranks": 2, "zero": 2, "tokens_per_microbatch": 64},
-        {"ranks": 2, "zero": 3},
-    ],
-    ids=str,
-)
-def test_layout_never_changes_the_update(reference, tiny_model: Path, tmp_path: Path, layout: dict[str, int]) -> None:
-    weights, metrics = after_steps(tiny_model, tmp_path / "w", **layout)
-    origin = load_file(tiny_model / "model.safetensors")
-    # Adam divides by the gradient's size, so that rounding moves the weights with next to no gradient too.
-    assert distance(weights, reference[0], origin) < 0.02
-    for ours, theirs in zip(metrics, reference[1], strict=True):
+@pytest.fixture(scope="module")
+def reference(ray_cluster, tiny_model: Path, vision_model: Path, picture_groups, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reference")
+    return {
+        "text": after_steps(tiny_model, folder / "text", TEXT_GROUPS),
+        "pictures": after_steps(vision_model, folder / "pictures", picture_groups),
+    }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("kind", ["text", "pictures"])
+def test_layout_never_changes_the_update(
+    reference, picture_groups, tiny_model: Path, vision_model: Path, tmp_path: Path, kind: str, layout: dict[str, int]
+) -> None:
+    model, groups = {"text": (tiny_model, TEXT_GROUPS), "pictures": (vision_model, picture_groups)}[kind]
+    weights, metrics = after_steps(model, tmp_path / "w", groups, **layout)
+    expected, expected_metrics = reference[kind]
+    apart = distance(weights, expected, load_file(model / "model.safetensors"))
+    print(f"{kind:9} {layout!s:70} {apart:.1e}")
+    assert apart < 1e-5
+    for ours, theirs in zip(metrics, expected_metrics, strict=True):
         for name in ("learner/loss", "learner/grad_norm", "policy/entropy", "policy/logprob_mismatch"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6), name
 
@@ -76,18 +103,18 @@ def test_layout_never_changes_the_update(reference, tiny_model: Path, tmp_path: 
 def test_the_update_moves_the_weights(reference, tiny_model: Path) -> None:
     origin = load_file(tiny_model / "model.safetensors")
     assert not torch.equal(
-        reference[0]["model.layers.0.mlp.up_proj.weight"], origin["model.layers.0.mlp.up_proj.weight"]
+        reference["text"][0]["model.layers.0.mlp.up_proj.weight"], origin["model.layers.0.mlp.up_proj.weight"]
     )
 
 
 def test_a_checkpoint_goes_on_bit_for_bit(ray_cluster, tiny_model: Path, tmp_path: Path) -> None:
     learner = start(tiny_model, ranks=2, zero=3)
     learner.step(learner.batch(make_groups(0)))
-    learner.save(tmp_path / "state")
+    state = learner.save(tmp_path / "state")
     expected = learner.step(learner.batch(make_groups(1)))
     learner.close()
     learner = start(tiny_model, ranks=2, zero=3)
-    learner.load(tmp_path / "state", policy_version=1)
+    learner.load(tmp_path / "state", state)
     got = learner.step(learner.batch(make_groups(1)))
     learner.close()
     for name in ("learner/loss", "learner/grad_norm", "learner/lr", "policy/entropy"):
@@ -138,3 +165,49 @@ def test_a_dead_rank_is_an_error_that_says_so(ray_cluster, tiny_model: Path) -> 
             learner.step(learner.batch(make_groups(0)))
     finally:
         learner.close()
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        *({"advantage": name} for name in ("group_mean", "rloo", "gdpo", "mo_grpo", "ema_std", "reinforce_plus_plus")),
+        *({"loss": name} for name in ("ppo_clip", "gspo", "gspo_token", "cispo")),
+    ],
+    ids=lambda algorithm: "-".join(algorithm.values()),
+)
+def test_every_algorithm_takes_a_step(tiny_model: Path, tmp_path: Path, algorithm: dict[str, str]) -> None:
+    settings = PolicySettings(
+        model=tiny_model,
+        dtype="float32",
+        learner=LearnerSpec(lr=1e-3),
+        algorithm=AlgorithmSpec.model_validate(algorithm),
+        temperature=1.0,
+        banned_token_ids=(),
+        seed=0,
+        objectives=("o",),
+    )
+    learner = Learner.start(settings, Cluster(ClusterSpec(), local=True), total_steps=2, max_new_tokens=8)
+    groups = [with_terms(group) for group in make_groups(1)]
+    metrics = learner.step(learner.batch(groups))
+    assert metrics["learner/grad_norm"] > 0
+    state = learner.save(tmp_path / "state")
+    assert (state["advantage"] != {}) == (algorithm.get("advantage") == "ema_std")
+    expected = learner.step(learner.batch(groups))
+    learner.close()
+    again = Learner.start(settings, Cluster(ClusterSpec(), local=True), total_steps=2, max_new_tokens=8)
+    again.load(tmp_path / "state", state)
+    assert again.step(again.batch(groups))["learner/grad_norm"] == expected["learner/grad_norm"]
+    again.close()
+
+
+def with_terms(group: Group) -> Group:
+    """The group as two terms of equal weight would have scored it."""
+    scores = []
+    for place, score in enumerate(group.scores_G):
+        parts = (None, None) if score.value is None else (score.value, place / len(group.scores_G))
+        terms = {
+            name: TermScore(part, "error" if part is None else "ok", entered=part, weight=0.5)
+            for name, part in zip("ab", parts, strict=True)
+        }
+        scores.append(Score(None if score.value is None else sum(parts) / 2, terms))
+    return replace(group, scores_G=tuple(scores))

@@ -2,62 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
+from learner_groups import make_picture_groups
 from PIL import Image
-from tiny import make_tiny_vision_model
 
 from morl.errors import DataError
 from morl.learner.packing import build_batch, microbatch
 from morl.learner.policy import Policy
 from morl.learner.reward import RewardModel, answer_batch
 from morl.model import ChatCodec, load_policy, load_reward_model
-from morl.types import Encoded, Group, Prompt, Sample, Score
-
-SIZES = [(100, 60), (28, 28), (90, 140)]
-
-
-@pytest.fixture(scope="module")
-def vision_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_vision_model(tmp_path_factory.mktemp("models") / "vision", seed=0)
+from morl.types import Encoded, Group
 
 
 @pytest.fixture(scope="module")
 def codec(vision_model) -> ChatCodec:
     return ChatCodec.load(vision_model, 512)
-
-
-def noise(size: tuple[int, int], seed: int) -> Image.Image:
-    pixels = torch.randint(0, 256, (*size[::-1], 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
-    return Image.fromarray(pixels.numpy())
-
-
-def asked(pictures: list[Image.Image], text: str) -> Prompt:
-    content = [*({"type": "image"} for _ in pictures), {"type": "text", "text": text}]
-    return Prompt("o/0", "o", ({"role": "user", "content": content},), tuple(pictures))
-
-
-def prompts() -> list[Prompt]:
-    seen = [asked([noise(size, i)], f"What is {i}?") for i, size in enumerate(SIZES)]
-    both = asked([noise(SIZES[0], 7), noise(SIZES[2], 8)], "Which?")
-    return [*seen, both, Prompt("o/4", "o", ({"role": "user", "content": "No picture."},))]
-
-
-def groups(codec: ChatCodec) -> list[Group]:
-    draw = torch.Generator().manual_seed(0)
-    made = []
-    for prompt in prompts():
-        encoded = codec.encode(prompt)
-        samples = []
-        for index in range(3):
-            length = int(torch.randint(1, 9, (), generator=draw))
-            ids = tuple(torch.randint(10, 380, (length,), generator=draw).tolist())
-            samples.append(Sample(prompt.id, index, ids, (1,) * length, (-1.0,) * length, 0, "stop", ""))
-        scores = tuple(Score(index / 2) for index in range(3))
-        made.append(Group(prompt, encoded.token_ids_T, tuple(samples), scores, encoded.features))
-    return made
 
 
 def alone(model, group: Group, answer_T: tuple[int, ...]):
@@ -71,7 +31,7 @@ def alone(model, group: Group, answer_T: tuple[int, ...]):
 @pytest.mark.parametrize("together", [True, False])
 def test_shared_rows_with_pictures_give_what_separate_rows_give(vision_model, codec, together):
     model = load_policy(vision_model, "float32")
-    made = groups(codec)
+    made = make_picture_groups(codec)
     advantages = torch.linspace(-1, 2, 15, dtype=torch.float64).view(5, 3)
     batch = build_batch(made, advantages, torch.ones_like(advantages))
     policy = Policy(model, temperature=1.0, banned_token_ids=codec.banned_token_ids)
@@ -104,7 +64,7 @@ def test_a_reward_model_sees(vision_model, codec):
     torch.manual_seed(0)
     model = load_reward_model(vision_model, "float32").eval()
     torch.nn.init.normal_(model.score.weight)
-    made = groups(codec)
+    made = make_picture_groups(codec)
     rows = [(Encoded(g.prompt_ids_T, g.features), [s.token_ids_T for s in g.samples_G]) for g in made]
     with torch.no_grad():
         scores = RewardModel(model)(microbatch(answer_batch(rows), range(5))).tolist()
