@@ -18,6 +18,7 @@ from morl.files import replacing
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+    from morl.preferences import PreferenceRecipe
     from morl.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class RunFolder:
         self._handlers: list[logging.Handler] = []
 
     @classmethod
-    def open(cls, recipe: Recipe, *, resume: bool = False, path: Path | None = None) -> Self:
+    def open(cls, recipe: Recipe | PreferenceRecipe, *, resume: bool = False, path: Path | None = None) -> Self:
         """Claim the folder of the recipe's run, or `path`, and write `recipe.yaml` into it.
 
         With `resume`, a run that is there is continued and each key of the recipe that has

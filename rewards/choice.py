@@ -144,6 +144,8 @@ def chosen_letters(text: str, texts: Mapping[str, str], letters: Iterable[str]) 
         _from_boxes(text, texts, known),
         _from_statements(text, texts, known),
         _from_lines(text, texts, known),
+        _from_judgements(text, known),
+        _from_ending(text, known),
     ):
         if found:
             return found
@@ -167,10 +169,12 @@ def _from_boxes(text: str, texts: Mapping[str, str], letters: set[str]) -> set[s
     return chosen
 
 
+# What may not touch a letter that names an option. Chinese, Japanese and Korean write no space there.
+_OF_A_WORD = r"(?![\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3])[\w'’]"
 # A capital letter on its own, or any letter in brackets; "A" and "I" before a word are words themselves.
 _TOKEN = re.compile(
-    r"""
-    (?<![\w'’\\-]) (?: \(([A-Za-z])\) | ([A-Z]) ) (?![\w'’-])
+    rf"""
+    (?<![a-zA-Z0-9_'’\\-]) (?: \(([A-Za-z])\) | \[([A-Z])\] | ([A-Z]) ) (?! {_OF_A_WORD} | - )
     (?! (?<=[AI]) \s+ (?! (?:or|and|because|since|as|is|but|not|for|with|while|which)\b ) [a-z] )
     """,
     re.VERBOSE,
@@ -178,21 +182,22 @@ _TOKEN = re.compile(
 
 
 def _tokens(text: str, letters: set[str]) -> list[Span]:
-    found = ((match, (match[1] or match[2]).upper()) for match in _TOKEN.finditer(text))
+    found = ((match, (match[match.lastindex or 0]).upper()) for match in _TOKEN.finditer(text))
     return [Span(letter, *match.span()) for match, letter in found if letter in letters]
 
 
 _LEAD = re.compile(
-    r"""
-    (?: \banswers?\b [*_]{0,2} (?: [^.\n:：=]{0,40}? \b(?:is|are|be)\b )?
-      | 答案(?:是|为)?
-      | \b(?:correct|right|best) \s (?:option|choice|one)\b [*_]{0,2} (?: \s (?:is|are) )?
+    rf"""
+    (?: (?<![^\W_]) answers? (?![^\W_]) [*_]{{0,2}} (?: [^.\n:：=]{{0,40}}? \b(?:is|are|be)\b )?
+      | (?<!不) (?: (?:答案|정답) (?:是|为|选|은)? | 选项 (?:是|为|(?=[:：])) | 选(?!项) )
+      | \b(?:correct|right|best) \s (?:option|choice|one)\b [*_]{{0,2}} (?: \s (?:is|are) )?
       | \b(?:choose|chose|select|pick|go \s with) \b
-      | \b(?:option|choice) \s? [:：] )
-    [\s*_]{0,4} [:：]? [\s*_"'$]{0,4}
+      | \b(?:option|choice) (?: \s is | \s? [:：] )
+      | \bit (?: ['’]s | \s is | \s (?:must|should|has \s to) \s be ) )
+    [\s*_]{{0,4}} (?: [:：] | \s? [–—-] (?=\s) )? [\s*_"'$]{{0,4}}
     (?: (?: the|option|choice|letter|answer|either|both|probably|likely|most|clearly|definitely|therefore|thus|just ) \b
-        [\s:：*_]{1,3} ){0,3}
-    (?= [\[($\\*_{]{0,4} (?:text|mathbf|textbf|boxed)? [\[({]{0,2} (?P<letter>[A-Za-z]) (?![\w'’]) )
+        [\s:：*_]{{1,3}} ){{0,3}}
+    (?= [\[($\\*_{{]{{0,4}} (?:text|mathbf|textbf|boxed)? [\[({{]{{0,2}} (?P<letter>[A-Za-z]) (?! {_OF_A_WORD} ) )
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -230,8 +235,65 @@ def _first_token(line: str, letter: str, letters: set[str]) -> Span | None:
     return None
 
 
+# "B is correct", and what its clause must not hold before: "it is not certain that B is correct".
+_JUDGEMENT = re.compile(
+    r"""
+    [*_)\]]{0,4} [ ]{1,2} (?: is | must\ be | should\ be | seems | appears | looks ) [ ] (?: to\ be [ ] )?
+    (?: (?:the|indeed|clearly|therefore|thus|also|most|likely|definitely|only|single) [ ] ){0,3}
+    (?: correct | right | best | answer | true | accurate | appropriate ) \b (?! [^.!\n]{0,100} \? )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_DOUBT = re.compile(
+    r"\bnot\b|n['’]t\b|\b(?:neither|nor|if|whether|unless|why|would|could|might|when|wrong|incorrect)\b", re.IGNORECASE
+)
+
+_CORRECTION = re.compile(r"\b(?:but|however|wait|actually|no|instead|finally|so|thus|hence|therefore)\b", re.IGNORECASE)
+
+
+def _from_judgements(text: str, letters: set[str]) -> set[str]:
+    chosen: set[str] = set()
+    end = 0
+    for match in list(_JUDGEMENT.finditer(text))[-MAX_STATEMENTS:]:
+        start = max(text.rfind("\n", 0, match.start()) + 1, match.start() - 200)
+        clause = re.split(r"[.!?;。](?=\s)", text[start : match.start()])[-1]
+        start = match.start() - len(clause)
+        tokens = _tokens(text[start : match.end()], letters)
+        tokens = [token for token in tokens if token.start < len(clause)]
+        if not tokens or re.search(r"\w", clause[tokens[-1].end :]):
+            continue
+        together = last_together(clause, tokens)
+        before = clause[: together[0].start]
+        if not _DOUBT.search(re.split(r"[,，:：]", before)[-1]):
+            chosen = set() if _CORRECTION.search(text[end : match.start()][-200:]) else chosen
+            chosen |= {token.text for token in together}
+            end = match.end()
+    return chosen
+
+
+_ENDING = re.compile(
+    r"(?: ^ | [,:，：] | \b(?:so|thus|hence|therefore|option|choice|answer|say)\b )[\s*_]*$", re.VERBOSE | re.IGNORECASE
+)
+
+
+def _from_ending(text: str, letters: set[str]) -> set[str]:
+    """The letter at the end of "Therefore: B", "so D" or "Option C"."""
+    sentence = re.split(r"(?<=[!?。])\s|(?<=[^A-Z]\.)\s|\n", text[-200:].strip())[-1]
+    tokens = _tokens(sentence, letters)
+    if not tokens or re.search(r"\w", sentence[tokens[-1].end :]):
+        return set()
+    together = last_together(sentence, tokens)
+    before = sentence[: together[0].start]
+    if not _ENDING.search(before) or _DENIAL.search(before):
+        return set()
+    return {token.text for token in together}
+
+
 _ALONE = re.compile(r"[\s*_(\[\"'#>]*([A-Za-z])[\s*_)\].:\"']*")
-_LABELLED = re.compile(r"[\s*_>-]*[(\[]?([A-Z])[)\].:][\s*_]+\S.*")
+_LABELLED = re.compile(
+    r"[\s*_>-]*[(\[]?(?:([A-Za-z])[)\].:]+[\s*_]+\S|([A-Z])[)\].:]*[*_]*,?\s+(?:because|since|as)\b).*"
+)
+_NEXT_LABEL = re.compile(r"(?<=\s)[(\[]?([A-Z])[)\].:](?=\s|$)")
 
 
 def _from_lines(text: str, texts: Mapping[str, str], letters: set[str]) -> set[str]:
@@ -242,9 +304,23 @@ def _from_lines(text: str, texts: Mapping[str, str], letters: set[str]) -> set[s
     same = _same_text(lines[-1], texts)
     if same:
         return set(same)
-    labelled = [match[1] for match in map(_LABELLED.fullmatch, lines) if match and match[1] in letters]
+    labelled = [letter for line in lines for letter in _labels(line) if letter in letters]
     # Several are the options told again, and the text after the last one is no answer.
     return set(labelled) if len(labelled) == 1 or _LABELLED.fullmatch(lines[-1]) else set()
+
+
+def _labels(line: str) -> list[str]:
+    """The letters that label parts of a line: one of "A) because B) is wrong", three of "A) 5 B) 6 C) 7"."""
+    first = _LABELLED.fullmatch(line)
+    if first is None:
+        return []
+    found, end = [(first[1] or first[2]).upper()], first.end(first.lastindex or 0)
+    for match in _NEXT_LABEL.finditer(line, end):
+        if re.search(r"\b(?:because|since|as|not|but)\b", line[end : match.start()], re.IGNORECASE):
+            break
+        found.append(match[1])
+        end = match.end()
+    return found
 
 
 _DENIAL = re.compile(r"\bnot\b|n't\b|\bwrong\b|\bincorrect\b|\bneither\b", re.IGNORECASE)

@@ -280,6 +280,7 @@ _LARGE = re.compile(
     (?<![\d.]) (?!1[^\d.]) [\d.]+ [\s})]* (?:\^|\*\*) [-+\s{(]*    # a base that is not 1, and as its exponent
       (?: [^{}()^]* (?:\^|\*\*) [-+\s{(]* \d | \d{5,} | [^{}()^!]*! )  # a power, five digits or a factorial
     | \d{6,} [\s})]* !  |  ! [\s})]* !                             # 999999!, (9!)!
+    | \d [eE] [-+]? \d{5,}
     | \\[dt]?binom \s* \{ \s* \d{5,}
     """,
     re.VERBOSE,

@@ -43,7 +43,7 @@ class ServedModel(Resource):
     ) -> None:
         self._path = path
         self._kind = center
-        self._options = {
+        self._options: dict[str, Any] = {
             "dtype": dtype,
             "max_tokens": max_tokens,
             "tokens_per_batch": tokens_per_batch,
@@ -169,6 +169,7 @@ async def reward_model(
     questions = [(messages[place], tuple(media[place])) for place in open_]
     raw = await resource.scores(questions, [texts[place] for place in open_])
     resource.observe([score for score in raw if isinstance(score, float)])
+    middles: Sequence[float | str | None]
     if center == "reference":
         middles = await resource.reference_scores(questions, [final_text(golds[place]) for place in open_])
     else:

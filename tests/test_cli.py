@@ -18,7 +18,7 @@ def morl(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_command() -> None:
     said = morl("--help")
     assert said.returncode == 0
-    for command in ("train", "eval", "check", "score", "rewards", "export"):
+    for command in ("train", "eval", "check", "score", "rewards", "rm", "serve", "export"):
         assert command in said.stdout
 
 
@@ -96,9 +96,24 @@ def test_export_refuses_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFix
     assert "neither a run's folder" in capsys.readouterr().err
 
 
-def test_the_recipe_in_the_readme_is_a_recipe(tmp_path: Path) -> None:
+def test_the_recipes_in_the_readme_are_recipes(tmp_path: Path) -> None:
+    from morl.preferences import PreferenceRecipe
+    from morl.recipe import load_document
+
     text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    block = next(block for block in text.split("```yaml\n")[1:]).split("```")[0]
-    recipe = tmp_path / "mixed.yaml"
-    recipe.write_text(block)
-    assert set(load_recipe(recipe).objectives) == {"math", "brief"}
+    blocks = [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
+    files = [tmp_path / f"{number}.yaml" for number in range(len(blocks))]
+    for file, block in zip(files, blocks, strict=True):
+        file.write_text(block)
+    mixture, preferences = files
+    assert set(load_recipe(mixture).objectives) == {"math", "brief"}
+    assert load_document(PreferenceRecipe, preferences).preference.held_out == 0.1
+
+
+def test_the_readme_names_every_reward() -> None:
+    from morl.rewards import REWARDS
+
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    table = text.split("## Rewards\n")[1].split("\n\n`morl rewards NAME`")[0]
+    built_in = {name for name, entry in REWARDS.entries().items() if entry.target.startswith("morl.rewards.")}
+    assert {name for name in built_in if f"`{name}`" not in table} == set()

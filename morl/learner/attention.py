@@ -72,8 +72,8 @@ def _row(
 ) -> torch.Tensor:
     """Attention of one row, `LHD`; zero where the row is padded."""
     attend = torch.nn.functional.scaled_dot_product_attention
-    first_1HPD = [part_HLD[None, :, :prompt] for part_HLD in (query_HLD, key_HLD, value_HLD)]
-    of_prompt_PHD = attend(*first_1HPD, is_causal=True, scale=scale)[0].transpose(0, 1)
+    query_1HPD, key_1HPD, value_1HPD = (part_HLD[None, :, :prompt] for part_HLD in (query_HLD, key_HLD, value_HLD))
+    of_prompt_PHD = attend(query_1HPD, key_1HPD, value_1HPD, is_causal=True, scale=scale)[0].transpose(0, 1)
     pieces = [of_prompt_PHD]
     if answers:
         longest, device = max(answers), query_HLD.device
@@ -84,8 +84,8 @@ def _row(
             part_HLD[:, places_GR].transpose(0, 1) for part_HLD in (query_HLD, key_HLD, value_HLD)
         )
         count = len(answers)
-        key_GHSD = torch.cat([first_1HPD[1].expand(count, -1, -1, -1), own_key_GHRD], dim=2)
-        value_GHSD = torch.cat([first_1HPD[2].expand(count, -1, -1, -1), own_value_GHRD], dim=2)
+        key_GHSD = torch.cat([key_1HPD.expand(count, -1, -1, -1), own_key_GHRD], dim=2)
+        value_GHSD = torch.cat([value_1HPD.expand(count, -1, -1, -1), own_value_GHRD], dim=2)
         allowed_RS = torch.ones(longest, prompt + longest, dtype=torch.bool, device=device).tril(prompt)
         of_answers_GHRD = attend(query_GHRD, key_GHSD, value_GHSD, attn_mask=allowed_RS, scale=scale)
         valid_GR = torch.arange(longest, device=device) < torch.tensor(answers, device=device)[:, None]

@@ -37,4 +37,5 @@ def _look_at_nothing(body: Any, like: torch.Tensor) -> torch.Tensor:
     pieces = like.new_zeros(side * side, vision.in_channels * vision.temporal_patch_size * vision.patch_size**2)
     grid = torch.tensor([[1, side, side]], device=like.device)
     seen = body.get_image_features(pieces, grid, return_dict=True).pooler_output
-    return sum(part.sum() for part in seen) if isinstance(seen, list | tuple) else seen.sum()
+    pieces_of: list[torch.Tensor] = list(seen) if isinstance(seen, list | tuple) else [seen]
+    return torch.stack([part.sum() for part in pieces_of]).sum()

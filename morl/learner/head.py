@@ -20,7 +20,7 @@ class _TokenLogprobs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         hidden_UH: torch.Tensor,
         weight_VH: torch.Tensor,
@@ -51,7 +51,7 @@ class _TokenLogprobs(torch.autograd.Function):
         return logprobs_N, entropy_U
 
     @staticmethod
-    def backward(ctx: Any, grad_N: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_N: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
         hidden_UH, weight_VH, bias_V, source_of_N, targets_N, banned, normaliser_U = ctx.saved_tensors
         grad_hidden_UH = torch.empty_like(hidden_UH)
         wants_weight, wants_bias = ctx.needs_input_grad[1], ctx.needs_input_grad[2]
@@ -133,7 +133,7 @@ def token_logprobs(
         chunk = max(16, CHUNK_BYTES // (4 * len(weight_VH)))
     banned = torch.as_tensor(list(banned_token_ids), dtype=torch.long, device=hidden_UH.device)
     arguments = (hidden_UH, weight_VH, bias_V, source_of_N, targets_N, banned, temperature, chunk)
-    found: tuple[torch.Tensor, torch.Tensor] = _TokenLogprobs.apply(*arguments)
+    found: tuple[torch.Tensor, torch.Tensor] = _TokenLogprobs.apply(*arguments)  # type: ignore[no-untyped-call]
     return found
 
 

@@ -128,7 +128,8 @@ def test_roots_of_all_kinds(gold: str, answer: str, equal: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["9^{-99999999}", "1e-9999999999", r"3 \times 10^{-123456}", "9^{-0^{-9^{-9}}}", "2^{+99999999}"]
+    "answer",
+    ["9^{-99999999}", "1e-9999999999", r"3 \times 10^{-123456}", "9^{-0^{-9^{-9}}}", "2^{+99999999}", "1E-99999999NAN"],
 )
 def test_numbers_too_small_to_be_meant_are_not_computed(answer: str) -> None:
     assert by_algebra.math(rf"\boxed{{{answer}}}", "4").value == 0.0

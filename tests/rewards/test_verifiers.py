@@ -255,8 +255,46 @@ OPTIONS = ["5", "12", "7 apples", "None of these"]
     [
         *(
             (form.format("B"), "B")
-            for form in ("{}", "({})", "**{}**", "{}) 12", "The answer is ({}) 12.", "I choose {}")
+            for form in (
+                *(
+                    "{}",
+                    "({})",
+                    "[{}]",
+                    "**{}**",
+                    "{}) 12",
+                    "The answer is ({}) 12.",
+                    "I choose {}",
+                    "({}) because it fits",
+                ),
+                *(
+                    "Answer - {}",
+                    "__Answer:__ {}",
+                    "_Answer:_ {}",
+                    "Option {}",
+                    "The final choice is {}.",
+                    "It's ({}).",
+                    ": {}",
+                ),
+                *("It must be [{}]", "Looking at this, {}", "Therefore: {}", "{}, since it fits", "{} is the answer"),
+                *(
+                    "I think {} is correct.",
+                    "A and B are possible, but {} is correct",
+                    "选{}",
+                    "故选：{}。",
+                    "正确答案是{}。",
+                ),
+                *(
+                    "정답: {}",
+                    "정답은 {}입니다",
+                    "A. red\nB. blue\nC. green\nTherefore: {}",
+                    "Not A: option ({}) is right.",
+                ),
+            )
         ),
+        ("b. twelve", "B"),
+        ("(b) twelve", "B"),
+        ("A is correct. Wait, no: B is correct.", "B"),
+        ("It is between A and B, so B", "B"),
         *((rf"\boxed{{{form}}}", "B") for form in ("B", r"\text{B}", r"\textbf{(B) }12", "12", "b")),
         ("The answer is A, because B is wrong.", "A"),
         ("The answer is not A. The answer is C.", "C"),
@@ -296,6 +334,24 @@ def test_choice_reads_the_option(response: str, letter: str) -> None:
         "<think>A",
         "E",
         "I think so",
+        "(A) (B) (C) (D)",
+        "A. B. C. D.",
+        "A) 5 B) 12 C) 7 apples D) None of these",
+        "A is correct. B is correct. C is correct. D is correct.",
+        "A or B is correct",
+        "Is A correct? Perhaps B is correct?",
+        "I don't think A is correct.",
+        "It is not certain that A is correct",
+        "Option A is incorrect.",
+        "It is (a) cheap and (b) good.",
+        "It's between A and D",
+        "It contains vitamins A, B",
+        "Options: A, B, C, D",
+        "Therefore: A, B",
+        "variable v_A",
+        "不选A",
+        "选项A是错误的",
+        "选A或B",
     ],
 )
 def test_choice_takes_no_guess(response: str) -> None:
@@ -421,7 +477,20 @@ PATHS: list[tuple[str, Callable[..., Verdict], dict[str, Any]]] = [
     ("math", math, {"gold": "5"}),
     ("regex", regex, {"gold": "zz+"}),
 ]
-LONG = ["9", "A\n", "answer is A or B ", "\\", "$x$", "\\boxed{A}", "\\boxed{", "\\text{1"]
+LONG = [
+    "9",
+    "A\n",
+    " A is correct",
+    "A" + " " * 50,
+    "A) ",
+    "it's A ",
+    "answer is A or B ",
+    "\\",
+    "$x$",
+    "\\boxed{A}",
+    "\\boxed{",
+    "\\text{1",
+]
 
 
 @pytest.mark.parametrize("pump", LONG, ids=range(len(LONG)))
