@@ -133,4 +133,3 @@ def test_roots_of_all_kinds(gold: str, answer: str, equal: bool) -> None:
 )
 def test_numbers_too_small_to_be_meant_are_not_computed(answer: str) -> None:
     assert by_algebra.math(rf"\boxed{{{answer}}}", "4").value == 0.0
-    assert by_algebra.math(rf"\boxed{{{answer}}}", answer).value in (1.0, None)
