@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from morl.rewards.answer import boxes, final_text, numbers, stated
+from morl.rewards.answer import boxes, final_text, last_together, numbers, stated
 from morl.rewards.decorator import Example, Verdict, reward
 from morl.rewards.number import MAX_TAIL, answer_numbers
 from morl.rewards.reading import answer_text
@@ -27,6 +29,9 @@ from morl.rewards.reading import answer_text
         Example("No one else is there, so 2.", 2, 1.0),
         Example("44", 43, 0.0),
         Example("many", 43, 0.0),
+        Example("3 cats: one black and two white", 3, 1.0),
+        Example("3 apples in 1 basket", 3, 1.0),
+        Example("There are no cats.", 0, 1.0),
         Example("9", 10, 0.5, {"falloff": 0.2}),
         Example("43", -1, None),
         Example("43", 43.5, None),
@@ -36,6 +41,7 @@ from morl.rewards.reading import answer_text
 def count(
     response: str,
     gold: Any,
+    messages: Sequence[Any] = (),
     *,
     falloff: Annotated[float, Field(ge=0, le=1)] = 0.0,
 ) -> Verdict:
@@ -46,6 +52,10 @@ def count(
     "twenty-one"), but not the pronoun of "this one". 43.0 is 43; 43.5 is wrong. The gold is a whole number that is
     not negative, or its text.
 
+    Several numbers are wrong, but of "3 cats: one black and two white", "3 apples in 1 basket" and "5 cats, 2 of
+    them black" the first one counts, and of "3 people and 1 dog" the one whose noun the question asks for ("how
+    many people"). "None" and "there are no cats" are 0.
+
     `falloff`: with 0, the default, only the exact count scores. With more, a wrong count scores what is left
     of 1 after its distance over `falloff` times the gold: with 0.2, 9 for 10 scores 0.5, and 8 scores 0.
     """
@@ -53,7 +63,9 @@ def count(
     if target is None:
         return Verdict(None, "bad_gold", "the gold must be one whole number that is not negative")
     text = numbers_for_words(answer_text(final_text(response)))
-    found = answer_numbers(_total(text) or text)
+    found = answer_numbers(_total(text) or _asked_for(text, messages) or _without_parts(text))
+    if not found and _NONE.fullmatch(text[-MAX_TAIL:]):
+        return Verdict(float(target == 0), "ok", "none")
     if not found:
         return Verdict(0.0, "no_answer", "no number in the answer")
     shown = ", ".join(item.text for item in found[:5])
@@ -70,7 +82,8 @@ def count(
 
 
 _TOTAL = re.compile(
-    r"\b(?:total|altogether)\b[\s,:=*]*+(?:(?:of|is|are|number|count|there|it|comes|to|i|see)\b[\s,:=*]*+){0,5}+(?=[0-9])",
+    r"\b(?:total|altogether)\b[\s,:=*]*+(?:(?:of|is|are|number|count|there|it|comes|to|i|see)\b[\s,:=*]*+){0,5}+(?=[0-9])"
+    r"|(?<![\w.,-])(?=[0-9]{1,9}(?:[ ][a-z]{1,20}){0,2},?[ ](?:altogether|in[ ](?:all|total))\b)",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"[.!?。](?=\s|$)|\n")
@@ -84,6 +97,76 @@ def _total(text: str) -> str | None:
     rest = text[starts[-1] :]
     end = _SENTENCE_END.search(rest)
     return rest[: end.start()] if end else rest
+
+
+_NONE = re.compile(
+    r"\W*(?:none|(?:[^.\n]{0,80}\s)?there\s(?:(?:is|are|were)\snone|(?:are|were)\sno\s(?!ways?\b|means\b|details\b|clues?\b)"
+    r"(?:[a-z'-]{1,30}\s){0,2}[a-z'-]{1,30})(?:\s(?:in|on|at|visible|present|shown|here|depicted)\b[^.\n]{0,100})?)\W*",
+    re.IGNORECASE,
+)
+_BREAKDOWN = re.compile(r"[0-9]{1,9}(?:[ ][a-z'-]{1,30}){0,4}[ ]?[:(]", re.IGNORECASE)
+_PART = re.compile(
+    r"[ ](?:in|on|at|across|over|out[ ]of|of)[ ](?:the[ ]|these[ ]|those[ ]|all[ ])?[0-9]{1,9}(?![0-9.,]*[0-9/])"
+    r"|(?:,[ ]|[ ]and[ ])[0-9]{1,9}[ ]of[ ](?:which|them|these|those)\b"
+    r"|,?[ ]of[ ]which[ ][0-9]{1,9}\b",
+    re.IGNORECASE,
+)
+
+
+def _without_parts(text: str) -> str:
+    """The text without numbers, after the first, that say where the counted things are or how some of them look.
+
+    What follows "3 cats:" or "3 cats (" goes as well if it adds up to the count.
+    """
+    said = text if boxes(text) else stated(text) or text[-MAX_TAIL:]
+    head = _BREAKDOWN.search(said)
+    if head is not None:
+        first, *rest = numbers(said[head.start() :])
+        if len(rest) > 1 and sum((item.value or Fraction(0) for item in rest), Fraction(0)) == first.value:
+            return said[: head.end() - 1]
+    end = next((item.end for item in numbers(said)), 0)
+    kept = said[:end] + _PART.sub(" ", said[end:])
+    return text if boxes(text) or kept == said else kept
+
+
+_HOW_MANY = re.compile(r"\bhow\s+many\s+((?:[a-z'-]{1,30}\s+){0,5}[a-z'-]{1,30})", re.IGNORECASE)
+_AFTER_NOUN = frozenset(
+    "are is were was do does did can could have has had will would in on of at there you i".split()  # noqa: SIM905
+)
+_COUNTED = re.compile(r"[ ]([a-z'-]{1,30}(?:[ ][a-z'-]{1,30}){0,3})", re.IGNORECASE)
+_JOINERS = frozenset("or and to plus minus times maybe perhaps of by".split())  # noqa: SIM905
+
+
+def _asked_for(text: str, messages: Sequence[Any]) -> str | None:
+    """The one number whose noun follows "how many" in the question, where each has a noun; else None."""
+    asked = _HOW_MANY.findall(_question(messages))
+    if not asked or boxes(text):
+        return None
+    words = asked[-1].lower().split()
+    noun = next((word for word, after in pairwise(words) if after in _AFTER_NOUN), words[-1])
+    said = stated(text) or text[-MAX_TAIL:]
+    found = numbers(said)
+    if len(last_together(said, found)) < len(found):
+        return None
+    wanted = set()
+    for item in found:
+        counted = _COUNTED.match(said, item.end)
+        nouns = counted[1].lower().split() if counted else ["or"]
+        if nouns[0] in _JOINERS:
+            return None
+        if noun in nouns or noun.removesuffix("s") in nouns:
+            wanted.add(item.text)
+    return wanted.pop() if len(wanted) == 1 else None
+
+
+def _question(messages: Sequence[Any]) -> str:
+    """The end of the last message of the user."""
+    for message in reversed(messages):
+        if message.get("role") == "user":
+            content = message.get("content") or ""
+            parts = [content] if isinstance(content, str) else [part.get("text") or "" for part in content]
+            return " ".join(parts)[-MAX_TAIL:]
+    return ""
 
 
 def _gold_count(gold: Any) -> int | None:

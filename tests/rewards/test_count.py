@@ -103,6 +103,13 @@ def test_two_counts_are_wrong_for_either(one: int, other: int) -> None:
         "I see three nine-year-old boys.",
         "There are three-legged chairs: 3",
         "No one else is there but 3",
+        "3 cats: one black and two white",
+        "There are 3 dogs (1 brown, 2 white).",
+        "The answer is 3 apples in 1 basket.",
+        "There are 3 cars in the 2 rows.",
+        "I see 3 dogs, 2 of which are brown.",
+        "Three dogs, of which two are brown.",
+        "2 red and 1 blue balls, 3 in all.",
     ],
 )
 def test_the_count_is_read(response: str) -> None:
@@ -111,9 +118,49 @@ def test_the_count_is_read(response: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("question", "response", "value"),
+    [
+        ("How many people are in the picture?", "3 people and 1 dog", 1.0),
+        ("How many people are in the picture?", "1 dog and 3 people", 1.0),
+        ("How many dogs do you see?", "1 cat and 3 dogs", 1.0),
+        ("How many dogs do you see?", "3 cats and 1 dog", 0.0),
+        ("How many red cars can you see?", "three red cars and one blue truck", 1.0),
+        ("How many people are there?", "3 or 4 people", 0.0),
+        ("How many people are there?", "4 or 3 people", 0.0),
+        ("How many people are there?", "4 people or 3 people", 0.0),
+        ("How many people are there?", "2 tables with 4 people each, so 3 in total", 1.0),
+        ("What is there?", "3 people and 1 dog", 0.0),
+    ],
+)
+def test_the_noun_of_the_question_picks_a_number(question: str, response: str, value: float) -> None:
+    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+    assert count(response, 3, asked).value == value
+    assert count(response, 3, [{"role": "user", "content": question}]).value == value
+
+
+@pytest.mark.parametrize(
+    ("response", "value"),
+    [
+        ("None", 1.0),
+        ("There are none.", 1.0),
+        ("In this picture, there are no cats.", 1.0),
+        ("There are no black cats in the picture", 1.0),
+        ("There are no ways of knowing.", 0.0),
+        ("There is no answer", 0.0),
+        ("I see none, or 3", 0.0),
+        ("no", 0.0),
+    ],
+)
+def test_none_is_zero(response: str, value: float) -> None:
+    assert count(response, 0).value == value
+    assert count(response, 3).value == float("3" in response)
+
+
+@pytest.mark.parametrize(
     "response",
     [
-        "", "a few", "<think>3", "<think>3</think>", "3/4", "-3", "3.5", "13", "2 to 3", "3-4", "1, 2, 3",
+        "", "a few", "3 cats: 4", "3 (or 4)", "3: 1, 1", "4 in 3", "from 3 to 5", "4 of 3",
+        "<think>3", "<think>3</think>", "3/4", "-3", "3.5", "13", "2 to 3", "3-4", "1, 2, 3",
         "0 1 2 3 4 5", "x3",
         "Either three or 4", "two, three, or four", "a total of 2 or 3", "thirty", "threesome", "٣ or ٤", "9" * 10**6,
         "third",
@@ -214,7 +261,23 @@ def test_any_response_gets_a_verdict(response: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "pump", ["9", "three ", "one ", "twenty-", "two hundred and ", "total ", "total of 3 ", " ", "[", "，"]
+    "pump",
+    [
+        "9",
+        "three ",
+        "one ",
+        "twenty-",
+        "two hundred and ",
+        "total ",
+        "total of 3 ",
+        " ",
+        "[",
+        "，",
+        "3 cats: ",
+        "a in 1 ",
+        "there are no ",
+        "cat ",
+    ],
 )
 @pytest.mark.timeout(60)
 def test_a_megabyte_gets_a_verdict(pump: str) -> None:
