@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import Any
 
 from morl.types import TermScore
@@ -77,9 +76,9 @@ class WorkerProcess:
     def __init__(self, memory_mb: int) -> None:
         """Starts it. Raises: OSError when the system has no process or file to give."""
         with contextlib.ExitStack() as ours_if_failed, contextlib.ExitStack() as theirs:
-            ours, channel = socket.socketpair()
-            ours_if_failed.enter_context(ours)
-            theirs.enter_context(channel)
+            self._work, work = socket.socketpair()
+            ours_if_failed.enter_context(self._work)
+            theirs.enter_context(work)
             read, write = os.pipe()
             self.replies = ours_if_failed.enter_context(os.fdopen(read, "rb", buffering=0))
             theirs.enter_context(os.fdopen(write, "wb", buffering=0))
@@ -87,19 +86,18 @@ class WorkerProcess:
             with contextlib.suppress(AttributeError, OSError):  # not on this system, or not so much
                 fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, REPLIES_BYTES)
             patience = struct.pack("ll", STUCK_S, 0)
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+            self._work.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
             # Not multiprocessing: that would run the user's script again in every worker.
-            boot = _BOOT.format(path=sys.path, arguments=(channel.fileno(), write, os.getpid(), memory_mb))
+            boot = _BOOT.format(path=sys.path, arguments=(work.fileno(), write, os.getpid(), memory_mb))
             self.process = subprocess.Popen(
                 [sys.executable, "-c", boot],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what a reward prints is a message, not output of the program
-                pass_fds=[channel.fileno(), write],
+                pass_fds=[work.fileno(), write],
                 start_new_session=True,  # its own children are killed with it, and Ctrl-C does not reach it
                 env={**os.environ, **_ENVIRONMENT},
             )
             ours_if_failed.pop_all()
-        self._channel = Connection(ours.detach())
         self._unfinished = b""
         """The beginning of a reply."""
         self.items: collections.deque[Item] = collections.deque()
@@ -129,7 +127,7 @@ class WorkerProcess:
         self.items.extend(items)
         self.since = time.monotonic()
         work = [(item.call.target, item.call.options, item.arguments, item.size) for item in self.items]
-        self._channel.send_bytes(pickle.dumps(work))
+        self._work.sendall(pickle.dumps(work))
 
     def read(self) -> Iterator[list[TermScore] | dict[str, Any]]:
         """What it has replied since, one item's scores or a message at a time.
@@ -148,7 +146,7 @@ class WorkerProcess:
         """Kill it with its children; the process remains to be waited for."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self._channel.close()
+        self._work.close()
         self.replies.close()
 
 

@@ -35,7 +35,9 @@ logger = logging.getLogger(__name__)
 MAX_DEATHS = 3
 """Workers that an item, the import of a reward, or the start of a worker may cost."""
 CHUNK_S = 0.05
-"""Work that is handed to a worker at once, as far as it can be told."""
+"""Work that is handed to a worker at once, at most, as far as it can be told."""
+LEAST_S = 0.01
+"""Work that is worth being handed out on its own."""
 CHUNK_ITEMS = 1024
 CHUNK_BYTES = 1 << 20
 REST_S = 0.002
@@ -71,7 +73,7 @@ class Runner:
         self._flowing = False
         """Whether there were replies when they were last looked for."""
         self._rung = False
-        """Whether the owning thread was woken and has not looked into the inbox since."""
+        """Whether no bell is needed: it was rung, or all workers are busy, whose replies wake the thread as well."""
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -219,13 +221,14 @@ class Runner:
                     return
                 self._fail_start(str(error))
                 wanted = min(wanted, len(self._pending))
+        self._rung = len(self._pool) == self.workers and all(worker.items for worker in self._pool)
 
     def _chunk(self) -> list[Item]:
         """The next items for one worker: few when they are slow or the queue is short."""
         chunk: list[Item] = []
-        most = min(CHUNK_ITEMS, max(1, len(self._pending) // (2 * self.workers)))
+        share = max(1, len(self._pending) // (2 * self.workers))
         size, seconds = 0, 0.0
-        while self._pending and len(chunk) < most:
+        while self._pending and len(chunk) < CHUNK_ITEMS and (len(chunk) < share or seconds < LEAST_S):
             item = self._pending[0]
             size += len(item.arguments or b"")
             seconds += self._seconds.get(item.call.target, CHUNK_S / 4)
@@ -248,7 +251,7 @@ class Runner:
 
     def _listen(self) -> None:
         """Wait until there are replies, work comes, or a deadline passes; take in the replies."""
-        if self._flowing and all(worker.items for worker in self._pool):
+        if self._flowing and self._rung:
             time.sleep(REST_S)
         soonest = min((worker.expires for worker in self._pool), default=float("inf"))
         soonest = min(soonest, time.monotonic() + 1.0) if self._dying else soonest

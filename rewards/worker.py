@@ -1,6 +1,6 @@
 """The process that calls rewards. It is expendable: its owner kills it whenever it misbehaves.
 
-From its owner it receives chunks through a socket: pickled lists of `(target, options, arguments,
+From its owner it receives chunks through a socket, one after another: pickled lists of `(target, options, arguments,
 size)`, options and arguments being pickles themselves; arguments are None to only load the target,
 size is None unless it is a batch. It answers each item at once, through a pipe, with a line of
 JSON, so that nothing that ran beside model output is ever unpickled:
@@ -22,9 +22,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from morl.errors import UsageError
 from morl.registry import Entry, call_by_name
@@ -35,7 +34,7 @@ from morl.types import Status, TermScore
 _PR_SET_PDEATHSIG = 1
 
 
-def main(channel_fd: int, replies_fd: int, parent: int, memory_mb: int) -> None:
+def main(work_fd: int, replies_fd: int, parent: int, memory_mb: int) -> None:
     """Serve until the owner closes the socket or dies."""
     # The owner decides when it ends: Ctrl-C and a scheduler's SIGTERM go to whole process groups.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -43,9 +42,9 @@ def main(channel_fd: int, replies_fd: int, parent: int, memory_mb: int) -> None:
     _die_with(parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.stdout = sys.stderr  # what a reward prints is a message, and is seen at once
-    channel = Connection(channel_fd)
     try:
-        _Server(channel, replies_fd, memory_mb).serve()
+        with os.fdopen(work_fd, "rb") as work:
+            _Server(work, replies_fd, memory_mb).serve()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the owner is gone, or does not want this worker any more
     finally:
@@ -63,8 +62,8 @@ def _die_with(parent: int) -> None:
 
 
 class _Server:
-    def __init__(self, channel: Connection, replies_fd: int, memory_mb: int) -> None:
-        self._channel = channel
+    def __init__(self, work: BinaryIO, replies_fd: int, memory_mb: int) -> None:
+        self._work = work
         self._replies_fd = replies_fd
         self._memory_mb = memory_mb
         self._functions: dict[str, Callable[..., Any]] = {}
@@ -72,7 +71,7 @@ class _Server:
     def serve(self) -> None:
         self._say(json.dumps({"ready": True}))
         while True:
-            for target, options, arguments, size in pickle.loads(self._channel.recv_bytes()):  # noqa: S301  # its owner
+            for target, options, arguments, size in pickle.load(self._work):  # noqa: S301  # from its owner
                 try:
                     scores = self._answer(target, options, arguments, size)
                 except MemoryError as error:

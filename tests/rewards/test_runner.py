@@ -185,6 +185,18 @@ def test_several_event_loops_share_a_runner(runner: Runner) -> None:
     assert [[score.value for score in scores] for scores in told] == [[float(text) for text in responses]] * 8
 
 
+def test_work_that_comes_while_all_workers_are_busy_is_done_next(runner: Runner) -> None:
+    async def run() -> list[TermScore]:
+        first = asyncio.ensure_future(run_all(runner, ["0.3"] * 4, "hostile:sleep"))
+        later = []
+        for i in range(20):
+            await asyncio.sleep(0.01)
+            later.append(asyncio.ensure_future(runner.run("hostile:echo", {"response": str(i / 20)}, {}, 5.0)))
+        return await asyncio.wait_for(asyncio.gather(*later), 20.0) + await first
+
+    assert [score.value for score in asyncio.run(run())] == [*(i / 20 for i in range(20)), *[1.0] * 4]
+
+
 def test_a_busy_event_loop_stops_no_deadline(runner: Runner) -> None:
     async def run() -> list[TermScore]:
         work = asyncio.ensure_future(run_all(runner, ["hang", *["0.5"] * 50], deadline_s=0.5))
