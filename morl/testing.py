@@ -121,8 +121,8 @@ def check_reward(reward: str | Callable[..., Any], *, deadline_s: float | None =
     broken += wrong_options
     if examples and not broken:
         deadline_s = traits_of(function).deadline_s if deadline_s is None else deadline_s
-        with Runner(workers=2) as runner:
-            broken += [f"has examples that do not hold: {told}" for told in check_examples(entry.name, runner)]
+        broken += [f"has examples that do not hold: {told}" for told in check_examples(entry.name)]
+        with Runner(workers=2) as runner:  # whose workers have not called it before
             broken += asyncio.run(_call_all(entry, function, examples, runner, deadline_s, seed))
     if broken:
         raise RewardCheckError(entry.name, broken)
