@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from morl.rollout import Sampling
@@ -62,6 +62,8 @@ def test_batches_hold_one_sampling_and_every_row_once():
 )
 def test_draw_inverts_the_cdf(logits, temperature, top_p, ban):
     """Evenly spread uniforms must hit each token in proportion to its probability, to within one of them."""
+    gaps = np.diff(sorted(logits))
+    assume(top_p == 1.0 or gaps.min() > 1e-4)  # of two tokens that are alike, either may be the last of the nucleus
     n = 4000
     sampling = Sampling(temperature, 1, top_p=top_p, banned_token_ids=(0,) if ban else ())
     uniforms = torch.from_numpy((np.arange(n) + 0.5) / n)
