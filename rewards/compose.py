@@ -58,13 +58,15 @@ def compose(terms: Sequence[TermSpec], scores: Mapping[str, TermScore], combine:
     value: float | None
     for term in terms:
         score = scores[term.name]
+        status = score.status
         if not is_open(term, scores):
-            score, value = replace(score, status="gated"), 0.0
+            status, value = "gated", 0.0
         elif score.value is not None:
             value = scaled(score.value, term.scale)
         else:
-            value = 0.0 if term.on_error == "zero" and score.status != "bad_gold" else None
-        shown[term.name] = replace(score, entered=value, weight=term.weight)
+            value = 0.0 if term.on_error == "zero" and status != "bad_gold" else None
+        # Written out, because this runs for every sample and `replace` takes twice the time.
+        shown[term.name] = TermScore(score.value, status, score.detail, score.seconds, value, term.weight)
     values = [score.entered for score in shown.values()]
     known = [value for value in values if value is not None]
     complete = len(known) == len(values)

@@ -15,6 +15,9 @@ from morl.rewards.decorator import Example, Verdict, reward
 from morl.rewards.number import MAX_TAIL, answer_numbers
 from morl.rewards.reading import answer_text
 
+MAX_TEXT = 50_000
+"""Characters of an answer that are looked at, the last ones."""
+
 
 @reward(
     "count",
@@ -62,7 +65,7 @@ def count(
     target = _gold_count(gold)
     if target is None:
         return Verdict(None, "bad_gold", "the gold must be one whole number that is not negative")
-    text = numbers_for_words(answer_text(final_text(response)))
+    text = numbers_for_words(answer_text(final_text(response))[-MAX_TEXT:])
     found = answer_numbers(_total(text) or _asked_for(text, messages) or _without_parts(text))
     if not found and _NONE.fullmatch(text[-MAX_TAIL:]):
         return Verdict(float(target == 0), "ok", "none")

@@ -282,3 +282,8 @@ def test_any_response_gets_a_verdict(response: str) -> None:
 @pytest.mark.timeout(60)
 def test_a_megabyte_gets_a_verdict(pump: str) -> None:
     assert count(pump * ((1 << 20) // len(pump)), 3).value is not None
+
+
+@pytest.mark.timeout(10)
+def test_a_megabyte_of_numbers_is_read_within_the_deadline():
+    assert count("The answer is " + "-1:-1" * 209_715, 43).value == 0.0
