@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from morl.errors import RunError, UsageError
 from morl.types import Encoded, Prompt
-
-logger = logging.getLogger(__name__)
 
 Question = tuple[tuple[Mapping[str, Any], ...], tuple[Any, ...]]
 """Messages up to the answer, and the pictures that they name."""
@@ -186,6 +183,7 @@ class _LocalServer:
 
 _open: dict[ServerSettings, tuple[Server, int]] = {}
 """Servers of this process with the number of their users."""
+_lock = threading.Lock()
 
 
 def open_server(settings: ServerSettings) -> Server:
@@ -193,26 +191,25 @@ def open_server(settings: ServerSettings) -> Server:
 
     Raises: UsageError when there is no such model; RunError when it does not start.
     """
-    import importlib.util
     import sys
 
-    server, users = _open.get(settings, (None, 0))
-    if server is None:
-        running = "ray" in sys.modules and sys.modules["ray"].is_initialized()
-        if importlib.util.find_spec("torch") is None:
-            raise UsageError("reward_model needs torch")
-        server = _RayServer(settings) if running else _LocalServer(settings)
-    _open[settings] = (server, users + 1)
+    with _lock:  # terms of one run may start side by side
+        server, users = _open.get(settings, (None, 0))
+        if server is None:
+            running = "ray" in sys.modules and sys.modules["ray"].is_initialized()
+            server = _RayServer(settings) if running else _LocalServer(settings)
+        _open[settings] = (server, users + 1)
     return server
 
 
 def close_server(settings: ServerSettings) -> None:
     """One user less; the last one ends it."""
-    server, users = _open.pop(settings)
-    if users > 1:
-        _open[settings] = (server, users - 1)
-    else:
-        server.close()
+    with _lock:
+        server, users = _open.pop(settings)
+        if users > 1:
+            _open[settings] = (server, users - 1)
+        else:
+            server.close()
 
 
 def stored_center(path: str) -> float | None:
@@ -224,4 +221,4 @@ def stored_center(path: str) -> float | None:
     return None if center is None else float(center)
 
 
-__all__ = ["RewardModelServer", "RunError", "Server", "ServerSettings", "close_server", "open_server", "stored_center"]
+__all__ = ["RewardModelServer", "Server", "ServerSettings", "close_server", "open_server", "stored_center"]

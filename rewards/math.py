@@ -77,6 +77,8 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
     except ValueError as error:
         return Verdict(None, "bad_gold", str(error))
     refusal = _refusal(gold_latex)
+    if refusal is None and _SENSELESS.search(gold_latex):
+        refusal = "its power of ten has six digits or more"
     if refusal is None and not _is_mathematics(gold_latex):
         refusal = "cannot be read as mathematics"
     if refusal is not None:
@@ -285,6 +287,9 @@ _LARGE = re.compile(
     """,
     re.VERBOSE,
 )
+
+
+_SENSELESS = re.compile(r"10\^\{[-+]?\d{6,}\}")
 
 
 def _too_large(text: str) -> bool:

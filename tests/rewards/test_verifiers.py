@@ -504,3 +504,9 @@ def test_a_megabyte_gets_a_verdict(pump: str) -> None:
 
 def test_an_answer_that_algebra_chokes_on_is_wrong():
     assert math("[99:99, 00:00]", r"\sqrt{12}").value == 0.0
+
+
+@pytest.mark.timeout(3)
+def test_a_gold_that_nobody_can_mean_is_an_error_of_the_data():
+    score = math(r"5 \sqrt{3} \boxed{4 + \sqrt{128}}", "-1e9991234")
+    assert (score.value, score.status) == (None, "bad_gold")
