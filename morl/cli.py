@@ -110,6 +110,11 @@ def _parser() -> argparse.ArgumentParser:
     _resume(command)
     command.set_defaults(run=_rm)
 
+    command = commands.add_parser("sft", help="supervised training in stages; writes runs/<name>/models/<stage>")
+    _recipe(command)
+    _resume(command)
+    command.set_defaults(run=_sft)
+
     command = commands.add_parser("export", help="write a run's policy as a plain Hugging Face checkpoint")
     command.add_argument("folder", type=Path, metavar="RUN", help="the run's folder, or one of its checkpoints")
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -239,6 +244,16 @@ def _rm(options: argparse.Namespace) -> int:
     from morl.reward_model import train_reward_model
 
     return DONE if train_reward_model(recipe, resume=options.resume, local=options.local) else INTERRUPTED
+
+
+def _sft(options: argparse.Namespace) -> int:
+    from morl.recipe import load_document
+    from morl.stages import SftRecipe
+
+    recipe = load_document(SftRecipe, options.recipe, options.overrides)
+    from morl.sft import train_supervised
+
+    return DONE if train_supervised(recipe, resume=options.resume, local=options.local) else INTERRUPTED
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from morl.preferences import PreferenceRecipe
     from morl.recipe import Recipe
+    from morl.stages import SftRecipe
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,9 @@ class RunFolder:
         self._handlers: list[logging.Handler] = []
 
     @classmethod
-    def open(cls, recipe: Recipe | PreferenceRecipe, *, resume: bool = False, path: Path | None = None) -> Self:
+    def open(
+        cls, recipe: Recipe | PreferenceRecipe | SftRecipe, *, resume: bool = False, path: Path | None = None
+    ) -> Self:
         """Claim the folder of the recipe's run, or `path`, and write `recipe.yaml` into it.
 
         With `resume`, a run that is there is continued and each key of the recipe that has

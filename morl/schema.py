@@ -151,15 +151,13 @@ def _choice_rules(kind: str, key: str, name: str, options: Mapping[str, Any], sp
     return [Rule(tuple(item["loc"]), sentence(item, offered)) for item in items]
 
 
-class RunSpec(Spec):
-    """What the run is called and how long it is."""
+class RunFolderSpec(Spec):
+    """What the run is called and what it leaves on disk."""
 
     name: Annotated[str, AfterValidator(folder_name)]
     """Name of the run; it writes to the folder `<dir>/<name>`."""
     seed: Annotated[Int, Field(ge=0, lt=2**31)] = 0
     """Everything random follows from it."""
-    steps: Annotated[Int, Field(ge=1)]
-    """Optimiser steps; each learns from one batch of rollouts."""
     checkpoint_every: Annotated[Int, Field(ge=0)] = 20
     """Steps between checkpoints; 0 saves at the end only."""
     keep_checkpoints: Annotated[Int, Field(ge=1)] = 2
@@ -168,6 +166,13 @@ class RunSpec(Spec):
     """Folder of all runs."""
     offline: bool = True
     """Forbid the Hugging Face libraries to use the network."""
+
+
+class RunSpec(RunFolderSpec):
+    """What the run is called and how long it is."""
+
+    steps: Annotated[Int, Field(ge=1)]
+    """Optimiser steps; each learns from one batch of rollouts."""
 
 
 class ModelSpec(Spec):
@@ -409,6 +414,10 @@ class UseSpec(ChoiceSpec):
         return {"description": cls.__doc__, "anyOf": [{"type": "string"}, full]}
 
 
+_ADDS_TERMS = ("gdpo", "mo_grpo")
+"""Advantages that make a sum of an objective's terms, whatever the objective makes of them."""
+
+
 class AdvantageSpec(UseSpec):
     """How rewards of a group become advantages: a name, or `{use: name, option: value}`."""
 
@@ -421,13 +430,68 @@ class LossSpec(UseSpec):
     kind = "loss"
 
 
-class ImportanceSpec(Spec):
-    """Correction for the difference between the engine's and the learner's probabilities."""
+_BOUNDS = {"none": {}, "truncated": {"cap": 2.0}, "masked": {"low": 0.5, "high": 5.0}}
+"""The keys of each kind of importance weights, with their defaults; a mask's are those of IcePop, for tokens."""
 
-    kind: Literal["none", "truncated"] = "truncated"
-    """`truncated`: each token's loss is weighted by min(learner / engine, cap)."""
-    cap: Annotated[Float, Field(gt=0)] = 2.0
-    """Largest weight."""
+
+class ImportanceSpec(Spec):
+    """Correction for the difference between the engine's and the learner's probabilities.
+
+    A loss that corrects for it itself (ppo_clip, gspo, gspo_token, cispo) takes the mask alone, and is not weighted.
+    """
+
+    kind: Literal["none", "truncated", "masked"] = "truncated"
+    """`truncated` weights a token's loss by min(learner / engine, cap); `masked` by learner / engine, and leaves out
+    what lies outside of [low, high], the rest counting for it."""
+    level: Literal["token", "sequence", "geometric"] = "token"
+    """Whose probability is compared: the token's, the whole answer's, or the answer's mean per token."""
+    cap: Annotated[Float, Field(ge=1)] | None = None
+    """Largest weight of `truncated`; 2 when it is not given."""
+    low: Annotated[Float, Field(ge=0, le=1)] | None = None
+    """Least ratio that `masked` keeps; 0.5 for tokens when it is not given."""
+    high: Annotated[Float, Field(ge=1)] | None = None
+    """Largest ratio that `masked` keeps; 5 for tokens when it is not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_bounds(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        kind, level = str(value.get("kind", "truncated")), value.get("level", "token")
+        if kind not in _BOUNDS or (kind == "masked" and level != "token"):
+            return value
+        given = {key: item for key, item in value.items() if item is not None}
+        return {**value, **_BOUNDS[kind], **given}
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        rules = []
+        for key in ("cap", "low", "high"):
+            own = next(kind for kind, keys in _BOUNDS.items() if key in keys)
+            value = getattr(self, key)
+            if value is not None and own != self.kind:
+                message = f"{value:g} belongs to kind '{own}', and the kind is '{self.kind}': leave it out"
+                rules.append(Rule((key,), message, [("kind",)]))
+            elif value is None and own == self.kind:
+                message = f"required for answers (level '{self.level}'): how far their ratios lie from 1 depends on length"
+                rules.append(Rule((key,), message, [("kind",), ("level",)]))
+        if self.kind == "none" and self.level != "token":
+            message = f"'{self.level}' says how to weight, and the kind is 'none': leave it out"
+            rules.append(Rule(("level",), message, [("kind",)]))
+        refuse("ImportanceSpec", rules)
+        return self
+
+
+class KlSpec(Spec):
+    """A penalty on the distance from a frozen reference: `coef * kl` is added to each token's loss."""
+
+    coef: Annotated[Float, Field(gt=0)] = 0.001
+    """What a nat costs, in units of advantage."""
+    estimator: Literal["k1", "k2", "k3"] = "k2"
+    """`k2` has the gradient of KL(policy, reference); `k3` is GRPO's; `k1` has none on average, and is for comparison."""
+    reference: Text | None = None
+    """Folder of the reference's checkpoint, of the policy's vocabulary; `model.path` when it is not given, which costs
+    no memory where LoRA adapters are trained: they are switched off."""
 
 
 class AlgorithmSpec(Spec):
@@ -441,6 +505,8 @@ class AlgorithmSpec(Spec):
     """What the sum of token losses is divided by."""
     importance: ImportanceSpec = ImportanceSpec()
     """Correction for the difference between the engine's and the learner's probabilities."""
+    kl: KlSpec | None = None
+    """A penalty on the distance from a frozen reference; none when it is not given."""
 
 
 class RolloutSpec(Spec):
@@ -540,8 +606,10 @@ class LearnerSpec(Spec):
     """Compute activations again in the backward pass: less memory, more time."""
     offload: bool = False
     """Keep the optimiser in the memory of the host; needs zero 1, 2 or 3."""
+    train: Annotated[list[Text], Field(min_length=1)] = ["*"]
+    """Parameters that learn: patterns like `model.visual.merger.*` over their names; all by default."""
     freeze: list[Text] = []
-    """Parameters that stay as they are: patterns like `model.embed_tokens.*` or `visual.*` over their names."""
+    """Of these, parameters that stay as they are: patterns like `model.embed_tokens.*` or `visual.*`."""
     lora: LoraSpec | None = None
     """Train low-rank adapters; all weights when it is not given."""
 
@@ -729,6 +797,12 @@ class Recipe(Document):
             rules.append(Rule(("learner", "warmup_steps"), message, [("run", "steps")]))
         for name, objective in self.objectives.items():
             rules += _gold_rules(objective.gold, objective.rewards, ("objectives", name))
+            if objective.combine == "product" and self.algorithm.advantage.use in _ADDS_TERMS:
+                message = (
+                    f"'product' does not reach advantage '{self.algorithm.advantage.use}', which normalises the terms "
+                    "one by one and adds them up: take 'sum', or another advantage"
+                )
+                rules.append(Rule(("objectives", name, "combine"), message, [("algorithm", "advantage")]))
         for name, eval_set in self.eval.sets.items():
             here = ("eval", "sets", name)
             if eval_set.objective is not None and eval_set.objective not in self.objectives:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from morl.data.sources import SOURCES, Rows
 from morl.data.templates import PromptTemplate
@@ -12,13 +12,24 @@ from morl.registry import check_options
 from morl.types import Prompt
 
 if TYPE_CHECKING:
-    from morl.recipe import DataSpec, ObjectiveSpec
+    from morl.recipe import DataSpec
+
+
+class Asked(Protocol):
+    """Rows and what is made of them: an objective, or a data set of supervised training."""
+
+    @property
+    def data(self) -> DataSpec: ...
+    @property
+    def prompt(self) -> str | list[Any] | dict[str, str]: ...
+    @property
+    def gold(self) -> Any: ...
 
 
 class PromptSet:
     """A sequence of prompts; prompt i has the id `<objective>/<row of the source>`."""
 
-    def __init__(self, spec: ObjectiveSpec, objective: str) -> None:
+    def __init__(self, spec: Asked, objective: str) -> None:
         """Opens the data.
 
         Raises: DataError when it cannot be opened or has no rows.
@@ -62,7 +73,7 @@ def load_rows(spec: DataSpec) -> Rows:
     return rows
 
 
-def load_prompts(spec: ObjectiveSpec, objective: str) -> PromptSet:
+def load_prompts(spec: Asked, objective: str) -> PromptSet:
     """The prompts of an objective. Raises: DataError when its data cannot be opened or has no rows."""
     return PromptSet(spec, objective)
 

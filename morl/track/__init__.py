@@ -10,7 +10,7 @@ from morl.track.jsonl import JsonlTracker, read_rows, read_samples, truncate, wr
 from morl.track.metrics import step_metrics
 
 if TYPE_CHECKING:
-    from morl.schema import RunSpec, TrackSpec
+    from morl.schema import RunFolderSpec, TrackSpec
 
 __all__ = ["Tracker", "Trackers", "make_tracker", "read_rows", "read_samples", "step_metrics", "write_samples"]
 
@@ -19,7 +19,7 @@ class _Tracked(Protocol):
     """A recipe of any kind."""
 
     @property
-    def run(self) -> RunSpec: ...
+    def run(self) -> RunFolderSpec: ...
     @property
     def track(self) -> TrackSpec: ...
     def model_dump(self, *, mode: str) -> dict[str, Any]: ...
@@ -84,7 +84,7 @@ def make_tracker(recipe: _Tracked, run_dir: Path, resumed_step: int = 0, *, cons
         console = ConsoleTracker(
             recipe.run.name,
             objectives,
-            steps=recipe.run.steps,
+            steps=getattr(recipe.run, "steps", 0),
             done=resumed_step,
             first_rewards=_first_rewards(metrics, objectives),
         )

@@ -1,0 +1,242 @@
+"""`morl sft`: supervised training in stages, on the learner that reinforcement learning uses too.
+
+examples -> tokens -> batch -> one optimiser step; each stage writes a model that the next one starts from
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from morl.assemble import announce
+from morl.checkpoint import CheckpointStore, newest_good, read_state, step_of, write_state
+from morl.cluster import Cluster
+from morl.data import Mixture, load_prompts
+from morl.errors import DataError
+from morl.learner.group import LearnerDiedError, Ranks, start_ranks
+from morl.learner.packing import plan_microbatches
+from morl.learner.rank import RankSettings
+from morl.learner.schedule import learning_rate
+from morl.learner.supervised import Example, SupervisedRank, example_batch
+from morl.model import ChatCodec, resolve_model
+from morl.recipe import LearnerSpec, go_offline
+from morl.run import Interrupt, RunFolder
+from morl.stages import DatasetSpec, SftRecipe, StageSpec
+from morl.track import Tracker, make_tracker
+from morl.track.console import LineTracker
+from morl.types import Prompt
+
+logger = logging.getLogger(__name__)
+
+SHOWN = {
+    "sft/loss": ".4f",
+    "learner/lr": ".2g",
+    "learner/grad_norm": ".2g",
+    "learner/tokens_per_s": ".0f",
+    "time/learner_s": ".2f",
+}
+"""Metrics of a step that the console shows."""
+
+
+def train_supervised(recipe: SftRecipe, *, resume: bool | Path = False, local: bool = False) -> bool:
+    """Run the recipe's stages; the model of each lies in `runs/<name>/models/<stage>`.
+
+    Returns: whether all stages are done; False when a signal ended it early, state saved.
+    Raises: MorlError when the run cannot start or go on.
+    """
+    where = resume if isinstance(resume, Path) else None
+    with RunFolder.open(recipe, resume=bool(resume), path=where) as folder, Interrupt() as interrupt:
+        for _ in range(recipe.learner.max_restarts):
+            try:
+                return _train(recipe, folder, interrupt, local)
+            except LearnerDiedError as error:
+                logger.error("the learner died; starting again from the last checkpoint: %s", error)
+        return _train(recipe, folder, interrupt, local)
+
+
+def _train(recipe: SftRecipe, folder: RunFolder, interrupt: Interrupt, local: bool) -> bool:
+    go_offline(recipe)
+    model, start = resolve_model(recipe.model.path), 0
+    with Cluster(recipe.cluster, local=local) as cluster:
+        for name, spec in recipe.stages.items():
+            made = folder.path / "models" / name
+            if not made.is_dir():
+                announce(f"stage {name}: {spec.steps} steps from {model}")
+                stage = _Stage(recipe, name, spec, start, model)
+                if not _run_stage(stage, folder, cluster, interrupt):
+                    return False
+            model, start = made, start + spec.steps
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """A stage and where it stands among the others."""
+
+    recipe: SftRecipe
+    name: str
+    spec: StageSpec
+    start: int
+    """Steps of the stages before it."""
+    model: Path
+    """What it starts from."""
+
+    @property
+    def learner(self) -> LearnerSpec:
+        return self.recipe.learner_of(self.spec)
+
+    @property
+    def end(self) -> int:
+        return self.start + self.spec.steps
+
+
+def _run_stage(stage: _Stage, folder: RunFolder, cluster: Cluster, interrupt: Interrupt) -> bool:
+    """Go on with a stage from its newest checkpoint, or begin it; whether it is done."""
+    recipe, every = stage.recipe, stage.recipe.run.checkpoint_every
+    codec = ChatCodec.load(stage.model, stage.spec.max_tokens)
+    examples = _Examples(stage.spec, codec, recipe.run.seed)
+    checkpoints = CheckpointStore(folder.checkpoints, recipe.run.keep_checkpoints)
+    newest = newest_good(folder.checkpoints)
+    step = stage.start if newest is None or step_of(newest) <= stage.start else step_of(newest)
+    settings = RankSettings(
+        model=stage.model,
+        dtype=recipe.model.dtype,
+        learner=stage.learner,
+        seed=recipe.run.seed,
+        plugins=tuple(recipe.plugins),
+    )
+    ranks = start_ranks(SupervisedRank, settings, cluster)
+    tracker = make_tracker(recipe, folder.path, step, console=LineTracker(recipe.steps, SHOWN))
+    try:
+        if newest is not None and step > stage.start:
+            examples.restore(read_state(newest)["examples"])
+            ranks.call("load", newest / "learner")
+        for batch in examples.batches(stage.end - step, stage.spec.examples_per_step):
+            step += 1
+            tracker.log(step, _step(ranks, batch, stage, step))
+            measures = stage.spec.measure_every and (step - stage.start) % stage.spec.measure_every == 0
+            if measures or step == stage.end:
+                _measure(ranks, examples, stage, step, tracker)
+            if (every and step % every == 0) or interrupt.requested or step == stage.end:
+                with checkpoints.writing(step) as draft:
+                    ranks.call("save", draft / "learner")
+                    write_state(draft, {"step": step, "stage": stage.name, "examples": examples.state()})
+            if interrupt.requested:
+                break
+        if step == stage.end:
+            ranks.call("publish", folder.path / "models" / stage.name, step)
+            announce(f"wrote {folder.path / 'models' / stage.name}")
+    finally:
+        tracker.close()
+        ranks.close()
+    return step == stage.end
+
+
+class _Examples:
+    """An endless stream of a stage's examples as tokens."""
+
+    def __init__(self, spec: StageSpec, codec: ChatCodec, seed: int) -> None:
+        self._spec = spec
+        self._codec = codec
+        sets = {name: load_prompts(dataset, name) for name, dataset in spec.datasets.items()}
+        self._mixture = Mixture(sets, {name: dataset.share for name, dataset in spec.datasets.items()}, seed)
+        self._drawn = self._mixture.state()
+        self.held_out = {
+            name: load_prompts(DatasetSpec(data=own.held_out, prompt=own.prompt, answer=own.answer), name)
+            for name, own in spec.datasets.items()
+            if own.held_out is not None
+        }
+        self._too_long = 0
+
+    def state(self) -> Mapping[str, Any]:
+        """Where the stream stands after the last batch that was given out."""
+        return self._drawn
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self._mixture.restore(state)
+        self._drawn = self._mixture.state()
+
+    def batches(self, count: int, size: int) -> Iterator[list[Example]]:
+        """The next `count` batches; each is made while the one before is learnt from."""
+        if not count:
+            return
+        with ThreadPoolExecutor(1, "examples") as pool:
+            coming = pool.submit(self._batch, size)
+            for left in reversed(range(count)):
+                batch, drawn = coming.result()
+                if left:
+                    coming = pool.submit(self._batch, size)
+                self._drawn = drawn
+                yield batch
+
+    def _batch(self, size: int) -> tuple[list[Example], Mapping[str, Any]]:
+        batch: list[Example] = []
+        while len(batch) < size:
+            batch += self.encode(self._mixture.draw(size - len(batch)))
+        return batch, self._mixture.state()
+
+    def encode(self, prompts: list[Prompt]) -> list[Example]:
+        """Tokens of examples; those that are too long fail or are left out, as the recipe says."""
+        found = []
+        for prompt in prompts:
+            if not isinstance(prompt.gold, str) or not prompt.gold:
+                raise DataError(f"{prompt.id}: the answer should be text, not {prompt.gold!r:.60}")
+            example = Example(self._codec.encode(prompt, limit=False), self._codec.encode_answer(prompt.gold))
+            if example.length <= self._spec.max_tokens:
+                found.append(example)
+            elif self._spec.too_long == "fail":
+                raise DataError(
+                    f"{prompt.id}: prompt and answer have {example.length} tokens, more than "
+                    f"max_tokens={self._spec.max_tokens}; allow more, or leave such out with too_long=skip"
+                )
+            else:
+                self._too_long += 1
+                logger.info("%s is left out: %d tokens; %d so far", prompt.id, example.length, self._too_long)
+        return found
+
+
+def _step(ranks: Ranks, examples: list[Example], stage: _Stage, step: int) -> dict[str, float]:
+    spec = stage.learner
+    batch = example_batch(examples, stage.spec.aggregation)
+    plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), spec.tokens_per_microbatch, spec.ranks)
+    rate = learning_rate(
+        step - stage.start,
+        peak=spec.lr,
+        warmup_steps=spec.warmup_steps,
+        total_steps=stage.spec.steps,
+        schedule=spec.schedule,
+    )
+    parts: list[dict[str, float]] = ranks.call("step", batch, plan, rate)
+    seconds = max(part["seconds"] for part in parts)
+    tokens = sum(part["tokens"] for part in parts)
+    return {
+        "sft/loss": sum(part["loss"] for part in parts),
+        "sft/nats_per_token": sum(part["nats"] for part in parts) / tokens,
+        "sft/answer_tokens": tokens,
+        "learner/grad_norm": parts[0]["grad_norm"],
+        "learner/lr": rate,
+        "learner/tokens_per_s": len(batch.token_ids_T) / seconds,
+        "time/learner_s": seconds,
+    }
+
+
+def _measure(ranks: Ranks, examples: _Examples, stage: _Stage, step: int, tracker: Tracker) -> None:
+    """Loss on the held-out rows of each data set."""
+    for name, prompts in examples.held_out.items():
+        found = measure(ranks, examples.encode(list(prompts)), stage.learner)
+        tracker.log_eval({"step": step, "set": name, "stage": stage.name, **found})
+        announce(f"step {step}: held-out {name}: {found['nats_per_token']:.4f} nats a token")
+
+
+def measure(ranks: Ranks, examples: list[Example], spec: LearnerSpec) -> dict[str, float]:
+    """Mean negative log-likelihood of the answers: `nats_per_token` and `nats_per_answer`."""
+    batch = example_batch(examples, "batch_tokens")
+    plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), spec.tokens_per_microbatch, spec.ranks)
+    nats = sum(sum(part.values()) for part in ranks.call("measure", batch, plan))
+    tokens = sum(len(example.answer_T) for example in examples)
+    return {"nats_per_token": nats / tokens, "nats_per_answer": nats / len(examples), "n": float(len(examples))}
