@@ -1,0 +1,65 @@
+"""The update after three steps under every layout of the hardware, as one table.
+
+    python tests/bench/invariance.py            all 64 layouts, for text and for pictures: some 15 minutes
+    python tests/bench/invariance.py --ranks 1  those of one rank: 3 minutes
+
+Each cell is how far the weights lie from the reference's (one rank, ZeRO 0, shared prompts, everything in one
+microbatch), as a share of how far three steps have moved them. With the small budget every row is a microbatch of
+its own: nothing is packed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "learner")]
+
+BUDGETS = {"packed": 16384, "alone": 1}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ranks", type=int, nargs="*", default=[1, 2])
+    ranks = parser.parse_args().ranks
+    from learner_groups import make_picture_groups
+    from safetensors.torch import load_file
+    from test_learner import STEPS, TEXT_GROUPS, after_steps, distance
+    from tiny import make_tiny_model, make_tiny_vision_model
+
+    from morl.cluster import Cluster
+    from morl.model import ChatCodec
+    from morl.recipe import ClusterSpec
+
+    worst = 0.0
+    with tempfile.TemporaryDirectory() as folder, Cluster(ClusterSpec(), local=False):
+        text = make_tiny_model(Path(folder) / "text", seed=0)
+        sees = make_tiny_vision_model(Path(folder) / "sees", seed=0)
+        pictures = [make_picture_groups(ChatCodec.load(sees, 512), step) for step in range(STEPS)]
+        kinds = {"text": (text, TEXT_GROUPS), "pictures": (sees, pictures)}
+        origins = {kind: load_file(model / "model.safetensors") for kind, (model, _) in kinds.items()}
+        references = {
+            kind: after_steps(model, Path(folder) / f"reference-{kind}", groups)[0]
+            for kind, (model, groups) in kinds.items()
+        }
+        columns = [f"{kind} {share} {budget}" for kind in kinds for share in ("shared", "apart") for budget in BUDGETS]
+        print("| ranks | ZeRO | " + " | ".join(columns) + " |\n" + "|---" * (2 + len(columns)) + "|", flush=True)
+        for count, zero in itertools.product(ranks, range(4)):
+            cells = []
+            for (kind, (model, groups)), share, budget in itertools.product(
+                kinds.items(), (True, False), BUDGETS.values()
+            ):
+                layout = {"ranks": count, "zero": zero, "share_prefix": share, "tokens_per_microbatch": budget}
+                weights, _ = after_steps(model, Path(folder) / "weights", groups, **layout)
+                cells.append(distance(weights, references[kind], origins[kind]))
+            worst = max(worst, *cells)
+            print(f"| {count} | {zero} | " + " | ".join(f"{cell:.1e}" for cell in cells) + " |", flush=True)
+    print(f"largest: {worst:.1e}")
+    return int(worst >= 1e-5)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
