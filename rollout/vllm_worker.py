@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from morl.rollout.vllm import adapter_request
 from morl.rollout.weights import read_policy_version
 
 
@@ -26,6 +27,22 @@ class WorkerExtension:
         self.reload_weights(weights_path=folder)
         _repack_tied_head(self.model_runner.get_model())
         return version
+
+    def morl_load_adapter(self, folder: str, number: int) -> tuple[int, list[str]]:
+        """Serve the LoRA adapter in `folder` under `number`, and no other.
+
+        Returns: the policy version that it carries, and the layers that vLLM would leave as they are
+            although the adapter is for them too.
+
+        Raises: CheckpointError when it carries no version.
+        """
+        version = read_policy_version(folder)
+        self.model_runner.add_lora(adapter_request(folder, number))
+        for other in self.model_runner.list_loras() - {number}:
+            self.model_runner.remove_lora(other)
+        manager = self.model_runner.lora_manager._adapter_manager
+        loaded = manager.get_adapter(number).loras
+        return version, sorted(loaded.keys() - manager.modules.keys())
 
 
 def _repack_tied_head(model: Any) -> None:

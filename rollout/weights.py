@@ -46,3 +46,8 @@ def parameter_names(folder: str | Path) -> set[str]:
         with safe_open(path, framework="np") as tensors:
             names.update(tensors.keys())
     return names
+
+
+def is_adapter(folder: str | Path) -> bool:
+    """Whether the folder holds a LoRA adapter alone, as peft writes it, instead of a whole model."""
+    return (Path(folder) / "adapter_config.json").is_file()

@@ -126,6 +126,15 @@ def advantage_inputs(groups: Sequence[Group], objectives: Sequence[str]) -> dict
                 terms_PGK[p, g, k] = math.nan if term.entered is None else term.entered
                 weights_PK[p, k] = term.weight
     objectives_P = torch.tensor([numbers.setdefault(group.prompt.objective, len(numbers)) for group in groups])
+    def publish_adapter(self, folder: Path) -> None:
+        """Write the current LoRA adapter alone, as a folder that engines load on top of the model they began with."""
+        self._ranks.call("publish_adapter", folder, self.policy_version)
+
+    def adapted_layers(self) -> list[str]:
+        """Names of the layers with a LoRA adapter."""
+        layers: list[str] = self._ranks.call("adapted_layers")[0]
+        return layers
+
     return {
         "rewards_PG": rewards_PG,
         "objectives_P": objectives_P,

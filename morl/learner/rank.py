@@ -171,6 +171,21 @@ class Rank:
         if self.rank == 0:
             write_weights(model, weights, self.settings.model, folder, policy_version)
 
+    def publish_adapter(self, folder: Path, policy_version: int) -> None:
+        """Write the LoRA adapter alone, as an adapter folder (rank 0 writes)."""
+        from morl.learner.weights import adapter_weights, write_adapter
+
+        model = self.engine.module.model
+        weights = adapter_weights(model, sharded=self.settings.learner.zero == 3, keep=self.rank == 0)
+        if self.rank == 0:
+            write_adapter(model, weights, folder, policy_version)
+
+    def adapted_layers(self) -> list[str]:
+        """Names of the layers with a LoRA adapter."""
+        from morl.learner.weights import adapted_layers
+
+        return adapted_layers(self.engine.module.language_model)
+
     def save(self, folder: Path) -> None:
         """Save parameters, optimiser and RNG for `load`."""
         import torch

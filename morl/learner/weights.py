@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def _gathered(parameters: list[Any], sharded: bool) -> AbstractContextManager[An
 
 def _parameters(model: Any) -> Iterator[tuple[str, list[Any], Any]]:
     """`(checkpoint name, parameters to gather, function that gives the value)` for each weight."""
-    adapted = {name: module for name, module in model.named_modules() if hasattr(module, "get_delta_weight")}
+    adapted = {name: model.get_submodule(name) for name in adapted_layers(model)}
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
             continue
@@ -62,6 +62,33 @@ def _parameters(model: Any) -> Iterator[tuple[str, list[Any], Any]]:
             yield plain, [parameter], lambda parameter=parameter: parameter
 
 
+def adapter_weights(peft_model: Any, *, sharded: bool, keep: bool) -> dict[str, torch.Tensor]:
+    """The LoRA adapter's weights by the names that peft saves them under.
+
+    Collective when `sharded`, as `full_weights` is.
+
+    Args:
+        peft_model: the transformers model as peft wraps it.
+        sharded: whether parameters are spread over ranks.
+        keep: whether this rank wants the result; the others get an empty dictionary.
+    """
+    from peft import get_peft_model_state_dict
+
+    weights: dict[str, torch.Tensor] = {}
+    for name, parameter in peft_model.named_parameters():
+        if ".lora_" in name:
+            with _gathered([parameter], sharded):
+                if keep:
+                    weights[name] = parameter.detach().clone().contiguous()
+    named: dict[str, torch.Tensor] = get_peft_model_state_dict(peft_model, weights) if keep else {}
+    return named
+
+
+def adapted_layers(model: Any) -> list[str]:
+    """Names of the layers with a LoRA adapter, within the transformers model."""
+    return [name for name, module in model.named_modules() if hasattr(module, "get_delta_weight")]
+
+
 def write_weights(
     language_model: Any, weights: dict[str, torch.Tensor], source: Path, target: Path, policy_version: int
 ) -> None:
@@ -70,15 +97,33 @@ def write_weights(
     The policy version travels inside the file, so that an engine can say what it serves by
     reading what it loaded. The folder appears whole or not at all.
     """
-    from safetensors.torch import save_file
     from transformers.core_model_loading import revert_weight_conversion
 
+    with _whole(target) as folder:
+        _save(revert_weight_conversion(language_model, weights), folder / "model.safetensors", policy_version)
+        copy_tokenizer_files(source, folder)
+
+
+def write_adapter(peft_model: Any, weights: dict[str, torch.Tensor], target: Path, policy_version: int) -> None:
+    """Write an adapter folder that peft and vLLM load; its file carries the policy version as a checkpoint's does."""
+    with _whole(target) as folder:
+        peft_model.peft_config["default"].save_pretrained(folder)
+        _save(weights, folder / "adapter_model.safetensors", policy_version)
+
+
+@contextmanager
+def _whole(target: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `target` at the end: whole or not at all."""
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    named = revert_weight_conversion(language_model, weights)
-    metadata = {"format": "pt", "policy_version": str(policy_version)}
-    save_file({name: value.contiguous() for name, value in named.items()}, partial / "model.safetensors", metadata)
-    copy_tokenizer_files(source, partial)
+    yield partial
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
+
+
+def _save(weights: dict[str, torch.Tensor], file: Path, policy_version: int) -> None:
+    from safetensors.torch import save_file
+
+    metadata = {"format": "pt", "policy_version": str(policy_version)}
+    save_file({name: value.contiguous() for name, value in weights.items()}, file, metadata)

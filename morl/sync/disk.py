@@ -19,6 +19,8 @@ class Publisher(Protocol):
 
     def publish(self, folder: Path) -> None: ...  # noqa: D102
 
+    def publish_adapter(self, folder: Path) -> None: ...  # noqa: D102
+
 
 class Subscriber(Protocol):
     """What sync needs of the engines."""
@@ -29,23 +31,25 @@ class Subscriber(Protocol):
 class DiskSync:
     """Publishes each policy version as a folder below `root` and drops the one before.
 
-    The latest folder stays, so that an engine that is started anew can load it.
+    The latest folder stays, so that an engine that is started anew can load it. With `adapter` it
+    holds the LoRA adapter alone, else the whole model.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, adapter: bool = False) -> None:
         self.root = root
+        self.adapter = adapter
         shutil.rmtree(root, ignore_errors=True)  # what a killed run left behind
         root.mkdir(parents=True)
 
     @classmethod
-    def open(cls, folder: str | None, run: Path) -> DiskSync:
+    def open(cls, folder: str | None, run: Path, *, adapter: bool = False) -> DiskSync:
         """Below `folder`; without one in shared memory, or in the run's folder where there is none."""
         import hashlib
 
         name = f"morl-{run.name}-{hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:12]}"
         if folder is not None:
-            return cls(Path(folder) / name)
-        return cls(SHARED_MEMORY / name if SHARED_MEMORY.is_dir() else run / "sync")
+            return cls(Path(folder) / name, adapter=adapter)
+        return cls(SHARED_MEMORY / name if SHARED_MEMORY.is_dir() else run / "sync", adapter=adapter)
 
     async def publish(self, learner: Publisher, engines: Subscriber) -> float:
         """Bring the engines to the learner's version; returns the seconds it took.
@@ -55,7 +59,10 @@ class DiskSync:
         began = time.perf_counter()
         version = learner.policy_version
         folder = self.root / f"v{version:06d}"
-        learner.publish(folder)
+        if self.adapter:
+            learner.publish_adapter(folder)
+        else:
+            learner.publish(folder)
         served = await engines.load_weights(str(folder))
         if served != version:
             raise StaleWeightsError(

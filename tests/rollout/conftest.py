@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "hf": {"max_sequences": 16},
-    "vllm": {"max_model_len": 512, "kv_cache_gb": 0.25},
+    "vllm": {"max_model_len": 512, "kv_cache_gb": 0.25, "max_lora_rank": 4},
 }
 
 
