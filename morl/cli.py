@@ -74,6 +74,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--rows", type=int, metavar="N", help="look at the first N rows of each data set only")
     command.set_defaults(run=_check)
 
+    command = commands.add_parser(
+        "plan", help="batch arithmetic, placement, memory and time of a recipe; loads no weights"
+    )
+    _recipe(command)
+    command.add_argument("--gpus", type=int, metavar="N", help="GPUs of a node")
+    command.add_argument("--nodes", type=int, default=1, metavar="M", help="nodes (default: 1)")
+    command.add_argument("--gpu-memory", type=float, default=80.0, metavar="GB", help="GiB of a GPU (default: 80)")
+    command.set_defaults(run=_plan)
+
     command = commands.add_parser("score", help="score responses in a file, or saved rollouts under another mixture")
     command.add_argument("reward", nargs="?", help="name of a reward (see `morl rewards`)")
     command.add_argument("--option", action="append", default=[], metavar="K=V", help="an option of the reward")
@@ -114,6 +123,14 @@ def _parser() -> argparse.ArgumentParser:
     _recipe(command)
     _resume(command)
     command.set_defaults(run=_sft)
+
+    command = commands.add_parser(
+        "report", help="one HTML file of a run: curves, before and after, answers with pictures"
+    )
+    command.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
+    command.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/report.html")
+    command.add_argument("--samples", type=int, default=4, metavar="N", help="prompts of each set to show (default: 4)")
+    command.set_defaults(run=_report)
 
     command = commands.add_parser("export", help="write a run's policy as a plain Hugging Face checkpoint")
     command.add_argument("folder", type=Path, metavar="RUN", help="the run's folder, or one of its checkpoints")
@@ -161,6 +178,10 @@ def _train(options: argparse.Namespace) -> int:
     done = train(recipe, resume=options.resume, local=options.local)
     where = options.resume if isinstance(options.resume, Path) else Path(recipe.run.dir) / recipe.run.name
     print_outcome(recipe, RunFolder(where), done=done)
+    if recipe.track.report:
+        from morl.report import write_report
+
+        print(f"report: {write_report(where)}")  # noqa: T201
     return DONE if done else INTERRUPTED
 
 
@@ -184,6 +205,18 @@ def _check(options: argparse.Namespace) -> int:
     from morl.check import check, print_report
 
     return print_report(check(options.recipe, options.overrides, rows=options.rows))
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from morl.recipe import load_recipe
+
+    if (options.gpus is not None and options.gpus < 1) or options.nodes < 1 or options.gpu_memory <= 0:
+        raise UsageError("morl plan: --gpus, --nodes and --gpu-memory are above 0")
+    recipe = load_recipe(options.recipe, options.overrides)
+    from morl.plan import Machines, plan, print_plan
+
+    machines = None if options.gpus is None else Machines(options.gpus, options.nodes, options.gpu_memory)
+    return DONE if print_plan(plan(recipe, machines)) else FAILED
 
 
 def _score(options: argparse.Namespace) -> int:
@@ -254,6 +287,13 @@ def _sft(options: argparse.Namespace) -> int:
     from morl.sft import train_supervised
 
     return DONE if train_supervised(recipe, resume=options.resume, local=options.local) else INTERRUPTED
+
+
+def _report(options: argparse.Namespace) -> int:
+    from morl.report import write_report
+
+    print(f"wrote {write_report(options.folder, options.out, samples=options.samples)}")  # noqa: T201
+    return DONE
 
 
 def _export(options: argparse.Namespace) -> int:

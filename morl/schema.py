@@ -39,6 +39,7 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
 from morl.errors import UsageError
+from morl.media import Limits
 from morl.registry import Registry, check_options, did_you_mean, options_model
 from morl.rules import (
     MISSING,
@@ -184,6 +185,33 @@ class ModelSpec(Spec):
     """Number type of the weights, in learner and engines."""
 
 
+class MediaSpec(Spec):
+    """How large pictures and videos are when the model sees them; what is not given, the checkpoint's processor has."""
+
+    min_pixels: Annotated[Int, Field(ge=1)] | None = None
+    """Of a picture or of each frame of a video; smaller ones are enlarged."""
+    max_pixels: Annotated[Int, Field(ge=1)] | None = None
+    """Of a picture or of each frame of a video; larger ones are made smaller."""
+    max_tokens: Annotated[Int, Field(ge=1)] | None = None
+    """Of a picture or of a whole video; larger ones are made smaller."""
+    fps: Annotated[Float, Field(gt=0)] = 2.0
+    """Frames of a second of video that are shown; frames that come without their own rate were taken at this one."""
+    max_frames: Annotated[Int, Field(ge=1)] = 256
+    """Most frames of a video; of a longer one fewer a second are shown."""
+
+    @model_validator(mode="after")
+    def _check_pixels(self) -> Self:
+        if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
+            message = f"{self.min_pixels} is more than max_pixels={self.max_pixels}"
+            refuse("MediaSpec", [Rule(("min_pixels",), message, [("max_pixels",)])])
+        return self
+
+    @property
+    def limits(self) -> Limits:
+        """The same, for the pictures of a row."""
+        return Limits(**self.model_dump())
+
+
 class DataSpec(ChoiceSpec):
     """Rows from a data source; further keys are the source's own options."""
 
@@ -196,6 +224,11 @@ class DataSpec(ChoiceSpec):
     """Rows to leave out at the beginning."""
     take: Annotated[Int, Field(ge=1)] | None = None
     """Rows to use at most after those; all when it is not given."""
+    media: MediaSpec = MediaSpec()
+    """How large the rows' pictures and videos are when the model sees them."""
+    bad_media: Literal["fail", "skip"] = "fail"
+    """What a picture or video that is missing, broken or of no use does: stop the run, or have its row left out and
+    counted. To skip rows, each is decoded when it is drawn, and once more when it is used."""
 
 
 class GateSpec(Spec):
@@ -473,13 +506,18 @@ class ImportanceSpec(Spec):
                 message = f"{value:g} belongs to kind '{own}', and the kind is '{self.kind}': leave it out"
                 rules.append(Rule((key,), message, [("kind",)]))
             elif value is None and own == self.kind:
-                message = f"required for answers (level '{self.level}'): how far their ratios lie from 1 depends on length"
+                message = f"required with level '{self.level}': the default is for the ratio of a single token"
                 rules.append(Rule((key,), message, [("kind",), ("level",)]))
         if self.kind == "none" and self.level != "token":
             message = f"'{self.level}' says how to weight, and the kind is 'none': leave it out"
             rules.append(Rule(("level",), message, [("kind",)]))
         refuse("ImportanceSpec", rules)
         return self
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Between which ratios a token counts, or its weight is kept."""
+        return self.low or 0.0, self.cap or self.high or math.inf
 
 
 class KlSpec(Spec):
@@ -488,10 +526,27 @@ class KlSpec(Spec):
     coef: Annotated[Float, Field(gt=0)] = 0.001
     """What a nat costs, in units of advantage."""
     estimator: Literal["k1", "k2", "k3"] = "k2"
-    """`k2` has the gradient of KL(policy, reference); `k3` is GRPO's; `k1` has none on average, and is for comparison."""
+    """`k2` has the gradient of KL(policy, reference); `k3` is GRPO's; `k1`'s is 0 on average, for comparison."""
     reference: Text | None = None
     """Folder of the reference's checkpoint, of the policy's vocabulary; `model.path` when it is not given, which costs
     no memory where LoRA adapters are trained: they are switched off."""
+
+
+class CriticSpec(Spec):
+    """The value model of an advantage that works token by token; layout, optimiser and adapters are the learner's.
+
+    It takes as many processes, and GPUs, as the policy's learner does, beside it; nothing of it is frozen.
+    """
+
+    path: Text | None = None
+    """Folder of the checkpoint that it begins with, of the policy's vocabulary: a language model, or what `morl rm`
+    made; `model.path` when it is not given. The head that gives the value is new and says 0."""
+    lr: Annotated[Float, Field(ge=0)] = 1e-5
+    """Learning rate after warm-up."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate goes on after warm-up; linear and cosine end at 0 with the last step."""
+    warmup_steps: Annotated[Int, Field(ge=0)] = 0
+    """Steps in which the learning rate rises from 0."""
 
 
 class AlgorithmSpec(Spec):
@@ -507,6 +562,22 @@ class AlgorithmSpec(Spec):
     """Correction for the difference between the engine's and the learner's probabilities."""
     kl: KlSpec | None = None
     """A penalty on the distance from a frozen reference; none when it is not given."""
+    critic: CriticSpec | None = None
+    """The value model of an advantage that works token by token (gae), which has one in any case."""
+
+    @model_validator(mode="after")
+    def _check_critic(self) -> Self:
+        if self.critic is not None and not self.has_critic:
+            message = f"advantage '{self.advantage.use}' asks for no values: leave 'critic' out, or take 'gae'"
+            refuse("AlgorithmSpec", [Rule(("critic",), message, [("advantage",)])])
+        return self
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether the advantage works token by token, from a critic's values."""
+        from morl.algorithms import wants_critic
+
+        return wants_critic(registry("advantage").load(self.advantage.use))
 
 
 class RolloutSpec(Spec):
@@ -518,8 +589,8 @@ class RolloutSpec(Spec):
     """How many engines share the prompts."""
     prompts_per_step: Annotated[Int, Field(ge=1)]
     """Prompts of one step, over all objectives."""
-    samples_per_prompt: Annotated[Int, Field(ge=2)]
-    """Answers to each prompt; their rewards are compared with each other."""
+    samples_per_prompt: Annotated[Int, Field(ge=1)]
+    """Answers to each prompt; their rewards are compared with each other, unless there is a critic."""
     max_new_tokens: Annotated[Int, Field(ge=1)]
     """Longest answer, in tokens."""
     temperature: Annotated[Float, Field(gt=0)] = 1.0
@@ -548,7 +619,7 @@ class RolloutSpec(Spec):
             return [Rule(("engine",), str(error))]
         if engine is None:
             return []
-        given = {"dtype": "model.dtype", "version": "the program"}
+        given = {"dtype": "model.dtype", "version": "the program", "max_lora_rank": "learner.lora.rank"}
         rules = [Rule(("options", k), f"is set by {given[k]}") for k in self.options if k in given]
         build = inspect.getattr_static(engine, "__init__") if inspect.isclass(engine) else engine
         options = {key: value for key, value in self.options.items() if key not in given}
@@ -601,7 +672,15 @@ class LearnerSpec(Spec):
     share_prefix: bool = True
     """Compute a prompt once for all its answers; off, each answer comes with its prompt: slower, the same update."""
     max_restarts: Annotated[Int, Field(ge=0)] = 3
-    """How often the learner is started again from the last checkpoint after one of its processes died."""
+    """How often in a row, without a new checkpoint, the learner is started again after one of its processes died."""
+    timeout_s: Annotated[Float, Field(gt=0)] = 1800.0
+    """Seconds that a rank waits for the others, and that a step or a checkpoint may take."""
+    max_skipped_steps: Annotated[Int, Field(ge=1)] = 3
+    """Steps in a row with a loss or gradient that is not finite, each skipped, that end the run."""
+    mismatch_warn: Annotated[Float, Field(gt=0)] = 0.1
+    """Mean difference of the tokens' log-probabilities, learner against rollout, in nats, that is worth a warning."""
+    mismatch_stop: Annotated[Float, Field(gt=0)] = 1.0
+    """The same; three steps in a row above it end the run."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, more time."""
     offload: bool = False
@@ -638,6 +717,9 @@ class SyncSpec(Spec):
     """`disk`: through a folder that learner and engines share."""
     folder: Text | None = None
     """That folder; shared memory of this machine when it is not given."""
+    lora: Literal["auto", "merged", "adapter"] = "auto"
+    """With learner.lora: send the whole model with the adapter `merged` into it, or the `adapter` alone, which engines
+    have to support; `auto` sends the adapter where the engine takes it and runs on a GPU."""
 
 
 class EvalSetSpec(Spec):
@@ -707,6 +789,8 @@ class TrackSpec(Spec):
     """Write TensorBoard files."""
     samples: bool = True
     """Save every sample with its score."""
+    report: bool = False
+    """Write `report.html` when training ends; `morl report` writes it at any time."""
 
 
 class ClusterSpec(Spec):
@@ -795,6 +879,17 @@ class Recipe(Document):
         if self.learner.warmup_steps > self.run.steps:
             message = f"warm-up of {self.learner.warmup_steps} steps in a run of {self.run.steps}"
             rules.append(Rule(("learner", "warmup_steps"), message, [("run", "steps")]))
+        if self.sync.lora == "adapter" and self.learner.lora is None:
+            message = "there is no adapter to send: add 'learner.lora', or leave this out"
+            rules.append(Rule(("sync", "lora"), message, [("learner", "lora")]))
+        critic = self.algorithm.critic
+        if critic is not None and critic.warmup_steps > self.run.steps:
+            message = f"warm-up of {critic.warmup_steps} steps in a run of {self.run.steps}"
+            rules.append(Rule(("algorithm", "critic", "warmup_steps"), message, [("run", "steps")]))
+        if self.rollout.samples_per_prompt == 1 and not self.algorithm.has_critic:
+            message = f"1 answer has none to be compared with, which advantage '{self.algorithm.advantage.use}' does: "
+            message += "2 or more, or an advantage with a critic (gae)"
+            rules.append(Rule(("rollout", "samples_per_prompt"), message, [("algorithm", "advantage")]))
         for name, objective in self.objectives.items():
             rules += _gold_rules(objective.gold, objective.rewards, ("objectives", name))
             if objective.combine == "product" and self.algorithm.advantage.use in _ADDS_TERMS:

@@ -14,6 +14,7 @@ from morl.rewards.answer import final_text
 from morl.rewards.coordinates import Box, Frame, LabelledBox, Resize, Transfer, explicitly_empty, finite, transfer
 from morl.rewards.decorator import Example, Verdict, reward
 from morl.rewards.geometry import MAX_PAIRS, best_sum, box_scores, giou, iou
+from morl.rewards.marks import Mark, Side, into_parts
 from morl.rewards.picture import FACTOR, MAX_PIXELS, MIN_PIXELS
 from morl.rewards.places import BOX_KEYS, BOXES, labelled_box, read_boxes
 from morl.rewards.reading import gold_value, in_json
@@ -45,6 +46,32 @@ def _written(
     )
 
 
+def _marks(
+    response: str,
+    gold: Any,
+    media: Sequence[Any],
+    meta: Mapping[str, Any],
+    *,
+    frame: Frame = "absolute",
+    gold_frame: Frame = "absolute",
+    gold_format: Literal["xyxy", "xywh"] = "xyxy",
+    size_from: str | list[str] | None = None,
+    factor: int = FACTOR,
+    min_pixels: int = MIN_PIXELS,
+    max_pixels: int = MAX_PIXELS,
+) -> list[Mark]:
+    resize = Resize(factor, min_pixels, max_pixels)
+    golds = gold_boxes(gold, gold_format)
+    found = read_boxes(final_text(response), one=len(golds) == 1)
+    sides: list[tuple[Side, Frame, list[LabelledBox]]] = [("gold", gold_frame, golds), ("answer", frame, found)]
+    return [
+        Mark(side, into_parts(own_frame, media, meta, size_from, resize)(item.box), item.label or "")
+        for side, own_frame, items in sides
+        for item in items
+        if item.box is not None
+    ]
+
+
 @reward(
     "box",
     examples=[
@@ -70,6 +97,7 @@ def _written(
     ],
     answer=_written,
     runs="inline",
+    marks=_marks,
 )  # fmt: skip
 def box(
     response: str,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from morl.errors import UsageError
 from morl.registry import Registry
 from morl.rewards.resource import Resource
 from morl.types import Status
+
+if TYPE_CHECKING:
+    from morl.rewards.marks import Mark
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,6 +61,8 @@ class Traits:
     batch: bool = False
     resource: type[Resource] | None = None
     deadline_s: float = 10.0
+    marks: Callable[..., list[Mark]] | None = None
+    """What the answer and its gold point at in the picture; None where there is nothing to draw."""
 
 
 def reward(
@@ -69,6 +74,7 @@ def reward(
     batch: bool = False,
     resource: type[Resource] | None = None,
     deadline_s: float = 10.0,
+    marks: Callable[..., list[Mark]] | None = None,
 ) -> Callable[[F], F]:
     """Decorator: make a function usable in recipes as `{use: name}`.
 
@@ -86,6 +92,8 @@ def reward(
         resource: made with the term's options, kept for the run, and given to the function as its
             argument `resource`; the function must be a coroutine function or run `inline`.
         deadline_s: seconds that a call may take where the recipe does not say.
+        marks: boxes and points of an answer and its gold, which a report draws into the picture. Called with
+            those of `response`, `gold`, `media` and `meta` that it names, and options of the reward.
 
     Raises: UsageError when the name is taken, or a worker could not import the function.
     """
@@ -95,7 +103,9 @@ def reward(
             raise UsageError("no reward can be called 'new': `morl rewards new` begins a package")
         if "<locals>" in function.__qualname__:
             raise UsageError(f"reward '{name}' must be a function at the top level of a module: workers import it")
-        function.__morl_reward__ = Traits(tuple(examples), answer, runs, batch, resource, deadline_s)  # type: ignore[attr-defined]
+        function.__morl_reward__ = Traits(  # type: ignore[attr-defined]
+            tuple(examples), answer, runs, batch, resource, deadline_s, marks
+        )
         return REWARDS.register(name)(function)
 
     return decorate

@@ -16,6 +16,7 @@ from morl.rewards.decorator import Example, Verdict, reward
 from morl.rewards.gui_compare import BoxFormat, Rules, compare, read_gold
 from morl.rewards.gui_formats import read_actions
 from morl.rewards.gui_steps import OPPOSITE, Action, Convention
+from morl.rewards.marks import Mark, into_parts
 from morl.rewards.picture import FACTOR, MAX_PIXELS, MIN_PIXELS
 
 _NO_META: Mapping[str, Any] = MappingProxyType({})
@@ -67,6 +68,38 @@ def _written(
         }
         steps.append({key: value for key, value in said.items() if value is not None})
     return json.dumps(steps if len(steps) > 1 else steps[0], ensure_ascii=False)
+
+
+def _marks(
+    response: str,
+    gold: Any,
+    media: Sequence[Any] = (),
+    meta: Mapping[str, Any] = _NO_META,
+    *,
+    frame: Frame = "absolute",
+    gold_frame: Frame = "absolute",
+    gold_format: BoxFormat = "xyxy",
+    size_from: str | list[str] | None = None,
+    factor: int = FACTOR,
+    min_pixels: int = MIN_PIXELS,
+    max_pixels: int = MAX_PIXELS,
+) -> list[Mark]:
+    resize = Resize(factor, min_pixels, max_pixels)
+    found: list[Mark] = []
+    for number, target in enumerate(read_gold(gold, box_format=gold_format), start=1):
+        places = [*target.boxes, *target.end_boxes] or [target.action.point, target.action.end_point]
+        of_gold = into_parts(gold_frame, media, meta, size_from, resize)
+        found += [Mark("gold", of_gold(place), f"{number} {target.action.type}") for place in places if place]
+    try:
+        steps = read_actions(final_text(response))
+    except ValueError:  # no action to be seen
+        steps = []
+    for number, step in enumerate(steps, start=1):
+        if isinstance(step, Action):
+            of_answer = into_parts(frame, media, meta, size_from, resize)
+            ends = [place for place in (step.point, step.end_point) if place]
+            found += [Mark("answer", of_answer(place), f"{number} {step.type}") for place in ends]
+    return found
 
 
 def _middle(boxes: Sequence[Box]) -> Point | None:
@@ -124,6 +157,7 @@ def _middle(boxes: Sequence[Box]) -> Point | None:
         Example('{"action": "click", "start_point": [0, 0]}', {"action": "click"}, None),
     ],
     answer=_written,
+    marks=_marks,
 )
 def gui_action(
     response: str,

@@ -14,6 +14,7 @@ from morl.rewards.box import gold_boxes
 from morl.rewards.coordinates import Frame, LabelledPoint, Point, Resize, Transfer, read_points, transfer
 from morl.rewards.decorator import Example, Verdict, reward
 from morl.rewards.geometry import MAX_PAIRS, Box, best_sum, contains
+from morl.rewards.marks import Mark, into_parts
 from morl.rewards.picture import FACTOR, MAX_PIXELS, MIN_PIXELS
 from morl.rewards.places import BOX_KEYS, BOXES, POINT_KEYS, POINTS
 from morl.rewards.reading import gold_value, in_json
@@ -38,6 +39,30 @@ def _written(
     return json.dumps([{"point_2d": out_of_gold(point)} for point in points])
 
 
+def _marks(
+    response: str,
+    gold: Any,
+    media: Sequence[Any],
+    meta: Mapping[str, Any],
+    *,
+    frame: Frame = "absolute",
+    gold_frame: Frame = "absolute",
+    gold_format: Literal["xyxy", "xywh"] = "xyxy",
+    size_from: str | list[str] | None = None,
+    factor: int = FACTOR,
+    min_pixels: int = MIN_PIXELS,
+    max_pixels: int = MAX_PIXELS,
+) -> list[Mark]:
+    resize = Resize(factor, min_pixels, max_pixels)
+    areas, targets = gold_areas(gold, gold_format)
+    read = read_points(final_text(response), one=len(targets) < 2)
+    found = [item.point for item in read if item.point is not None]
+    of_gold = into_parts(gold_frame, media, meta, size_from, resize)
+    of_answer = into_parts(frame, media, meta, size_from, resize)
+    golds = [Mark("gold", of_gold(place)) for place in (*areas, *targets)]
+    return golds + [Mark("answer", of_answer(place)) for place in found]
+
+
 @reward(
     "point",
     examples=[
@@ -60,6 +85,7 @@ def _written(
     ],
     answer=_written,
     runs="inline",
+    marks=_marks,
 )  # fmt: skip
 def point(
     response: str,
