@@ -3,6 +3,7 @@
 A checkpoint is a folder `step-000010` with a `manifest.json` that holds the size and the
 SHA-256 of every file. It is written under a hidden name and renamed when everything is on
 the disk, so whatever instant the process is killed at, the last good one can be found.
+The work goes on meanwhile where whoever fills the folder does so in the background.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import logging
 import os
 import re
 import shutil
+import time
 import uuid
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from morl.errors import CheckpointError, UsageError
@@ -27,6 +30,9 @@ from morl.files import fsync_path, replacing
 FORMAT = 1
 MANIFEST = "manifest.json"
 STATE = "trainer.json"
+
+POLL_S = 0.2
+"""How often it is asked whether everything has been written."""
 
 _NAME = re.compile(r"step-(\d{6,})")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -108,6 +114,8 @@ class CheckpointStore:
             raise UsageError(f"run.keep_checkpoints must be at least 1, not {keep}")
         self.root = Path(root).absolute()
         self.keep = keep
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._in_flight: Future[None] | None = None
         self.root.mkdir(parents=True, exist_ok=True)
         self._clear_leftovers()
 
@@ -116,20 +124,71 @@ class CheckpointStore:
         return newest_good(self.root)
 
     @contextmanager
-    def writing(self, step: int) -> Iterator[Path]:
-        """An empty folder to write the checkpoint of `step` into; it counts once the block ends well.
+    def writing(self, step: int, *, written: Callable[[], bool] | None = None) -> Iterator[Path]:
+        """An empty folder to write the checkpoint of `step` into; it counts once everything is in it.
 
-        When the block or the disk fails, the folder is gone and the older checkpoints are
+        Without `written` that is when the block ends. With it the block only begins to write: the checkpoint is
+        sealed in the background as soon as `written()`, called there now and then, says that all is in the folder,
+        or fails with its error. One checkpoint is written at a time: the next waits for it.
+
+        When the block, `written` or the disk fails, the folder is gone and the older checkpoints are
         as before. For a moment there are `keep` + 1 checkpoints on the disk.
-        Raises: CheckpointError when the disk is full or cannot be written.
+
+        Raises: CheckpointError when the disk is full or cannot be written, now or when the one before was.
         """
+        self.wait()
         target = self.root / f"step-{step:06d}"
         draft = self._hidden(target, "tmp")
-        try:
+        with self._undone_on_failure(draft, target):
             draft.mkdir()
             yield draft
-            _seal(draft, step)
+        if written is None:
+            self._finish(draft, target, lambda: True)
+        else:
+            self._in_flight = self._thread.submit(self._finish, draft, target, written)
+
+    def check(self) -> None:
+        """Raises: what the checkpoint in flight failed with, if it has; never waits."""
+        if self._in_flight is not None and self._in_flight.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when no checkpoint is being written. Raises: CheckpointError when the one that was has failed."""
+        future, self._in_flight = self._in_flight, None
+        if future is not None:
+            future.result()
+
+    def close(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        """Wait for the checkpoint in flight; its failure is only logged when an error is under way already.
+
+        Takes what `__exit__` takes. Raises: CheckpointError.
+        """
+        try:
+            self.wait()
+        except Exception as failure:
+            if error is None:
+                raise
+            logger.warning("%s", failure)
+        finally:
+            self._thread.shutdown()
+
+    def _finish(self, draft: Path, target: Path, written: Callable[[], bool]) -> None:
+        with self._undone_on_failure(draft, target):
+            while not written():
+                time.sleep(POLL_S)
+            _seal(draft, step_of(target))
             self._publish(draft, target)
+        self._prune(step_of(target))
+
+    @contextmanager
+    def _undone_on_failure(self, draft: Path, target: Path) -> Iterator[None]:
+        try:
+            yield
         except BaseException as error:
             remedy = _remedy(error, self.root)
             shutil.rmtree(draft, ignore_errors=True)
@@ -138,7 +197,6 @@ class CheckpointStore:
             raise CheckpointError(
                 f"{target}: the checkpoint could not be written: {remedy}; older checkpoints are intact"
             ) from error
-        self._prune(step)
 
     def _publish(self, draft: Path, target: Path) -> None:
         """Give the draft its name; an earlier checkpoint of the same step steps aside until it has it."""
@@ -237,10 +295,11 @@ def _remedy(error: BaseException, root: Path) -> str | None:
     """
     if not isinstance(error, Exception):
         return None
-    chain = (error, error.__cause__, getattr(error, "cause", None))
+    chain = list(_causes(error))
     codes = {link.errno for link in chain if isinstance(link, OSError) and link.errno is not None}
+    codes |= {code for code in (*_FULL, errno.EFBIG) if any(os.strerror(code) in str(link) for link in chain)}
     free = shutil.disk_usage(root).free
-    if codes & _FULL or free < 1024**2 or any(os.strerror(code) in str(error) for code in _FULL):
+    if codes & _FULL or free < 1024**2:
         return (
             f"no space left on the disk ({free / 1024**2:.0f} MiB free). Free some, lower run.keep_checkpoints, "
             "or set run.dir to a larger disk; then resume the run"
@@ -250,3 +309,11 @@ def _remedy(error: BaseException, root: Path) -> str | None:
     if codes:
         return f"{error}. See that the folder exists and can be written, then resume the run"
     return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised from; Ray keeps another process's in `cause`."""
+    link: Any = error
+    while isinstance(link, BaseException):
+        yield link
+        link = link.__cause__ or getattr(link, "cause", None)

@@ -1,0 +1,216 @@
+"""Where DeepSpeed keeps what a rank holds of master weights and optimiser, whatever the ZeRO stage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from morl.learner.shards import MOMENTS, About, Shape, Shard, Shards
+
+_SCALE = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
+"""What DeepSpeed's loss scalers remember; each of them has some of these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A slice of a flattened parameter, and where this rank's optimiser keeps it."""
+
+    name: str
+    offset: int
+    """Of its first element in the flattened parameter."""
+    count: int
+    master: torch.Tensor
+    """The tensor that the optimiser updates, of any shape; its flattened form holds the slice from `start` on."""
+    start: int
+
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The slice in a tensor that is laid out as `master` is; writing to it writes to the tensor."""
+        return tensor.detach().view(-1)[self.start : self.start + self.count]
+
+
+def held_by(engine: Any) -> list[Piece]:
+    """The slices of trainable parameters whose master weights this rank holds, in the model's order."""
+    optimizer, stage = engine.optimizer, engine.zero_optimization_stage()
+    masters = {id(low): high for low, high in _copies(optimizer)}
+    pieces = []
+    for name, parameter in _trainable(engine.module):
+        numel = math.prod(_shape(parameter))
+        if stage == 0:
+            pieces.append(Piece(name, 0, numel, masters.get(id(parameter), parameter), 0))
+        elif stage < 3:
+            mapping = parameter._hp_mapping
+            if mapping is not None:
+                master = optimizer.single_partition_of_fp32_groups[mapping.param_group_index]
+                here, there = mapping.lp_fragment_address, mapping.hp_fragment_address
+                pieces.append(Piece(name, here.start, here.numel, master, there.start))
+        else:
+            group, start, count = optimizer.grad_position[optimizer.get_param_id(parameter)]
+            offset = count * optimizer._get_param_partition_rank(parameter)
+            # The ranks' partitions are of one size: the last ones reach beyond the end.
+            count = min(count, numel - offset)
+            if count > 0:
+                pieces.append(Piece(name, offset, count, optimizer.fp32_partitioned_groups_flat[group], start))
+    return pieces
+
+
+def snapshot(engine: Any, rank: int, ranks: int) -> Shard:
+    """Copy what this rank has to save to the host's memory. No collective.
+
+    Args:
+        engine: DeepSpeed's, between two steps.
+        rank: of this process.
+        ranks: how many there are.
+    """
+    pieces: Sequence[Piece] = held_by(engine)
+    if engine.zero_optimization_stage() == 0:
+        pieces = list(_shared_out(pieces, rank, ranks))
+    steps, slices = {}, {}
+    for piece in pieces:
+        adam = engine.optimizer.state.get(piece.master, {})
+        steps[piece.name] = int(adam.get("step", 0))
+        slices[piece.name, piece.offset, "weight"] = _on_host(piece.of(piece.master))
+        for kind in MOMENTS:
+            if kind in adam:
+                slices[piece.name, piece.offset, kind] = _on_host(piece.of(adam[kind]))
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    scaler = _scaler(engine.optimizer)
+    loss_scale = {name: getattr(scaler, name) for name in _SCALE if hasattr(scaler, name)}
+    return Shard(rank, About(ranks, shapes_of(engine.module), steps, loss_scale), slices, _rng())
+
+
+def restore(engine: Any, folder: Path, rank: int, ranks: int, seed: int) -> int:
+    """Take what this rank holds from the shards in `folder`, whoever wrote them. Collective.
+
+    With another number of ranks, or on another kind of device, random numbers begin anew, from the seed, the
+    optimiser's step and the rank.
+
+    Returns: the number of ranks that wrote them.
+    Raises: CheckpointError when they do not fit the model.
+    """
+    optimizer, saved = engine.optimizer, Shards(folder)
+    saved.require(shapes_of(engine.module))
+    sharded = engine.zero_optimization_stage() == 3
+    if sharded:
+        optimizer.checkpoint_event_prologue()
+    pieces = held_by(engine)
+    for piece in pieces:
+        adam = _adam(optimizer, piece.master)
+        adam["step"].zero_()
+        piece.of(piece.master).copy_(saved.read(piece.name, "weight", piece.offset, piece.count))
+        for kind in MOMENTS:
+            piece.of(adam[kind]).copy_(saved.read(piece.name, kind, piece.offset, piece.count))
+    for piece in pieces:
+        # Without ZeRO a parameter that had no gradient yet takes no step; with it, all in a tensor step together.
+        optimizer.state[piece.master]["step"].clamp_(min=saved.about.steps[piece.name])
+    _update_copies(engine)
+    if sharded:
+        optimizer.checkpoint_event_epilogue()
+    scaler = _scaler(optimizer)
+    for name, value in saved.about.loss_scale.items():
+        if hasattr(scaler, name):
+            setattr(scaler, name, value)
+    _restore_rng(saved, rank, ranks, seed)
+    return saved.about.ranks
+
+
+def forget_trial_step(engine: Any) -> None:
+    """Undo the step that DeepSpeed takes on zero gradients to make the optimiser's state.
+
+    It does so in mixed precision without ZeRO. The step would count in Adam's bias correction, and let the master
+    weights decay.
+    """
+    if hasattr(engine.optimizer, "fp32_groups"):
+        engine.optimizer.state.clear()
+        engine.optimizer.refresh_fp32_params()
+
+
+def shapes_of(module: torch.nn.Module) -> dict[str, Shape]:
+    """The shapes of all trainable parameters, gathered or not, in the model's order."""
+    return {name: _shape(parameter) for name, parameter in _trainable(module)}
+
+
+def _trainable(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    return ((name, own) for name, own in module.named_parameters() if own.requires_grad)
+
+
+def _shape(parameter: Any) -> Shape:
+    # ZeRO-3 leaves an empty tensor in place of a parameter that is not gathered.
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def _shared_out(pieces: Sequence[Piece], rank: int, ranks: int) -> Iterator[Piece]:
+    """This rank's part of what all ranks hold alike: elements shared out evenly, in the model's order."""
+    total = sum(piece.count for piece in pieces)
+    low, high = total * rank // ranks, total * (rank + 1) // ranks
+    for piece in pieces:
+        begin, end = max(0, low), min(piece.count, high)
+        if begin < end:
+            yield replace(piece, offset=piece.offset + begin, start=piece.start + begin, count=end - begin)
+        low, high = low - piece.count, high - piece.count
+
+
+def _on_host(elements: torch.Tensor) -> torch.Tensor:
+    if elements.device.type == "cpu":
+        return elements.to(torch.float32, copy=True)
+    host = torch.empty(elements.shape, dtype=torch.float32, pin_memory=True)
+    return host.copy_(elements, non_blocking=True)
+
+
+def _adam(optimizer: Any, master: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Adam's state of a tensor; before its first step, what that step would begin with."""
+    adam: dict[str, torch.Tensor] = optimizer.state[master]
+    if not adam:
+        device = master.device if optimizer.param_groups[0]["fused"] else torch.device("cpu")
+        adam["step"] = torch.zeros((), dtype=torch.float32, device=device)
+        for kind in MOMENTS:
+            adam[kind] = torch.zeros_like(master, requires_grad=False)
+    return adam
+
+
+def _copies(optimizer: Any) -> Iterator[tuple[Any, torch.Tensor]]:
+    """Without ZeRO, each parameter in low precision and its master; none in full precision, where they are one."""
+    lows, highs = getattr(optimizer, "fp16_groups", ()), getattr(optimizer, "fp32_groups", ())
+    return ((low, high) for pair in zip(lows, highs, strict=False) for low, high in zip(*pair, strict=True))
+
+
+def _update_copies(engine: Any) -> None:
+    """Have the weights that the model computes with follow the master weights."""
+    optimizer, stage = engine.optimizer, engine.zero_optimization_stage()
+    if stage == 3:
+        for group in range(len(optimizer.fp16_groups)):
+            optimizer._reassign_or_swap_out_partitioned_parameters(group)
+    elif stage:
+        optimizer.update_lp_params()
+    else:
+        for low, high in _copies(optimizer):
+            low.data.copy_(high.data)
+
+
+def _scaler(optimizer: Any) -> Any:
+    """What holds the loss scale; None in full precision without ZeRO."""
+    return getattr(optimizer, "loss_scale_config", None) or getattr(optimizer, "loss_scaler", None)
+
+
+def _restore_rng(saved: Shards, rank: int, ranks: int, seed: int) -> None:
+    states = saved.rng(rank) if saved.about.ranks == ranks else {}
+    if states.keys() != _rng().keys():
+        torch.manual_seed(int(np.random.SeedSequence((seed, saved.step, rank)).generate_state(1)[0]))
+        return
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def _rng() -> dict[str, torch.Tensor]:
+    """State of torch's random numbers on each kind of device in use."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states

@@ -1,0 +1,170 @@
+"""A learner's state on the disk as slices of flattened parameters, which ranks in any layout write and read.
+
+Each rank writes one file of safetensors with what it alone holds: for each trainable parameter the elements
+`[offset, offset + count)` of its master weight and of Adam's two moments, in float32, called
+`<parameter>:<offset>:<kind>`. Whoever reads looks for its own elements in all files, so neither the number of
+ranks nor the ZeRO stage, the precision or offloading has to be the writer's. Frozen parameters are not written.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from morl.errors import CheckpointError
+from morl.files import fsync_path
+
+FORMAT = 1
+
+Kind = Literal["weight", "exp_avg", "exp_avg_sq"]
+MOMENTS: tuple[Kind, Kind] = ("exp_avg", "exp_avg_sq")
+
+Shape = tuple[int, ...]
+
+_RNG = "rng"
+_REMEDY = "delete the checkpoint's folder to go on from the one before it, or begin another run (run.name=…)"
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a rank's file says besides tensors."""
+
+    ranks: int
+    """How many wrote, a file each."""
+    shapes: Mapping[str, Shape]
+    """Of every trainable parameter, whoever holds it."""
+    steps: Mapping[str, int]
+    """Optimiser steps that this rank's parameters have taken."""
+    loss_scale: Mapping[str, float] = field(default_factory=dict)
+    """State of the loss scaler by the names that DeepSpeed has for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """What one rank saves, in the host's memory."""
+
+    rank: int
+    about: About
+    slices: Mapping[tuple[str, int, Kind], torch.Tensor]
+    """By parameter, offset of the first element, and what of the parameter."""
+    rng: Mapping[str, torch.Tensor]
+    """State of torch's random numbers by kind of device."""
+
+    def write(self, folder: Path) -> None:
+        """Put it into `folder`, and on the disk."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"rank-{self.rank:05d}.safetensors"
+        tensors = {f"{name}:{offset}:{kind}": own for (name, offset, kind), own in self.slices.items()}
+        tensors |= {f"{_RNG}:{device}": state for device, state in self.rng.items()}
+        save_file(tensors, path, {"morl": json.dumps({"format": FORMAT, **asdict(self.about)})})
+        fsync_path(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    offset: int
+    count: int
+    elements: Any
+    """Reads its elements from the file when it is indexed."""
+
+
+class Shards:
+    """The shards in a folder, to read from; files are mapped into memory, and read where they are asked for.
+
+    Raises: CheckpointError when the folder holds none, or not all of them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self.folder = folder
+        self._files: list[Any] = []
+        self._stored: dict[tuple[str, str], list[_Stored]] = {}
+        abouts = []
+        for path in sorted(folder.glob("rank-*.safetensors")):
+            try:
+                abouts.append(self._open(safe_open(path, framework="pt")))
+            except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+                raise CheckpointError(f"{path}: cannot be read: {error!r}; {_REMEDY}") from error
+        if not abouts or len(abouts) != abouts[0].ranks:
+            whole = f" of {abouts[0].ranks}" if abouts else ""
+            raise CheckpointError(f"'{folder}' holds the learner's state of {len(abouts)}{whole} ranks; {_REMEDY}")
+        for stored in self._stored.values():
+            stored.sort(key=lambda own: own.offset)
+        steps = {name: step for about in abouts for name, step in about.steps.items()}
+        self.about = About(abouts[0].ranks, abouts[0].shapes, steps, abouts[0].loss_scale)
+
+    def _open(self, file: Any) -> About:
+        self._files.append(file)
+        said = json.loads((file.metadata() or {})["morl"])
+        written = said.pop("format")
+        if written != FORMAT:
+            raise ValueError(f"written in format {written}; this version of morl reads format {FORMAT}")
+        for key in file.keys():  # noqa: SIM118: the file is no mapping
+            if not key.startswith(f"{_RNG}:"):
+                name, offset, kind = key.rsplit(":", 2)
+                elements = file.get_slice(key)
+                stored = _Stored(int(offset), elements.get_shape()[0], elements)
+                self._stored.setdefault((name, kind), []).append(stored)
+        said["shapes"] = {name: tuple(shape) for name, shape in said["shapes"].items()}
+        return About(**said)
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps that were taken."""
+        return max(self.about.steps.values(), default=0)
+
+    def require(self, shapes: Mapping[str, Shape]) -> None:
+        """Raises: CheckpointError when the parameters that were saved are not those of `shapes`."""
+        for name in [*shapes, *self.about.shapes]:
+            found, wanted = self.about.shapes.get(name), shapes.get(name)
+            if found != wanted:
+                raise CheckpointError(
+                    f"'{self.folder}' does not fit the model: '{name}' {_said(found)} in the checkpoint and "
+                    f"{_said(wanted)} among what the model trains. Resume with the model.path, learner.lora, "
+                    "learner.train and learner.freeze of the run that wrote it, or begin another run (run.name=…)"
+                )
+
+    def read(self, name: str, kind: Kind, offset: int, count: int) -> torch.Tensor:
+        """Elements `[offset, offset + count)` of a flattened parameter, or of its moment: 0 before the first step.
+
+        Returns: float32.
+        Raises: CheckpointError when some of them are in none of the files.
+        """
+        wanted = torch.zeros(count)
+        stored = self._stored.get((name, kind), [])
+        done, end = offset, offset + count
+        first = bisect.bisect_right(stored, offset, key=lambda own: own.offset) - 1
+        for own in stored[max(0, first) :]:
+            stop = min(end, own.offset + own.count)
+            if own.offset > done or done >= end:
+                break
+            if stop > done:
+                wanted[done - offset : stop - offset] = own.elements[done - own.offset : stop - own.offset]
+                done = stop
+        if done < end and (kind == "weight" or self.about.steps.get(name)):
+            raise CheckpointError(f"'{self.folder}' lacks {kind} of '{name}' from element {done} on; {_REMEDY}")
+        return wanted
+
+    def weight(self, name: str) -> torch.Tensor:
+        """A whole parameter's master weight, float32, in its shape."""
+        shape = self.about.shapes[name]
+        return self.read(name, "weight", 0, math.prod(shape)).view(shape)
+
+    def rng(self, rank: int) -> dict[str, torch.Tensor]:
+        """A rank's state of torch's random numbers by kind of device."""
+        file = self._files[rank]
+        return {key.partition(":")[2]: file.get_tensor(key) for key in file.keys() if key.startswith(f"{_RNG}:")}  # noqa: SIM118
+
+
+def _said(shape: Shape | None) -> str:
+    return "is not there" if shape is None else f"has the shape {list(shape)}"
