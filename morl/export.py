@@ -33,6 +33,8 @@ def export(folder: Path, out: Path) -> None:
         raise UsageError(f"--out: '{out}' is not empty")
     run, checkpoint = _checkpoint(folder)
     recipe = load_recipe(run / "recipe.yaml")
+    # Nothing is compared with a reference here: it need not be there any more.
+    recipe = recipe.model_copy(update={"algorithm": recipe.algorithm.model_copy(update={"kl": None})})
     go_offline(recipe)
     model = resolve_model(recipe.model.path)
     codec = ChatCodec.load(model, recipe.rollout.max_prompt_tokens)

@@ -21,8 +21,8 @@ from typing import Any
 from morl.compat import guard_torchvision
 from morl.errors import DataError, MissingExtraError, UsageError
 from morl.files import PACKAGE, local_path
-from morl.media import MediaProcessor
 from morl.types import Encoded, Prompt
+from morl.vision import MediaProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -36,29 +36,29 @@ MULTIMODAL_TOKEN_KEYS = (
 )
 
 
-def resolve_model(path: str) -> Path:
-    """The local folder behind a recipe's `model.path`, made ready to load.
+def resolve_model(path: str, key: str = "model.path") -> Path:
+    """The local folder behind a recipe's `model.path`, or another `key` of it, made ready to load.
 
     Raises: UsageError when there is no such model on this machine.
     """
     try:
         file = local_path(path)
     except FileNotFoundError as error:
-        raise UsageError(f"model.path: {error}") from error
+        raise UsageError(f"{key}: {error}") from error
     if path.startswith(PACKAGE) and not file.exists():
-        raise UsageError(f"model.path: '{path}': the package has no such file")
+        raise UsageError(f"{key}: '{path}': the package has no such file")
     if file.suffix == ".gguf":
         if not file.is_file():
-            raise UsageError(f"model.path: no file '{file}'")
+            raise UsageError(f"{key}: no file '{file}'")
         return _convert_gguf(file)
     if (file / "config.json").is_file():
         return file
     if file.is_dir():
-        raise UsageError(f"model.path: '{file}' has no config.json; give a folder in Hugging Face format")
-    return _from_hub(path)
+        raise UsageError(f"{key}: '{file}' has no config.json; give a folder in Hugging Face format")
+    return _from_hub(path, key)
 
 
-def _from_hub(path: str) -> Path:
+def _from_hub(path: str, key: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -66,7 +66,7 @@ def _from_hub(path: str) -> Path:
         return Path(snapshot_download(path, ignore_patterns=["*.bin", "*.pth", "*.gguf", "*.onnx"]))
     except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError) as error:
         raise UsageError(
-            f"model.path: '{path}' is no folder on this machine and not in the local Hugging Face cache; "
+            f"{key}: '{path}' is no folder on this machine and not in the local Hugging Face cache; "
             "download it first, or set run.offline=false to let morl fetch it"
         ) from error
 
@@ -244,13 +244,16 @@ class ChatCodec:
         if not prompt.media:
             found = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
             encoded = Encoded(tuple(found["input_ids"]))
+            if self.media is not None and (wrong := set(self.media.placeholder_ids.values()) & set(found["input_ids"])):
+                token = self.tokenizer.convert_ids_to_tokens(min(wrong))
+                raise DataError(f"prompt {prompt.id} has the token {token} in its text, and no picture for it")
         elif self.media is None:
             raise DataError(f"prompt {prompt.id} has pictures, and the model sees none")
         else:
             try:
-                encoded = Encoded(*self.media.encode(messages, prompt.media))
+                encoded = self.media.encode(messages, prompt.media)
             except DataError as error:
-                raise DataError(f"prompt {prompt.id}: {error}") from error
+                raise type(error)(f"prompt {prompt.id}: {error}") from error
         if limit and len(encoded.token_ids_T) > self.max_prompt_tokens:
             raise DataError(
                 f"prompt {prompt.id} has {len(encoded.token_ids_T)} tokens, more than "

@@ -127,6 +127,20 @@ class Features:
     """int64; the prompt's tokens in time, height and width (M-RoPE)."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Pixels:
+    """The pictures and videos of one prompt before the model's processor, for engines with a processor of their own."""
+
+    prompt_ids_T: tuple[int, ...]
+    """The prompt with one placeholder for each picture or video."""
+    images: tuple[Any, ...]
+    """PIL images, upright and RGB."""
+    videos: tuple[tuple[Any, float], ...]
+    """Frames as a uint8 array (frames, height, width, 3), and how many there are a second."""
+    options: Mapping[str, Any]
+    """Arguments of the processor's call."""
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """A prompt as the model receives it: chat template applied, media placeholders expanded."""
@@ -134,6 +148,8 @@ class Encoded:
     token_ids_T: tuple[int, ...]
     features: Features | None = None
     """Of the prompt's pictures and videos, if it has any."""
+    pixels: Pixels | None = None
+    """Likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +204,22 @@ class Batch:
     """int64; the predicted token ids."""
     answers_N: torch.Tensor
     """int64; the answer that each target belongs to. Equal answers share tokens and keep their own numbers."""
+    prompts_N: torch.Tensor
+    """int64; which of the step's groups each target belongs to, however groups are laid out as rows."""
     advantages_N: torch.Tensor
     """float32."""
     rollout_logprobs_N: torch.Tensor
     """float32; log-probability of each target when it was sampled."""
     weights_N: torch.Tensor
     """float32; what the aggregation gives each token; the loss is their weighted sum."""
+    reference_logprobs_N: torch.Tensor | None = None
+    """float32; log-probability of each target under a frozen reference, once a rank has computed those of its rows."""
+    kept_N: torch.Tensor | None = None
+    """bool; False where the importance mask left a target out, once the ranks know; its weight is 0 then."""
     features_B: tuple[Features | None, ...] = ()
     """Of the rows' pictures; empty when no row has any."""
+    returns_N: torch.Tensor | None = None
+    """float32; what a critic should have said before each target was written; None where there is no critic."""
 
     def __post_init__(self) -> None:
         if (
@@ -205,11 +229,16 @@ class Batch:
             == int(self.row_starts_B1[-1])
         ):
             raise ValueError("token_ids, positions and segments must cover the rows exactly")
-        n = {
-            len(x) for x in (self.sources_N, self.targets_N, self.answers_N, self.advantages_N, self.rollout_logprobs_N)
-        }
-        if n != {len(self.weights_N)}:
-            raise ValueError("sources, targets, advantages, log-probs and weights must have one length")
+        own = (
+            self.sources_N,
+            self.targets_N,
+            self.answers_N,
+            self.prompts_N,
+            self.advantages_N,
+            self.rollout_logprobs_N,
+        )
+        if {len(x) for x in own} != {len(self.weights_N)}:
+            raise ValueError("sources, targets, answers, prompts, advantages, log-probs and weights differ in length")
 
     @property
     def rows(self) -> int:

@@ -13,6 +13,17 @@ keyword-only parameters. What can be asked for:
 
   It returns advantages_PG, float64 and finite, 0 where a sample has no score; one that asks for
   `state` returns `(advantages_PG, new state)`.
+- advantages that work token by token, with a critic; of the B answers that have a score, the T tokens that the policy
+  wrote:
+    - `values_BT`: float64, what the critic says the answer is worth before each token; to ask for it is what gives a
+      recipe its critic;
+    - `rewards_BT`: float64, the answer's reward at its last token, else 0;
+    - `mask_BT`: bool, True up to the answer's last token;
+    - `prompts_B`, `objectives_B`: int64, which of the P prompts each answer belongs to, and the objective's number;
+    - all of the above, `state` included.
+
+  It returns `(advantages_BT, returns_BT)`, finite under the mask, the second being what the critic should have
+  said; one that asks for `state` returns `(advantages_BT, returns_BT, new state)`.
 - losses, all float32 unless said otherwise:
     - `logprobs_N`, with gradient; `rollout_logprobs_N`; `advantages_N`;
     - `sequence_N`: int64, which answer each token belongs to: 0, 1, … within a microbatch, which has whole
@@ -20,13 +31,17 @@ keyword-only parameters. What can be asked for:
 
   It returns loss_N, to be weighted (`aggregation`), summed and minimised.
 
-A loss that asks for `rollout_logprobs_N` corrects for the rollout's distribution itself;
-any other is multiplied by the recipe's importance weights.
+A loss that asks for `rollout_logprobs_N` corrects for the rollout's distribution itself; any other is multiplied
+by the recipe's importance weights. A mask among these, which leaves tokens out, holds for both: no clip makes a
+token worth learning from that engine and learner disagree on.
 """
 
 from __future__ import annotations
 
-from morl.registry import Registry
+from collections.abc import Callable
+from typing import Any
+
+from morl.registry import Registry, wanted_arguments
 
 ADVANTAGES = Registry("advantage", "morl.advantages")
 LOSSES = Registry("loss", "morl.losses")
@@ -34,4 +49,10 @@ LOSSES = Registry("loss", "morl.losses")
 advantage = ADVANTAGES.register
 loss = LOSSES.register
 
-__all__ = ["ADVANTAGES", "LOSSES", "advantage", "loss"]
+
+def wants_critic(function: Callable[..., Any]) -> bool:
+    """Whether an advantage works token by token, from a critic's values."""
+    return "values_BT" in wanted_arguments(function)
+
+
+__all__ = ["ADVANTAGES", "LOSSES", "advantage", "loss", "wants_critic"]

@@ -23,26 +23,34 @@ PADDING = -1
 
 
 def build_batch(
-    groups: Sequence[Group], advantages_PG: torch.Tensor, weights_PG: torch.Tensor, *, share: bool = True
+    groups: Sequence[Group],
+    advantages_PG: torch.Tensor,
+    weights_PG: torch.Tensor,
+    *,
+    share: bool = True,
+    keep_zeros: bool = False,
 ) -> Batch:
     """Lay groups out as rows.
 
-    A sample with no weight or an advantage of 0 has no gradient and is left out, except that one
-    group always stays, so that a step always has something to measure and to run.
+    A sample with no weight has no gradient and is left out, and so is one with an advantage of 0, unless
+    `keep_zeros`. One group always stays, so that a step always has something to measure and to run.
 
     Args:
         groups: the scored groups of a step.
         advantages_PG: one advantage a sample; what stands beyond a smaller group's samples is not read.
         weights_PG: the weight of each token of a sample in the loss; 0 where it has no score.
         share: whether the answers of a group share one row; else each has its own, prompt and all.
+        keep_zeros: for a loss in which more than the advantage moves the policy, or where tokens without an
+            advantage weigh on others.
     """
+    numbers_P = list(range(len(groups)))
     if not share:
-        return build_batch(*_apart(groups, advantages_PG, weights_PG))
-    counts_PG = advantages_PG * weights_PG != 0
+        groups, advantages_PG, weights_PG, numbers_P = _apart(groups, advantages_PG, weights_PG)
+    counts_PG = (weights_PG != 0) & ((advantages_PG != 0) | keep_zeros)
     if not counts_PG.any():
         counts_PG[0] = True
     rows = [
-        _row(group, counts_PG[p].tolist(), advantages_PG[p].tolist(), weights_PG[p].tolist())
+        _row(group, numbers_P[p], counts_PG[p].tolist(), advantages_PG[p].tolist(), weights_PG[p].tolist())
         for p, group in enumerate(groups)
         if counts_PG[p].any()
     ]
@@ -59,6 +67,7 @@ def build_batch(
         ),
         targets_N=torch.tensor([i for row in rows for i in row.targets], dtype=torch.long),
         answers_N=_numbered([row.answers for row in rows]),
+        prompts_N=torch.tensor([row.prompt for row in rows for _ in row.targets], dtype=torch.long),
         advantages_N=torch.tensor([x for row in rows for x in row.advantages], dtype=torch.float32),
         rollout_logprobs_N=torch.tensor([x for row in rows for x in row.logprobs], dtype=torch.float32),
         weights_N=torch.tensor([x for row in rows for x in row.weights], dtype=torch.float32),
@@ -68,15 +77,16 @@ def build_batch(
 
 def _apart(
     groups: Sequence[Group], advantages_PG: torch.Tensor, weights_PG: torch.Tensor
-) -> tuple[list[Group], torch.Tensor, torch.Tensor]:
-    """Every sample as a group of its own."""
+) -> tuple[list[Group], torch.Tensor, torch.Tensor, list[int]]:
+    """Every sample as a group of its own; last the number of the group that each came from."""
     alone = [
         replace(group, samples_G=(sample,), scores_G=(score,))
         for group in groups
         for sample, score in zip(group.samples_G, group.scores_G, strict=True)
     ]
+    numbers = [p for p, group in enumerate(groups) for _ in group.samples_G]
     there_PG = torch.tensor([[g < len(group.samples_G) for g in range(advantages_PG.shape[1])] for group in groups])
-    return alone, advantages_PG[there_PG][:, None], weights_PG[there_PG][:, None]
+    return alone, advantages_PG[there_PG][:, None], weights_PG[there_PG][:, None], numbers
 
 
 def _numbered(answers_B: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -103,6 +113,7 @@ def _positions(rows: Sequence[_Row]) -> torch.Tensor:
 
 @dataclass(slots=True)
 class _Row:
+    prompt: int
     token_ids: list[int]
     positions: list[int]
     segments: list[int]
@@ -115,9 +126,10 @@ class _Row:
     features: Features | None
 
 
-def _row(group: Group, counts_G: list[bool], advantages_G: list[float], weights_G: list[float]) -> _Row:
+def _row(group: Group, number: int, counts_G: list[bool], advantages_G: list[float], weights_G: list[float]) -> _Row:
     prompt = group.prompt_ids_T
-    row = _Row(list(prompt), list(range(len(prompt))), [PROMPT] * len(prompt), [], [], [], [], [], [], group.features)
+    places, segments = list(range(len(prompt))), [PROMPT] * len(prompt)
+    row = _Row(number, list(prompt), places, segments, [], [], [], [], [], [], group.features)
     # A picture takes as many positions as its longer side, not as many as its tokens.
     after = len(prompt) if group.features is None else int(group.features.positions_3T.max()) + 1
     first_token_of: dict[tuple[int, ...], int] = {}
@@ -181,6 +193,8 @@ class Microbatch:
     """Tokens of each row's prompt and answers."""
     attention_mask_B1LL: torch.Tensor | None
     """bool; True where the query (third axis) may attend to the key (last axis). None where the layout is enough."""
+    places_N: torch.Tensor
+    """The place of each target among those of the batch."""
     sources_U: torch.Tensor
     """Distinct indices into the flattened B * L hidden states."""
     source_of_N: torch.Tensor
@@ -191,6 +205,9 @@ class Microbatch:
     advantages_N: torch.Tensor
     rollout_logprobs_N: torch.Tensor
     weights_N: torch.Tensor
+    reference_logprobs_N: torch.Tensor | None = None
+    kept_N: torch.Tensor | None = None
+    returns_N: torch.Tensor | None = None
     features: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """The rows' pictures, end to end, by the names of the model's arguments."""
 
@@ -234,6 +251,7 @@ def microbatch(batch: Batch, rows: Sequence[int], pad_id: int = 0) -> Microbatch
         positions=positions_ABL[0] if len(positions_ABL) == 1 else positions_ABL,
         layout=layout,
         attention_mask_B1LL=None if worth_it(layout, length) else _mask(batch.segments_T[source_BL], within_BL),
+        places_N=mine_N.nonzero()[:, 0],
         sources_U=sources_U,
         source_of_N=source_of_N,
         targets_N=batch.targets_N[mine_N],
@@ -241,6 +259,9 @@ def microbatch(batch: Batch, rows: Sequence[int], pad_id: int = 0) -> Microbatch
         advantages_N=batch.advantages_N[mine_N],
         rollout_logprobs_N=batch.rollout_logprobs_N[mine_N],
         weights_N=weights_N if rows else torch.zeros_like(weights_N),
+        reference_logprobs_N=None if batch.reference_logprobs_N is None else batch.reference_logprobs_N[mine_N],
+        kept_N=None if batch.kept_N is None else batch.kept_N[mine_N],
+        returns_N=None if batch.returns_N is None else batch.returns_N[mine_N],
         features=_together([batch.features_B[row] for row in chosen] if batch.features_B else []),
     )
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from morl.algorithms import LOSSES
-from morl.algorithms.importance import truncated
+from morl.algorithms.kl import kl
 from morl.learner.body import last_hidden_states
+from morl.learner.correction import importance_weights, without_outliers
 from morl.learner.head import make_lean
 from morl.learner.packing import Microbatch
 from morl.learner.rank import Rank, RankSettings
-from morl.model import load_policy
+from morl.model import load_policy, resolve_model
 from morl.recipe import AlgorithmSpec, Recipe
 from morl.registry import call_by_name, wanted_arguments
+from morl.types import Batch
 
 
 class Policy(torch.nn.Module):
@@ -69,6 +72,8 @@ class PolicySettings(RankSettings):
     banned_token_ids: tuple[int, ...]
     objectives: tuple[str, ...] = ()
     """Names in the recipe's order, by which advantages number them."""
+    reference: Path | None = None
+    """Folder of the reference of the KL term; None for the model before training."""
 
     @classmethod
     def of(cls, recipe: Recipe, model: Path, banned_token_ids: tuple[int, ...]) -> PolicySettings:
@@ -83,24 +88,84 @@ class PolicySettings(RankSettings):
             temperature=recipe.rollout.temperature,
             banned_token_ids=banned_token_ids,
             objectives=tuple(recipe.objectives),
+            reference=_reference(recipe),
         )
+
+
+def _reference(recipe: Recipe) -> Path | None:
+    spec = recipe.algorithm.kl
+    if spec is None or spec.reference is None:
+        return None
+    return resolve_model(spec.reference, key="algorithm.kl.reference")
 
 
 class PolicyRank(Rank):
     """A rank that learns from advantages."""
 
     settings: PolicySettings
-    sums = ("tokens", "loss", "entropy", "mismatch", "mismatch_max", "importance")
+    sums = ("tokens", "loss", "entropy", "mismatch", "mismatch_max", "importance", "advantaged", "clipped")
 
     def __init__(self, settings: PolicySettings) -> None:
         super().__init__(settings)
-        self.loss = LOSSES.load(settings.algorithm.loss.use)
+        algorithm = settings.algorithm
+        self.loss = LOSSES.load(algorithm.loss.use)
+        self.masks = algorithm.importance.kind == "masked"
+        self.frozen: Any = None
+        """The reference, unless it is the policy without its adapters."""
+        if algorithm.kl is not None:
+            self.sums = (*self.sums, "kl")
+            if settings.learner.lora is None or settings.reference is not None:
+                from morl.learner.reference import frozen_copy
+
+                vocabulary = self.engine.module.language_model.config.get_text_config().vocab_size
+                self.frozen = frozen_copy(settings.reference or settings.model, settings, vocabulary, self.device)
+        if self.masks:
+            self.sums = (*self.sums, "masked")
 
     def _load(self) -> Any:
         return load_policy(self.settings.model, self.settings.dtype)
 
     def _module(self, model: Any) -> Policy:
         return Policy(model, temperature=self.settings.temperature, banned_token_ids=self.settings.banned_token_ids)
+
+    def _before_step(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> Batch:
+        """The batch with this rank's log-probabilities under the reference, and without what is masked."""
+        if self.settings.algorithm.kl is not None:
+            with self._reference() as reference:
+                batch = replace(batch, reference_logprobs_N=self._logprobs(reference, batch, plan[self.rank]))
+        if self.masks:
+            logprobs_N = self._logprobs(self.engine, batch, plan[self.rank])
+            if self.ranks > 1:
+                # Each target is one rank's, and 0 for the others: all of them know all, and mask alike.
+                on_device_N = logprobs_N.to(self.device)
+                torch.distributed.all_reduce(on_device_N)
+                logprobs_N = on_device_N.cpu()
+            batch = without_outliers(batch, logprobs_N, self.settings.algorithm)
+        return batch
+
+    @contextmanager
+    def _reference(self) -> Iterator[Callable[[Microbatch], Any]]:
+        if self.frozen is not None:
+            yield self.frozen
+        else:
+            with self.engine.module.model.disable_adapter():
+                yield self.engine
+
+    def _logprobs(
+        self, forward: Callable[[Microbatch], Any], batch: Batch, microbatches: Sequence[Sequence[int]]
+    ) -> torch.Tensor:
+        """Log-probability of each of the batch's targets without gradient or dropout; 0 where it is not this rank's."""
+        found_N = torch.zeros(len(batch.targets_N))
+        module = self.engine.module
+        module.eval()
+        with torch.no_grad():
+            for rows in microbatches:
+                micro = self._microbatch(batch, rows)
+                logprobs_N, _ = forward(micro)
+                if rows:
+                    found_N[micro.places_N.cpu()] = logprobs_N.cpu()
+        module.train()
+        return found_N
 
     def _accumulate(self, micro: Microbatch) -> dict[str, float]:
         logprobs_N, entropy_N = self.engine(micro)
@@ -112,41 +177,74 @@ class PolicyRank(Rank):
         }
         algorithm = self.settings.algorithm
         loss_N = call_by_name(self.loss, inputs, algorithm.loss.options)
-        importance_N = truncated(logprobs_N, micro.rollout_logprobs_N, algorithm.importance.cap)
-        corrects_itself = "rollout_logprobs_N" in wanted_arguments(self.loss)
-        if algorithm.importance.kind == "truncated" and not corrects_itself:
+        advantaged_N = micro.advantages_N != 0
+        clipped_N = advantaged_N & (self._slopes(inputs) == 0)
+        measured = {}
+        importance_N = importance_weights(micro, logprobs_N, algorithm.importance)
+        if "rollout_logprobs_N" not in wanted_arguments(self.loss):
             loss_N = loss_N * importance_N
+        if algorithm.kl is not None and micro.reference_logprobs_N is not None:
+            distance_N = kl(logprobs_N, micro.reference_logprobs_N, algorithm.kl.estimator)
+            loss_N = loss_N + algorithm.kl.coef * importance_N * distance_N
+            measured["kl"] = float(kl(logprobs_N.detach(), micro.reference_logprobs_N, "k3").sum())
+        if micro.kept_N is not None:
+            clipped_N &= micro.kept_N
+            measured["masked"] = float((~micro.kept_N).sum())
         loss = (loss_N * micro.weights_N).sum()
         # DeepSpeed averages gradients over ranks; the weights already make a sum.
         self.engine.backward(loss * self.ranks)
         difference_N = (logprobs_N.detach() - micro.rollout_logprobs_N).abs()
-        return {
+        return measured | {
             "tokens": float(len(difference_N)),
             "loss": float(loss.detach()),
             "entropy": float(entropy_N.sum()),
             "mismatch": float(difference_N.sum()),
             "mismatch_max": float(difference_N.max()) if len(difference_N) else 0.0,
             "importance": float(importance_N.sum()),
+            "advantaged": float(advantaged_N.sum()),
+            "clipped": float(clipped_N.sum()),
         }
+
+    def _slopes(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The loss's derivative by each token's log-probability."""
+        # On a copy: DeepSpeed lets nobody else go backward from the model's own output.
+        logprobs_N = inputs["logprobs_N"].detach().requires_grad_()
+        loss_N = call_by_name(self.loss, {**inputs, "logprobs_N": logprobs_N}, self.settings.algorithm.loss.options)
+        return torch.autograd.grad(loss_N.sum(), logprobs_N)[0]
+
+    def close(self) -> None:
+        """Let go of the reference too."""
+        self.frozen = None
+        super().close()
 
 
 def combine(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The ranks' sums as the step's metrics.
 
-    `policy/logprob_mismatch` is the mean of `|log pi_learner - log pi_rollout|`, in nats. Tokens are those the
-    step learned from: a group without signal is not computed.
+    - `policy/logprob_mismatch`: mean of `|log pi_learner - log pi_rollout|`, in nats;
+    - `policy/importance_weight`: mean of the recipe's importance weights, whether or not the loss takes them;
+    - `policy/clip_fraction`: of the tokens with an advantage, those that the loss's clip leaves without gradient;
+    - `policy/masked_fraction`: of all tokens, those that the importance mask leaves out; if there is one;
+    - `policy/kl`: mean KL(policy || reference) in nats a token, by the estimator k3; if there is a reference.
+
+    Tokens are those the step learned from: a group without signal is not computed, unless a KL term or a mask
+    counts its tokens.
     """
     tokens = max(1.0, sum(part["tokens"] for part in parts))
 
-    def mean(name: str) -> float:
-        return sum(part[name] for part in parts) / tokens
+    def total(name: str) -> float:
+        return sum(part[name] for part in parts)
 
+    optional = {"policy/kl": "kl", "policy/masked_fraction": "masked"}
     return {
-        "learner/loss": sum(part["loss"] for part in parts),
+        "learner/loss": total("loss"),
         "learner/grad_norm": parts[0]["grad_norm"],
+        "learner/skipped": parts[0]["skipped"],
         "learner/tokens": tokens,
-        "policy/entropy": mean("entropy"),
-        "policy/logprob_mismatch": mean("mismatch"),
+        "policy/entropy": total("entropy") / tokens,
+        "policy/logprob_mismatch": total("mismatch") / tokens,
         "policy/logprob_mismatch_max": max(part["mismatch_max"] for part in parts),
-        "policy/importance_weight": mean("importance"),
+        "policy/importance_weight": total("importance") / tokens,
+        "policy/clip_fraction": total("clipped") / max(1.0, total("advantaged")),
+        **{metric: total(name) / tokens for metric, name in optional.items() if name in parts[0]},
     }

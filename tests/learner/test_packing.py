@@ -75,6 +75,30 @@ def test_rows_without_advantage_are_left_out_but_one_stays() -> None:
     assert build_batch(groups, advantages * 0, weights).rows == 1
 
 
+def test_samples_without_advantage_stay_where_they_are_wanted() -> None:
+    groups = make_groups(3, prompts=3)
+    advantages, weights = flat(groups)
+    advantages[1] = 0
+    weights[2, 1] = 0
+    batch = build_batch(groups, advantages, weights, keep_zeros=True)
+    assert batch.rows == 3
+    scored = sum(s.length for group in groups for s in group.samples_G) - groups[2].samples_G[1].length
+    assert len(batch.targets_N) == scored
+
+
+def test_a_target_knows_its_prompt_whatever_the_rows() -> None:
+    groups = make_groups(3)
+    advantages, weights = flat(groups)
+    advantages[0] = 0
+    advantages[2, 1] = 0
+    shared, apart = (build_batch(groups, advantages, weights, share=share) for share in (True, False))
+    assert shared.prompts_N.unique().tolist() == [1, 2, 3]
+    assert shared.rows < apart.rows
+    assert shared.prompts_N.equal(apart.prompts_N)
+    own = [sum(s.length for s in groups[p].samples_G) for p in (1, 3)]
+    assert [int((shared.prompts_N == p).sum()) for p in (1, 3)] == own
+
+
 def test_tokens_that_a_tool_wrote_are_context_not_targets() -> None:
     sample = Sample("o/0", 0, (11, 12, 13, 14), (1, 0, 0, 1), (-1.0, 0.0, 0.0, -2.0), 0, "stop", "")
     prompt = Prompt("o/0", "o", ({"role": "user", "content": "?"},))
