@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from morl.data import PromptSet, load_prompts
-from morl.errors import MorlError, Problem
+from morl.errors import BadMediaError, MorlError, Problem
 from morl.recipe import ObjectiveSpec, Recipe, go_offline, inspect_recipe
 from morl.rewards.checks import check_examples, score_golds
 from morl.rewards.runner import Runner
@@ -34,6 +34,8 @@ class CheckReport:
     """Objectives and evaluation sets whose rows were looked at."""
     rows: int = 0
     """Rows that were made into prompts."""
+    skipped: int = 0
+    """Rows whose pictures are bad, and which the recipe says to skip."""
 
     @property
     def exit_code(self) -> int:
@@ -106,6 +108,14 @@ def _check_rows(
         for index in range(count):
             try:
                 prompt = prompts[index]
+                for item in prompt.media:
+                    item.check()
+            except BadMediaError as error:
+                if spec.data.bad_media == "skip":
+                    report.skipped += 1
+                else:
+                    found.append((index, str(error).removeprefix(f"{prompts.where(index)}: ")))
+                advance()
             except MorlError as error:
                 found.append((index, str(error).removeprefix(f"{prompts.where(index)}: ")))
                 advance()
@@ -152,6 +162,8 @@ def print_report(report: CheckReport) -> int:
         elif seen[same] == counts[same]:
             lines.append(f"{problem.path}: … and {counts[same] - SHOWN} more rows: {problem.message}")
     looked = f"{_counted(report.rows, 'row')} of {_counted(report.sets, 'set')} read"
+    if report.skipped:
+        looked += f", {_counted(report.skipped, 'row')} skipped because of bad pictures or videos"
     if report.exit_code:
         wrong = _counted(len(report.recipe), "problem")
         lines.append(f"{wrong} in the recipe, {len(report.data)} in data and rewards; {looked}")

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from morl.data.prompts import load_rows
+from morl.data.sources import folder_of
 from morl.data.templates import PromptTemplate
 from morl.errors import DataError
 from morl.schema import (
@@ -91,7 +92,7 @@ class Pair:
     @property
     def question(self) -> str:
         """The same text for the same question, whatever row it stands in."""
-        media = [item if isinstance(item, str) else _digest(item.tobytes()) for item in self.prompt.media]
+        media = [item.name for item in self.prompt.media]
         return json.dumps([[dict(message) for message in self.prompt.messages], media], sort_keys=True)
 
 
@@ -101,7 +102,8 @@ def load_pairs(spec: PreferenceSpec) -> list[Pair]:
     Raises: DataError naming the row that cannot be read.
     """
     rows = load_rows(spec.data)
-    template = PromptTemplate(spec.prompt, {"chosen": spec.chosen, "rejected": spec.rejected})
+    answers_of = {"chosen": spec.chosen, "rejected": spec.rejected}
+    template = PromptTemplate(spec.prompt, answers_of, folder_of(rows), spec.data.media.limits)
     last = len(rows) if spec.data.take is None else min(len(rows), spec.data.skip + spec.data.take)
     pairs, same = [], 0
     for row in range(spec.data.skip, last):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from morl.data.prompts import PromptSet
-from morl.errors import CheckpointError, UsageError
+from morl.errors import CheckpointError, DataError, UsageError
 from morl.types import Prompt
 
 if TYPE_CHECKING:
@@ -20,8 +20,9 @@ class Mixture:
 
     The next prompt is of the objective that lags most behind its share of all prompts so far,
     so that shares hold at any time to within a few prompts, however the stream is cut into
-    draws. An objective's rows come in an order shuffled anew each epoch, each once an epoch.
-    All follows from the seed and from how many prompts each objective has given: the state.
+    draws. An objective's rows come in an order shuffled anew each epoch, each once an epoch;
+    a row whose pictures are bad is passed over where its data say so, and the next one takes its place.
+    All follows from the seed and from how many rows each objective has given and passed over: the state.
     """
 
     def __init__(self, sets: Mapping[str, PromptSet], shares: Mapping[str, float], seed: int) -> None:
@@ -32,6 +33,7 @@ class Mixture:
         self._shares = {name: shares[name] / total for name in sets}
         self._seed = seed
         self._drawn = dict.fromkeys(sets, 0)
+        self._passed_over = dict.fromkeys(sets, 0)
         self._orders: dict[str, tuple[int, NDArray[np.int64]]] = {}
 
     def draw(self, n: int) -> list[Prompt]:
@@ -41,10 +43,20 @@ class Mixture:
     def _next(self) -> Prompt:
         total = sum(self._drawn.values()) + 1
         name = max(self._sets, key=lambda name: self._shares[name] * total - self._drawn[name])
-        epoch, position = divmod(self._drawn[name], len(self._sets[name]))
-        prompt = self._sets[name][int(self._order(name, epoch)[position])]
-        self._drawn[name] += 1
-        return prompt
+        prompts = self._sets[name]
+        for _ in range(len(prompts)):
+            epoch, position = divmod(self._drawn[name] + self._passed_over[name], len(prompts))
+            prompt = prompts.usable(int(self._order(name, epoch)[position]))
+            if prompt is not None:
+                self._drawn[name] += 1
+                return prompt
+            self._passed_over[name] += 1
+        raise DataError(f"'{name}': the pictures or videos of all its {len(prompts)} rows are bad")
+
+    @property
+    def passed_over(self) -> dict[str, int]:
+        """How often a row of each objective was passed over for its bad pictures; 0 is left out."""
+        return {name: count for name, count in self._passed_over.items() if count}
 
     def _order(self, name: str, epoch: int) -> NDArray[np.int64]:
         """The rows of an objective in the order of an epoch; only the current one is kept."""
@@ -60,7 +72,8 @@ class Mixture:
 
     def state(self) -> dict[str, Any]:
         """Everything that `restore` needs, as JSON."""
-        return {"drawn": dict(self._drawn), "rows": {name: len(rows) for name, rows in self._sets.items()}}
+        rows = {name: len(rows) for name, rows in self._sets.items()}
+        return {"drawn": dict(self._drawn), "passed_over": self.passed_over, "rows": rows}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from where `state` was taken.
@@ -74,6 +87,7 @@ class Mixture:
                 "restore the data, or start a new run"
             )
         self._drawn = {name: int(state["drawn"][name]) for name in self._sets}
+        self._passed_over = {name: int(state["passed_over"].get(name, 0)) for name in self._sets}
 
 
 __all__ = ["Mixture"]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from morl.data.sources import SOURCES, Rows
+from morl.data.sources import SOURCES, Rows, folder_of
 from morl.data.templates import PromptTemplate
-from morl.errors import DataError
+from morl.errors import BadMediaError, DataError
 from morl.registry import check_options
 from morl.types import Prompt
 
 if TYPE_CHECKING:
     from morl.recipe import DataSpec
+
+logger = logging.getLogger(__name__)
 
 
 class Asked(Protocol):
@@ -36,7 +39,9 @@ class PromptSet:
         """
         self._objective = objective
         self._rows = load_rows(spec.data)
-        self._template = PromptTemplate(spec.prompt, spec.gold)
+        self._template = PromptTemplate(spec.prompt, spec.gold, folder_of(self._rows), spec.data.media.limits)
+        self._skips_bad_media = spec.data.bad_media == "skip"
+        self._skipped: set[int] = set()
         self._first = spec.data.skip
         rest = len(self._rows) - spec.data.skip
         if rest <= 0:
@@ -55,6 +60,30 @@ class PromptSet:
         return self._template.render(
             self._rows[row], id=f"{self._objective}/{row}", objective=self._objective, where=self._rows.where(row)
         )
+
+    def usable(self, index: int) -> Prompt | None:
+        """Prompt 0 <= index < len; None when its pictures are bad and the recipe says to skip such rows.
+
+        To know it they are decoded, which the recipe's `bad_media: fail` leaves to whoever looks at them.
+        Raises: DataError naming the row's place when it cannot be made.
+        """
+        if not self._skips_bad_media:
+            return self[index]
+        try:
+            prompt = self[index]
+            for item in prompt.media:
+                item.check()
+        except BadMediaError as error:
+            if index not in self._skipped:
+                logger.warning("skipped: %s", error)
+            self._skipped.add(index)
+            return None
+        return prompt
+
+    @property
+    def skipped(self) -> int:
+        """Rows that were left out so far because their pictures are bad."""
+        return len(self._skipped)
 
     def where(self, index: int) -> str:
         """The row's place: `data/math.jsonl:17`."""

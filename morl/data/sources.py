@@ -38,11 +38,17 @@ class Rows(Protocol):
         ...
 
 
+def folder_of(rows: Rows) -> Path | None:
+    """What paths in the rows are relative to: the attribute `folder` of the rows, if they have one."""
+    return getattr(rows, "folder", None)
+
+
 class JsonLines:
     """Rows of a JSON lines file. Only the offset of each row is kept in memory, 8 bytes a row."""
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.folder = Path(path).parent
         self._offsets = array("Q")
         # Rows that blank lines stand before: enough to know each row's line.
         self._blanks = array("Q")
@@ -94,6 +100,7 @@ class CsvRows:
 
     def __init__(self, path: str, delimiter: str) -> None:
         self.path = path
+        self.folder = Path(path).parent
         self._delimiter = delimiter
         self._offsets = array("Q")
         self._lines = array("Q")
@@ -165,7 +172,8 @@ class _CountedLines:
 class TableRows:
     """Rows of something with a length and items, such as a Hugging Face dataset."""
 
-    def __init__(self, name: str, table: Any) -> None:
+    def __init__(self, name: str, table: Any, folder: Path | None = None) -> None:
+        self.folder = folder
         self._name = name
         self._table = table
         _refuse_empty(name, len(table))
@@ -188,6 +196,20 @@ def jsonl(*, path: str) -> Rows:
     return JsonLines(_located(path))
 
 
+@SOURCES.register("json")
+def json_array(*, path: str) -> Rows:
+    """A JSON file that holds one array of objects; it is read whole."""
+    path = _located(path)
+    with _open(path) as file:
+        try:
+            rows = json.load(file)
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise DataError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path}: json wants one array of objects; for an object a line, the source is jsonl")
+    return TableRows(path, rows, Path(path).parent)
+
+
 @SOURCES.register("csv")
 def csv(*, path: str, delimiter: str = ",") -> Rows:
     """Comma-separated values with a header line; values are text."""
@@ -201,7 +223,7 @@ def parquet(*, path: str) -> Rows:
     _open(path).close()
     library = _datasets()
     try:
-        return TableRows(path, library.Dataset.from_parquet(path))
+        return TableRows(path, _undecoded(library.Dataset.from_parquet(path)), Path(path).parent)
     except Exception as error:
         raise DataError(f"{path}: cannot be read as Parquet: {_root_cause(error)}") from error
 
@@ -224,7 +246,7 @@ def huggingface(*, path: str, split: str = "train", name: str | None = None) -> 
         if split not in loaded:
             raise DataError(f"{label}: no split '{split}'{did_you_mean(split, loaded)}")
         loaded = loaded[split]
-    return TableRows(label, loaded)
+    return TableRows(label, _undecoded(loaded), Path(path) if Path(path).is_dir() else None)
 
 
 @SOURCES.register("reasoning_gym")
@@ -243,6 +265,34 @@ def reasoning_gym(*, dataset: str, size: int, seed: int = 0, config: dict[str, A
     except (TypeError, ValueError, AssertionError) as error:
         raise DataError(f"{label}: its config is refused: {error}") from error
     return TableRows(label, made)
+
+
+class _Undecoded:
+    """Rows of a Hugging Face dataset as they are stored: pictures and videos as `{"bytes", "path"}`."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table.with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        row: Mapping[str, Any] = self._table[index].to_pylist()[0]
+        return row
+
+
+def _undecoded(table: Any) -> Any:
+    """The dataset, such that no picture or video is decoded before it is wanted."""
+    return _Undecoded(table) if _holds_media(dict(table.features)) else table
+
+
+def _holds_media(feature: Any) -> bool:
+    library = _datasets()
+    if isinstance(feature, dict):
+        return any(map(_holds_media, feature.values()))
+    return isinstance(feature, library.Image | library.Video) or (
+        hasattr(feature, "feature") and _holds_media(feature.feature)
+    )
 
 
 def _datasets() -> Any:
@@ -309,6 +359,7 @@ __all__ = [
     "Rows",
     "TableRows",
     "csv",
+    "folder_of",
     "huggingface",
     "jsonl",
     "parquet",

@@ -12,8 +12,10 @@ import jinja2
 from jinja2 import meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
-from morl.errors import DataError
+from morl.errors import BadMediaError, DataError, MissingExtraError
+from morl.media import KINDS, UNLIMITED, Limits, without_media
 from morl.registry import did_you_mean
+from morl.rewards.answer import boxes
 from morl.types import Prompt
 
 Row = Mapping[str, Any]
@@ -33,9 +35,19 @@ def _refuse_null(value: Any) -> Any:
 
 @functools.cache
 def _environment() -> SandboxedEnvironment:
-    return SandboxedEnvironment(
+    environment = SandboxedEnvironment(
         undefined=jinja2.StrictUndefined, finalize=_refuse_null, keep_trailing_newline=True, autoescape=False
     )
+    environment.filters["boxed"] = _boxed
+    return environment
+
+
+def _boxed(text: str) -> str:
+    r"""The filter `boxed`: what stands in the last `\boxed{}` of a text."""
+    found = boxes(text)
+    if not found:
+        raise DataError(r"the filter 'boxed' finds no \boxed{} in the text")
+    return found[-1].text
 
 
 @functools.cache
@@ -85,12 +97,22 @@ class PromptTemplate:
             `{"messages": "{{ field }}"}` for a field that holds a conversation.
         gold: a template; a list or mapping that may hold templates; or a constant. A template
             that is one expression, `"{{ box }}"`, gives the field's own value; any other, text.
+        folder: what the paths of pictures and videos are relative to; the working folder if it is not given.
+        limits: how large these may be when the model sees them.
 
     Every field of the row is a variable, and the row itself is `row`, for fields whose names
     are no identifiers: `{{ row["Final answer"] }}`.
     """
 
-    def __init__(self, prompt: str | Sequence[Any] | Mapping[str, str], gold: Any = None) -> None:
+    def __init__(
+        self,
+        prompt: str | Sequence[Any] | Mapping[str, str],
+        gold: Any = None,
+        folder: Path | None = None,
+        limits: Limits = UNLIMITED,
+    ) -> None:
+        self._folder = folder
+        self._limits = limits
         self._conversation = _value(prompt["messages"]) if isinstance(prompt, Mapping) else None
         turns: Sequence[Any] = [] if isinstance(prompt, Mapping) else _turns(prompt)
         self._turns = [(str(turn["role"]), _parts(turn["content"])) for turn in turns]
@@ -106,7 +128,8 @@ class PromptTemplate:
             objective: name of the objective.
             where: the row's place, for errors.
 
-        Raises: DataError when a field is missing or null, the prompt is empty, or a template fails.
+        Raises: DataError when a field is missing or null, the prompt is empty, or a template fails; BadMediaError
+            when a picture or video is not there, or its header says that it is of no use.
         """
         fields = {"row": row, **row}
         media: list[Any] = []
@@ -114,13 +137,31 @@ class PromptTemplate:
             if self._conversation is not None:
                 messages = conversation(self._conversation(fields))
             else:
-                messages = tuple({"role": role, "content": _content(p, fields, media)} for role, p in self._turns)
+                messages = tuple({"role": role, "content": self._content(p, fields, media)} for role, p in self._turns)
             gold = None if self._gold is None else self._gold(fields)
+        except MissingExtraError:
+            raise
+        except BadMediaError as error:
+            raise BadMediaError(f"{where or id}: {error}") from error
         except Exception as error:
             raise DataError(f"{where or id}: {_reason(error, row, self._names)}") from error
         if not media and not any(message["content"].strip() for message in messages if message["role"] != "system"):
             raise DataError(f"{where or id}: the prompt is empty")
-        return Prompt(id, objective, messages, tuple(media), gold, row)
+        return Prompt(id, objective, messages, tuple(media), gold, without_media(row))
+
+    def _content(self, parts: Sequence[tuple[str, Render]], fields: Row, media: list[Any]) -> Any:
+        """Text as it is; with an image or a video in it, a list of typed parts. Appends to `media`."""
+        if all(kind == "text" for kind, _ in parts):
+            return "".join(render(fields) for _, render in parts)
+        typed = []
+        for kind, render in parts:
+            value = render(fields)
+            if kind == "text":
+                typed.append({"type": "text", "text": value})
+            else:
+                typed.append({"type": kind})
+                media.append(KINDS[kind].of(value, self._folder, self._limits))
+        return typed
 
 
 def _turns(prompt: str | Sequence[Any]) -> Sequence[Any]:
@@ -169,23 +210,6 @@ def _parts(content: Any) -> list[tuple[str, Render]]:
         else:
             pairs += [(kind, _value(template)) for kind, template in part.items()]
     return pairs
-
-
-def _content(parts: Sequence[tuple[str, Render]], fields: Row, media: list[Any]) -> Any:
-    """Text as it is; with an image or a video in it, a list of typed parts. Appends to `media`."""
-    if all(kind == "text" for kind, _ in parts):
-        return "".join(render(fields) for _, render in parts)
-    typed = []
-    for kind, render in parts:
-        value = render(fields)
-        if kind == "text":
-            typed.append({"type": "text", "text": value})
-            continue
-        if isinstance(value, str) and not Path(value).is_file():
-            raise DataError(f"no such {kind}: {value}; paths are relative to the working folder {Path.cwd()}")
-        typed.append({"type": kind})
-        media.append(value)
-    return typed
 
 
 def _reason(error: Exception, row: Row, names: Collection[str]) -> str:

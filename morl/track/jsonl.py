@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from morl.errors import DataError
 from morl.files import replacing
+from morl.media import Picture, Video
 from morl.types import Group, Sample, Score
 
 logger = logging.getLogger(__name__)
@@ -162,6 +163,8 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, Picture | Video):
+        return value.name
     return _foreign(value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from morl.data import PromptTemplate
 from morl.errors import DataError
@@ -57,11 +58,16 @@ def test_golds(template, gold):
 
 
 def test_parts_name_their_media_in_order(tmp_path):
-    picture = tmp_path / "a.png"
-    picture.write_bytes(b"")
-    row = {"image": str(picture), "clip": b"frames", "what": "cat"}
-    prompt = render([{"image": "{{ image }}"}, "Find the {{ what }} in ", {"video": "{{ clip }}"}], None, row)
-    assert prompt.media == (str(picture), b"frames")
+    for name in ("a.png", "b.png", "c.png"):
+        Image.new("RGB", (40, 30)).save(tmp_path / name)
+    row = {"image": "a.png", "clip": ["b.png", "c.png"], "what": "cat"}
+    template = PromptTemplate(
+        [{"image": "{{ image }}"}, "Find the {{ what }} in ", {"video": "{{ clip }}"}], None, tmp_path
+    )
+    prompt = template.render(row, "o/3", "o", "rows.jsonl:4")
+    picture, clip = prompt.media
+    assert (picture.source, picture.width, picture.height) == (tmp_path / "a.png", 40, 30)
+    assert [frame.source for frame in clip.source] == [tmp_path / "b.png", tmp_path / "c.png"]
     assert prompt.messages[0]["content"] == [
         {"type": "image"},
         {"type": "text", "text": "Find the cat in "},
@@ -91,7 +97,7 @@ def test_messages_keep_their_roles():
         ("q", "{{ nothing }}", "the field 'nothing' is null; give it a value, or write {{ nothing or '' }}"),
         ("{{ answer / 0 }}", None, "the template fails: division by zero"),
         (" {{ '' }}\n", None, "the prompt is empty"),
-        ([{"image": "gone.png"}], None, "no such image: gone.png; paths are relative to the working folder "),
+        ([{"image": "gone.png"}], None, "no such picture: gone.png; paths are relative to "),
         ("{{ question.__class__.__mro__ }}", None, "the template fails: access to attribute '__class__' of 'str'"),
     ],
 )
