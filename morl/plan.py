@@ -131,13 +131,15 @@ def _arithmetic(recipe: Recipe) -> list[Item]:
 def _placement(recipe: Recipe, machines: Machines | None) -> list[Item]:
     wide = _tensor_parallel(recipe)
     engines, ranks = recipe.rollout.engines * wide, recipe.learner.ranks
-    needed = engines + ranks
+    critic = ranks if recipe.algorithm.has_critic else 0
+    needed = engines + ranks + critic
     has = "" if machines is None else f" of {machines.all}"
     fits = machines is None or needed <= machines.all
     remedy = "" if fits else "; lower rollout.engines or learner.ranks, or give more machines"
     return [
         Item("GPUs", "engines", f"{recipe.rollout.engines} x {wide} = {engines}"),
         Item("GPUs", "learner ranks", str(ranks)),
+        *([Item("GPUs", "critic ranks", str(critic))] if critic else []),
         Item("GPUs", "together", f"{needed}{has}{remedy}", fits),
     ]
 

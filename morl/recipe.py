@@ -27,6 +27,7 @@ from morl.schema import (
     AdvantageSpec,
     AlgorithmSpec,
     ClusterSpec,
+    CriticSpec,
     DataSpec,
     Document,
     EvalSetSpec,
@@ -91,7 +92,7 @@ def inspect_document(
     by line; the recipe is None when no objective is left.
     """
     try:
-        name, text = _read(str(path))
+        name, text = str(path), read_text(str(path))
     except UsageError as error:
         return None, (Problem(str(path), "", str(error)),)
     root, flaws = marked.parse(text)
@@ -119,29 +120,36 @@ def go_offline(recipe: Recipe | Any) -> None:
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
-def builtin_recipes() -> tuple[str, ...]:
-    """Names of the recipes that come with morl."""
-    files = importlib.resources.files("morl.recipes").iterdir()
-    return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
+def builtin_recipes(folder: str = "") -> tuple[str, ...]:
+    """Names of the recipes that come with morl, in a folder of theirs: `evals` holds evaluation sets."""
+    place = importlib.resources.files("morl.recipes").joinpath(*Path(folder).parts)
+    names = [file.name.removesuffix(".yaml") for file in place.iterdir() if file.name.endswith(".yaml")]
+    return tuple(sorted((Path(folder) / name).as_posix() for name in names))
 
 
-def _read(path: str) -> tuple[str, str]:
-    """The recipe's name for messages, and its text. Raises: UsageError when it cannot be read."""
+def read_text(path: str) -> str:
+    """The text of a recipe: a file, or the name of one that comes with morl. Raises: UsageError."""
     source: Any = Path(path)
     if not source.is_file():
-        stem = source.name.removesuffix(".yaml")
-        known = builtin_recipes()
-        if source.is_dir() and stem not in known:
+        name = path.removesuffix(".yaml").removeprefix("recipes/").removeprefix("./")
+        folder = name.rpartition("/")[0]
+        known = builtin_recipes(folder if folder in _FOLDERS else "")
+        if source.is_dir() and name not in known:
             raise UsageError("is a folder, not a recipe")
-        if stem not in known or str(source.parent) not in (".", "recipes"):
+        if name not in known:
             raise UsageError(f"no such file, and no recipe of morl's own; those are: {', '.join(known) or 'none'}")
-        source = importlib.resources.files("morl.recipes") / f"{stem}.yaml"
+        source = importlib.resources.files("morl.recipes").joinpath(*f"{name}.yaml".split("/"))
     try:
-        return path, source.read_bytes().decode("utf-8-sig")
+        text: str = source.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    return text
+
+
+_FOLDERS = ("evals",)
+"""Folders of recipes of other kinds than `morl train` takes."""
 
 
 def _override(root: MarkedMap, overrides: Sequence[str]) -> list[Flaw]:
@@ -303,6 +311,7 @@ __all__ = [
     "AdvantageSpec",
     "AlgorithmSpec",
     "ClusterSpec",
+    "CriticSpec",
     "DataSpec",
     "Document",
     "EvalSetSpec",
@@ -331,6 +340,7 @@ __all__ = [
     "json_schema",
     "load_document",
     "load_recipe",
+    "read_text",
 ]
 
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
+
+from morl.algorithms import advantage
+from morl.algorithms.moments import standardise
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
+@advantage("gae")
 def gae(
     rewards_BT: torch.Tensor,
     values_BT: torch.Tensor,
     mask_BT: torch.Tensor,
     *,
-    discount: float = 1.0,
-    trace: float = 0.95,
+    discount: Share = 1.0,
+    trace: Share = 0.95,
+    normalise: bool = True,
+    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-6,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`A_t = d_t + discount * trace * A_t+1`, with `d_t = r_t + discount * V_t+1 - V_t`.
+    """`A_t = d_t + discount * trace * A_t+1`, with `d_t = r_t + discount * V_t+1 - V_t`, then standardised.
 
     Beyond an answer's last token V and A are 0: it ended there. Tokens outside the mask (padding,
     and what an environment or a tool wrote) are passed over as if they were not there: the
@@ -30,9 +41,11 @@ def gae(
         mask_BT: bool, True on tokens that the policy wrote.
         discount: what a reward one token later is worth.
         trace: how far ahead rewards are believed over values.
+        normalise: whether mean and standard deviation, over all tokens of all answers, become 0 and 1.
+        eps: keeps tiny spreads from growing without bound; in units of reward.
 
-    Returns: `(advantages_BT, returns_BT)`, where `returns = advantages + values` is what the
-    critic should learn; both 0 outside the mask.
+    Returns: `(advantages_BT, returns_BT)`, where `returns = advantages + values`, before they are normalised, is
+    what the critic should learn; both 0 outside the mask.
     """
     rewards_BT, values_BT, mask_BT = rewards_BT.detach(), values_BT.detach(), mask_BT.bool()
     advantages_BT = torch.zeros_like(values_BT)
@@ -44,4 +57,8 @@ def gae(
         next_value_B = torch.where(mask_B, value_B, next_value_B)
         next_advantage_B = torch.where(mask_B, advantage_B, next_advantage_B)
         advantages_BT[:, t] = torch.where(mask_B, advantage_B, 0.0)
-    return advantages_BT, torch.where(mask_BT, advantages_BT + values_BT, 0.0)
+    returns_BT = torch.where(mask_BT, advantages_BT + values_BT, 0.0)
+    if normalise:
+        own_BT = torch.where(mask_BT, advantages_BT, torch.nan)
+        advantages_BT = standardise(own_BT.flatten(), dim=0, eps=eps).view_as(own_BT)
+    return advantages_BT, returns_BT

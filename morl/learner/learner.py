@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -13,18 +14,31 @@ import torch
 from morl.algorithms import ADVANTAGES
 from morl.algorithms.aggregation import token_weights
 from morl.cluster import Cluster
+from morl.learner.critic import Critic, token_inputs, with_token_advantages
 from morl.learner.group import Ranks, start_ranks
 from morl.learner.packing import build_batch, plan_microbatches
 from morl.learner.policy import PolicyRank, PolicySettings, combine
+from morl.learner.rank import RankSettings
 from morl.learner.schedule import learning_rate
+from morl.recipe import AlgorithmSpec
 from morl.registry import call_by_name, wanted_arguments
 from morl.types import Batch, Group
 
+logger = logging.getLogger(__name__)
+
 
 class Learner:
-    """A group of DeepSpeed ranks that hold one policy."""
+    """A group of DeepSpeed ranks that hold one policy, and another with its critic if the advantage wants one."""
 
-    def __init__(self, settings: PolicySettings, ranks: Ranks, *, total_steps: int, max_new_tokens: int) -> None:
+    def __init__(
+        self,
+        settings: PolicySettings,
+        ranks: Ranks,
+        *,
+        total_steps: int,
+        max_new_tokens: int,
+        critic: Critic | None = None,
+    ) -> None:
         self.settings = settings
         self.total_steps = total_steps
         self.max_new_tokens = max_new_tokens
@@ -32,12 +46,22 @@ class Learner:
         """Optimiser steps taken so far."""
         self._advantage_state: dict[str, Any] = {}
         self._ranks = ranks
+        self._critic = critic
 
     @classmethod
-    def start(cls, settings: PolicySettings, cluster: Cluster, *, total_steps: int, max_new_tokens: int) -> Learner:
-        """Start the ranks and load the model. Raises: RunError, UsageError."""
+    def start(
+        cls,
+        settings: PolicySettings,
+        cluster: Cluster,
+        *,
+        total_steps: int,
+        max_new_tokens: int,
+        critic: RankSettings | None = None,
+    ) -> Learner:
+        """Start the ranks, those of a critic too, and load the models. Raises: RunError, UsageError."""
         ranks = start_ranks(PolicyRank, settings, cluster)
-        return cls(settings, ranks, total_steps=total_steps, max_new_tokens=max_new_tokens)
+        beside = None if critic is None else Critic.start(critic, cluster, total_steps=total_steps)
+        return cls(settings, ranks, total_steps=total_steps, max_new_tokens=max_new_tokens, critic=beside)
 
     def batch(self, groups: Sequence[Group]) -> Batch:
         """The tensors of an update: advantages, aggregation weights, rows.
@@ -46,18 +70,29 @@ class Learner:
         """
         algorithm = self.settings.algorithm
         inputs = advantage_inputs(groups, self.settings.objectives)
-        advantage = ADVANTAGES.load(algorithm.advantage.use)
-        found = call_by_name(advantage, {**inputs, "state": self._advantage_state}, algorithm.advantage.options)
-        if "state" in wanted_arguments(advantage):
-            found, self._advantage_state = found
-        advantages_PG: torch.Tensor = found
         rewards_PG = inputs["rewards_PG"]
         lengths_PG = torch.zeros(rewards_PG.shape, dtype=torch.long)
         for p, group in enumerate(groups):
             lengths_PG[p, : len(group.samples_G)] = torch.tensor([sample.length for sample in group.samples_G])
         scored_PG = ~rewards_PG.isnan()
         weights_PG = token_weights(lengths_PG, scored_PG, algorithm.aggregation, self.max_new_tokens)
-        return build_batch(groups, advantages_PG, weights_PG, share=self.settings.learner.share_prefix)
+        share = self.settings.learner.share_prefix
+        if self._critic is None:
+            (advantages_PG,) = self._advantages(inputs)
+            return build_batch(groups, advantages_PG, weights_PG, share=share, keep_zeros=needs_zeros(algorithm))
+        # Each answer's reward goes where its advantage would, and tells the critic's tokens whose they are.
+        batch = build_batch(groups, rewards_PG.nan_to_num(), weights_PG, share=share, keep_zeros=True)
+        by_token = token_inputs(batch, self._critic.values(batch), inputs["objectives_P"])
+        return with_token_advantages(batch, by_token["mask_BT"], *self._advantages({**inputs, **by_token}))
+
+    def _advantages(self, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """What the recipe's advantage returns, its state left out and remembered."""
+        spec = self.settings.algorithm.advantage
+        advantage = ADVANTAGES.load(spec.use)
+        found = call_by_name(advantage, {**inputs, "state": self._advantage_state}, spec.options)
+        if "state" in wanted_arguments(advantage):
+            *found, self._advantage_state = found
+        return tuple(found) if isinstance(found, list | tuple) else (found,)
 
     def step(self, batch: Batch) -> dict[str, float]:
         """Exactly one optimiser step; returns the step's metrics."""
@@ -75,6 +110,8 @@ class Learner:
         metrics = combine(self._ranks.call("step", batch, plan, rate))
         self.policy_version += 1
         seconds = time.perf_counter() - began
+        if self._critic is not None:
+            metrics |= self._critic.step(batch, self.policy_version)
         return metrics | {
             "learner/lr": rate,
             "learner/rows": float(batch.rows),
@@ -83,24 +120,62 @@ class Learner:
             "time/learner_s": seconds,
         }
 
+    def spoiled_rows(self, batch: Batch) -> list[int]:
+        """Rows of a batch whose loss is not finite, each computed alone; nothing is learnt."""
+        plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), 1, self.settings.learner.ranks)
+        return sorted(row for part in self._ranks.call("spoiled_rows", batch, plan) for row in part)
+
     def publish(self, folder: Path) -> None:
         """Write the current weights as a checkpoint folder that engines can load."""
         self._ranks.call("publish", folder, self.policy_version)
 
-    def save(self, folder: Path) -> dict[str, Any]:
-        """Save everything that `load` needs to go on exactly here; returns the part that is plain JSON."""
-        self._ranks.call("save", folder)
+    def publish_adapter(self, folder: Path) -> None:
+        """Write the current LoRA adapter alone, as a folder that engines load on top of the model they began with."""
+        self._ranks.call("publish_adapter", folder, self.policy_version)
+
+    def adapted_outside(self) -> list[str]:
+        """Names of the layers with a LoRA adapter that are not the language model's."""
+        layers: list[str] = self._ranks.call("adapted_outside")[0]
+        return layers
+
+    def save(self, folder: Path, *, background: bool = False) -> dict[str, Any]:
+        """Save everything that `load` needs to go on exactly here; returns the part that is plain JSON.
+
+        In the background the ranks write on while the next step runs, until `saved`.
+        """
+        self._ranks.call("save", folder, background)
+        if self._critic is not None:
+            self._critic.save(folder / "critic", background)
         return {"policy_version": self.policy_version, "advantage": self._advantage_state}
 
+    def saved(self) -> bool:
+        """Whether all that `save` began is on the disk; any thread may ask. Raises: what the writing failed with."""
+        return all(self._ranks.call("saved")) and (self._critic is None or self._critic.saved())
+
     def load(self, folder: Path, state: Mapping[str, Any]) -> None:
-        """Go on from what `save` wrote, and returned."""
-        self._ranks.call("load", folder)
+        """Go on from what `save` wrote, and returned. Raises: CheckpointError when it does not fit."""
+        wrote, ranks = self._ranks.call("load", folder)[0], self.settings.learner.ranks
+        if wrote != ranks:
+            logger.info("%d rank(s) wrote '%s', %d go on: random numbers begin anew, from seed, step and rank", wrote, folder, ranks)
+        if self._critic is not None:
+            self._critic.load(folder / "critic")
         self.policy_version = state["policy_version"]
         self._advantage_state = dict(state.get("advantage", {}))
 
     def close(self) -> None:
         """End the ranks."""
         self._ranks.close()
+        if self._critic is not None:
+            self._critic.close()
+
+
+def needs_zeros(algorithm: AlgorithmSpec) -> bool:
+    """Whether samples with an advantage of 0 have a part in the update.
+
+    They have in a KL term; and where a mask takes tokens out of a denominator that samples share.
+    """
+    shared = algorithm.aggregation in ("prompt_tokens", "batch_tokens")
+    return algorithm.kl is not None or (algorithm.importance.kind == "masked" and shared)
 
 
 def advantage_inputs(groups: Sequence[Group], objectives: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -126,15 +201,6 @@ def advantage_inputs(groups: Sequence[Group], objectives: Sequence[str]) -> dict
                 terms_PGK[p, g, k] = math.nan if term.entered is None else term.entered
                 weights_PK[p, k] = term.weight
     objectives_P = torch.tensor([numbers.setdefault(group.prompt.objective, len(numbers)) for group in groups])
-    def publish_adapter(self, folder: Path) -> None:
-        """Write the current LoRA adapter alone, as a folder that engines load on top of the model they began with."""
-        self._ranks.call("publish_adapter", folder, self.policy_version)
-
-    def adapted_layers(self) -> list[str]:
-        """Names of the layers with a LoRA adapter."""
-        layers: list[str] = self._ranks.call("adapted_layers")[0]
-        return layers
-
     return {
         "rewards_PG": rewards_PG,
         "objectives_P": objectives_P,

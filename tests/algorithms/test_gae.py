@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -7,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morl.algorithms.gae import gae
+from morl.algorithms.gae import gae as gae_and_normalise
+
+gae = functools.partial(gae_and_normalise, normalise=False)
 
 
 def t(*rows: tuple[float, ...]) -> torch.Tensor:
