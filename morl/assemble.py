@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import rich
@@ -25,6 +26,7 @@ from morl.rewards import Scorer
 from morl.rollout import Collector, EnginePool, Rollout, Sampling, choose_engine
 from morl.run import RunFolder
 from morl.sync.disk import DiskSync
+from morl.sync.plan import plan_sync
 from morl.track import Tracker, make_tracker
 from morl.track.jsonl import write_samples
 
@@ -110,10 +112,14 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
             settings, cluster, total_steps=recipe.run.steps, max_new_tokens=recipe.rollout.max_new_tokens
         )
         stack.callback(learner.close)
-        engines = await start_engines(recipe, model, local=local, gpus=cluster.gpus)
+        engine, _ = choose_engine(recipe.rollout.engine)
+        plan = plan_sync(recipe, engine, learner.adapted_outside(), cluster.gpus)
+        engines = await start_engines(recipe, model, local=local, gpus=cluster.gpus, more=plan.engine_options)
         stack.push_async_callback(engines.close)
         collector = Collector(engines, codec, scorer.score, seed=recipe.run.seed)
-        sync = DiskSync.open(recipe.sync.folder, folder.path)
+        if recipe.learner.lora is not None:
+            announce(f"LoRA reaches the engines {'as it is' if plan.adapter else 'merged'} ({plan.reason})")
+        sync = DiskSync.open(recipe.sync.folder, folder.path, adapter=plan.adapter)
         stack.callback(sync.close)
         parts = Parts(
             recipe=recipe,
@@ -157,12 +163,14 @@ def announce(text: str) -> None:
     rich.get_console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-async def start_engines(recipe: Recipe, model: Path, *, local: bool, gpus: int) -> EnginePool:
-    """The recipe's rollout engines, serving `model` as policy version 0."""
+async def start_engines(
+    recipe: Recipe, model: Path, *, local: bool, gpus: int, more: Mapping[str, Any] = MappingProxyType({})
+) -> EnginePool:
+    """The recipe's rollout engines, serving `model` as policy version 0; `more` are options besides the recipe's."""
     name, reason = choose_engine(recipe.rollout.engine)
     announce(f"rollout engine: {name} ({reason})")
     began = time.perf_counter()
-    options: dict[str, Any] = dict(recipe.rollout.options)
+    options: dict[str, Any] = {**recipe.rollout.options, **more}
     engines = await EnginePool.start(
         name,
         str(model),

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from morl.compat import guard_torchvision
 from morl.errors import UsageError
 from morl.learner.attention import use_shared_prefix
-from morl.recipe import LearnerSpec, import_plugin
+from morl.recipe import LearnerSpec, LoraSpec, import_plugin
 from morl.registry import did_you_mean
 from morl.types import Batch
 
@@ -97,7 +97,10 @@ class Rank:
         if spec.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if spec.lora is not None:
-            model = _with_lora(model, spec.lora, spec.activation_checkpointing)
+            if spec.activation_checkpointing:
+                # Frozen embeddings give no gradient, and checkpointing would then drop the whole graph.
+                model.enable_input_require_grads()
+            model = add_lora(model, spec.lora)
         module = self._module(model)
         self.engine, *_ = deepspeed.initialize(
             model=module,
@@ -180,11 +183,11 @@ class Rank:
         if self.rank == 0:
             write_adapter(model, weights, folder, policy_version)
 
-    def adapted_layers(self) -> list[str]:
-        """Names of the layers with a LoRA adapter."""
-        from morl.learner.weights import adapted_layers
+    def adapted_outside(self) -> list[str]:
+        """Names of the layers with a LoRA adapter that are not the language model's."""
+        from morl.learner.weights import adapted_outside
 
-        return adapted_layers(self.engine.module.language_model)
+        return adapted_outside(self.engine.module.language_model)
 
     def save(self, folder: Path) -> None:
         """Save parameters, optimiser and RNG for `load`."""
@@ -284,16 +287,18 @@ def _freeze(model: Any, patterns: Sequence[str]) -> None:
         raise UsageError(f"learner.freeze: {', '.join(patterns)} leave nothing to train")
 
 
-def _with_lora(model: Any, lora: Any, activation_checkpointing: bool) -> Any:
+def add_lora(model: Any, lora: LoraSpec) -> Any:
+    """The model as peft wraps it, with new adapters, which change nothing yet, on all of its layers that learn."""
     from peft import LoraConfig, get_peft_model
 
-    if activation_checkpointing:
-        # Frozen embeddings give no gradient, and checkpointing would then drop the whole graph.
-        model.enable_input_require_grads()
+    # A layer that stays as it is gets no adapter either.
+    weights = ((name, parameter) for name, parameter in model.named_parameters() if name.endswith(".weight"))
+    frozen = [name.removesuffix(".weight") for name, parameter in weights if not parameter.requires_grad]
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
+        exclude_modules=frozen or None,
     )
     return get_peft_model(model, config)

@@ -89,6 +89,12 @@ def adapted_layers(model: Any) -> list[str]:
     return [name for name, module in model.named_modules() if hasattr(module, "get_delta_weight")]
 
 
+def adapted_outside(model: Any) -> list[str]:
+    """Of these, the ones that are not the language model's: a vision tower's, or the head."""
+    inside = {id(module) for module in model.get_decoder().modules()}
+    return [name for name in adapted_layers(model) if id(model.get_submodule(name)) not in inside]
+
+
 def write_weights(
     language_model: Any, weights: dict[str, torch.Tensor], source: Path, target: Path, policy_version: int
 ) -> None:
