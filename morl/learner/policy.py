@@ -103,7 +103,16 @@ class PolicyRank(Rank):
     """A rank that learns from advantages."""
 
     settings: PolicySettings
-    sums = ("tokens", "loss", "entropy", "mismatch", "mismatch_max", "importance", "advantaged", "clipped")
+    sums: tuple[str, ...] = (
+        "tokens",
+        "loss",
+        "entropy",
+        "mismatch",
+        "mismatch_max",
+        "importance",
+        "advantaged",
+        "clipped",
+    )
 
     def __init__(self, settings: PolicySettings) -> None:
         super().__init__(settings)
