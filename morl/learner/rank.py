@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from morl.compat import guard_torchvision
 from morl.errors import UsageError
@@ -69,7 +69,7 @@ class Rank:
     A subclass says what is learnt: `_load`, `_module` and `_accumulate`.
     """
 
-    sums: ClassVar[tuple[str, ...]] = ()
+    sums: tuple[str, ...] = ()
     """What `_accumulate` measures, to be added up over microbatches."""
 
     def __init__(self, settings: Any) -> None:
@@ -117,6 +117,10 @@ class Rank:
         """The torch module that takes a microbatch, around the model with its adapters."""
         raise NotImplementedError
 
+    def _before_step(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> Batch:
+        """The batch with what has to be known of it as a whole before the first gradient."""
+        return batch
+
     def _accumulate(self, micro: Any) -> dict[str, float]:
         """Add a microbatch's gradient; returns what it measured on it."""
         raise NotImplementedError
@@ -149,6 +153,7 @@ class Rank:
         sums = dict.fromkeys(self.sums, 0.0)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
+        batch = self._before_step(batch, plan)
         for rows in plan[self.rank]:
             measured = self._accumulate(self._microbatch(batch, rows))
             if rows:
