@@ -51,6 +51,8 @@ class Parts:
     tracker: Tracker
     step: int = 0
     """Steps that are done."""
+    checkpoint_s: float = 0.0
+    """Seconds that checkpoints have held up the loop since the last step's record."""
 
     def record(self, rollout: Rollout, metrics: dict[str, float]) -> None:
         """Write the step's samples and metrics."""
@@ -61,15 +63,20 @@ class Parts:
             "rollout/tokens_per_s": rollout.generated_tokens / max(rollout.generate_s, 1e-9),
             "time/rollout_s": rollout.generate_s,
             "time/reward_s": rollout.reward_wait_s,
+            "time/checkpoint_s": self.checkpoint_s,
         }
+        self.checkpoint_s = 0.0
         self.tracker.log(self.step, metrics | measured)
+        self.checkpoints.check()
 
     def save(self) -> None:
-        """Write a checkpoint of everything that `restore` needs."""
-        with self.checkpoints.writing(self.step) as draft:
-            learner = self.learner.save(draft / "learner")
+        """Begin a checkpoint of everything that `restore` needs; it is written while the next step runs."""
+        began = time.perf_counter()
+        with self.checkpoints.writing(self.step, written=self.learner.saved) as draft:
+            learner = self.learner.save(draft / "learner", background=True)
             state = {"step": self.step, "mixture": self.mixture.state(), "rewards": self.scorer.state(), **learner}
             write_state(draft, state)
+        self.checkpoint_s += time.perf_counter() - began
 
     def restore(self, checkpoint: Path) -> None:
         """Go on from a checkpoint."""
@@ -112,6 +119,7 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
             settings, cluster, total_steps=recipe.run.steps, max_new_tokens=recipe.rollout.max_new_tokens
         )
         stack.callback(learner.close)
+        stack.push(checkpoints.close)
         engine, _ = choose_engine(recipe.rollout.engine)
         plan = plan_sync(recipe, engine, learner.adapted_outside(), cluster.gpus)
         engines = await start_engines(recipe, model, local=local, gpus=cluster.gpus, more=plan.engine_options)

@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -146,6 +148,66 @@ def test_a_replaced_checkpoint_survives_a_kill_between_its_two_renames(tmp_path:
     assert CheckpointStore(tmp_path, keep=1).newest_good() == tmp_path / "step-000010"
 
 
+def test_the_work_goes_on_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    write(store, 10)
+    all_there = threading.Event()
+    with store.writing(20, written=all_there.is_set) as folder:
+        write_state(folder, {"step": 20})
+    store.check()
+    assert newest_good(tmp_path) == tmp_path / "step-000010", "it does not count before all is in it"
+    (folder / "late").write_bytes(PAYLOAD)
+    all_there.set()
+    store.wait()
+    assert newest_good(tmp_path) == tmp_path / "step-000020"
+    assert (tmp_path / "step-000020" / "late").read_bytes() == PAYLOAD
+    store.close()
+
+
+def test_one_checkpoint_is_written_at_a_time(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    began = time.monotonic()
+    with store.writing(10, written=lambda: time.monotonic() > began + 0.3):
+        pass
+    with store.writing(20, written=lambda: True):
+        assert names(tmp_path)[-1] == "step-000010", "the one before is whole before the next begins"
+    store.close()
+    assert names(tmp_path) == ["step-000020"], "the end waits for the last one"
+
+
+def test_a_failure_in_the_background_is_told_at_the_next_look(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    write(store, 10)
+
+    def torn() -> bool:
+        raise PermissionError(13, "Permission denied", "rank-00001.safetensors")
+
+    with store.writing(20, written=torn) as folder:
+        (folder / "half").write_bytes(PAYLOAD)
+    with pytest.raises(CheckpointError, match=r"step-000020.*can be written.*older checkpoints are intact"):
+        while True:
+            store.check()
+    assert names(tmp_path) == ["step-000010"]
+    write(store, 30)
+    assert store.newest_good() == tmp_path / "step-000030", "it is told once"
+
+
+def test_at_the_end_a_failed_checkpoint_does_not_hide_a_worse_error(tmp_path: Path, caplog) -> None:
+    def torn() -> bool:
+        raise OSError(28, "No space left on device")
+
+    store = CheckpointStore(tmp_path, keep=2)
+    with store.writing(10, written=torn):
+        pass
+    store.close(ValueError, ValueError("the run's own"), None)
+    assert "no space left on the disk" in caplog.text
+    store = CheckpointStore(tmp_path, keep=2)
+    with store.writing(10, written=torn):
+        pass
+    with pytest.raises(CheckpointError, match="no space left"):
+        store.close()
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -153,14 +215,19 @@ from morl.checkpoint import CheckpointStore
 store = CheckpointStore(Path(sys.argv[1]), keep=1)
 with store.writing(10) as folder:
     (folder / "weights.bin").write_bytes(b"good")
-with store.writing(20) as folder:
+if sys.argv[2] == "now":
+    with store.writing(20) as folder:
+        (folder / "weights.bin").write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+with store.writing(20, written=lambda: os.kill(os.getpid(), signal.SIGKILL)) as folder:
     (folder / "weights.bin").write_bytes(b"half")
-    os.kill(os.getpid(), signal.SIGKILL)
+store.wait()
 """
 
 
-def test_kill_9_while_writing_leaves_the_last_good_one(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False)
+@pytest.mark.parametrize("when", ["now", "in the background"])
+def test_kill_9_while_writing_leaves_the_last_good_one(tmp_path: Path, when: str) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path, when], check=False)
     assert done.returncode == -signal.SIGKILL
     assert [name.partition(".tmp")[0] for name in names(tmp_path)] == [".step-000020", "step-000010"]
     assert newest_good(tmp_path) == tmp_path / "step-000010", "a reader is not disturbed by the leftover"
@@ -170,9 +237,12 @@ def test_kill_9_while_writing_leaves_the_last_good_one(tmp_path: Path) -> None:
 
 FILLED = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+import torch
 from morl.checkpoint import CheckpointStore
 from morl.errors import CheckpointError
+from morl.learner.shards import About, Shard
 root = Path(sys.argv[1])
 store = CheckpointStore(root, keep=2)
 with store.writing(10) as folder:
@@ -193,6 +263,14 @@ for write in (ours, library):
             write(folder)
     except CheckpointError as error:
         print(error)
+
+shard = Shard(0, About(1, {"p": (2_500_000,)}, {"p": 1}), {("p", 0, "weight"): torch.ones(2_500_000)}, {})
+with store.writing(20, written=lambda: writing.done() and not writing.result()) as folder:
+    writing = ThreadPoolExecutor(1).submit(shard.write, folder / "learner")
+try:
+    store.wait()
+except CheckpointError as error:
+    print(error)
 assert [path.name for path in root.iterdir()] == ["step-000010"]
 assert store.newest_good() == root / "step-000010"
 with store.writing(30) as folder:
@@ -215,7 +293,7 @@ def test_a_full_disk_is_told_and_harms_nothing(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
-    assert len(told) == 2, "a library that hides the cause is seen through"
+    assert len(told) == 3, "a library that hides the cause is seen through"
     for line in told:
         assert str(tmp_path / "step-000020") in line
         assert "no space left" in line

@@ -156,7 +156,12 @@ class Learner:
         """Go on from what `save` wrote, and returned. Raises: CheckpointError when it does not fit."""
         wrote, ranks = self._ranks.call("load", folder)[0], self.settings.learner.ranks
         if wrote != ranks:
-            logger.info("%d rank(s) wrote '%s', %d go on: random numbers begin anew, from seed, step and rank", wrote, folder, ranks)
+            logger.info(
+                "'%s' was written by %d rank(s), %d go on: random numbers begin anew, from seed, step and rank",
+                folder,
+                wrote,
+                ranks,
+            )
         if self._critic is not None:
             self._critic.load(folder / "critic")
         self.policy_version = state["policy_version"]

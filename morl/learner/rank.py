@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import fnmatch
 import math
 import os
-import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from morl.compat import guard_torchvision
 from morl.errors import UsageError
 from morl.learner.attention import use_shared_prefix
+from morl.learner.holdings import forget_trial_step, restore, snapshot
 from morl.recipe import LearnerSpec, LoraSpec, import_plugin
 from morl.registry import did_you_mean
 from morl.types import Batch
@@ -69,7 +69,7 @@ class Rank:
     A subclass says what is learnt: `_load`, `_module` and `_accumulate`.
     """
 
-    sums: tuple[str, ...] = ()
+    sums: ClassVar[tuple[str, ...]] = ()
     """What `_accumulate` measures, to be added up over microbatches."""
 
     def __init__(self, settings: Any) -> None:
@@ -78,6 +78,7 @@ class Rank:
         import torch
 
         self.settings = settings
+        self._writer = ThreadPoolExecutor(1, "save")
         for plugin in settings.plugins:
             import_plugin(plugin)
         spec = settings.learner
@@ -107,6 +108,7 @@ class Rank:
             model_parameters=[p for p in module.parameters() if p.requires_grad],
             config=deepspeed_config(spec, settings.dtype),
         )
+        forget_trial_step(self.engine)
         self._record_grad_norm()
 
     def _load(self) -> Any:
@@ -116,10 +118,6 @@ class Rank:
     def _module(self, model: Any) -> Any:
         """The torch module that takes a microbatch, around the model with its adapters."""
         raise NotImplementedError
-
-    def _before_step(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> Batch:
-        """The batch with what has to be known of it as a whole before the first gradient."""
-        return batch
 
     def _accumulate(self, micro: Any) -> dict[str, float]:
         """Add a microbatch's gradient; returns what it measured on it."""
@@ -153,7 +151,6 @@ class Rank:
         sums = dict.fromkeys(self.sums, 0.0)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
-        batch = self._before_step(batch, plan)
         for rows in plan[self.rank]:
             measured = self._accumulate(self._microbatch(batch, rows))
             if rows:
@@ -194,27 +191,26 @@ class Rank:
 
         return adapted_outside(self.engine.module.language_model)
 
-    def save(self, folder: Path) -> None:
-        """Save parameters, optimiser and RNG for `load`."""
-        import torch
+    def save(self, folder: Path, background: bool = False) -> None:
+        """Save this rank's part of parameters, optimiser and random numbers for `load`.
 
-        # DeepSpeed prints while it saves and loads; stdout belongs to the user's table.
-        with contextlib.redirect_stdout(sys.stderr):
-            self.engine.save_checkpoint(str(folder), tag="state", client_state={"torch_rng": torch.get_rng_state()})
+        In the background it returns once all is copied to the host's memory: `saved` says when it is on the disk.
+        """
+        shard = snapshot(self.engine, self.rank, self.ranks)
+        self._saving = self._writer.submit(shard.write, folder)
+        if not background:
+            self._saving.result()
 
-    def load(self, folder: Path) -> None:
-        """Restore what `save` wrote. Raises: CheckpointError when it does not fit."""
-        import torch
+    def saved(self) -> bool:
+        """Whether what `save` began is on the disk, said at once. Raises: what the writing failed with."""
+        if not self._saving.done():
+            return False
+        self._saving.result()
+        return True
 
-        from morl.errors import CheckpointError
-
-        with contextlib.redirect_stdout(sys.stderr):
-            path, client_state = self.engine.load_checkpoint(str(folder), tag="state")
-        if path is None:
-            raise CheckpointError(
-                f"the learner's state in '{folder}' cannot be loaded with this recipe's ranks and ZeRO"
-            )
-        torch.set_rng_state(client_state["torch_rng"])
+    def load(self, folder: Path) -> int:
+        """Restore what ranks saved; says how many they were. Raises: CheckpointError when it does not fit."""
+        return restore(self.engine, folder, self.rank, self.ranks, self.settings.seed)
 
     def ready(self) -> bool:
         """Answers once the constructor is done."""
@@ -225,6 +221,7 @@ class Rank:
 
         The process group stays: DeepSpeed remembers it, and the next learner of this process joins it.
         """
+        self._writer.shutdown()
         del self.engine
 
 

@@ -109,7 +109,8 @@ class Shards:
         written = said.pop("format")
         if written != FORMAT:
             raise ValueError(f"written in format {written}; this version of morl reads format {FORMAT}")
-        for key in file.keys():  # noqa: SIM118: the file is no mapping
+        keys = file.keys()
+        for key in keys:
             if not key.startswith(f"{_RNG}:"):
                 name, offset, kind = key.rsplit(":", 2)
                 elements = file.get_slice(key)
@@ -163,7 +164,8 @@ class Shards:
     def rng(self, rank: int) -> dict[str, torch.Tensor]:
         """A rank's state of torch's random numbers by kind of device."""
         file = self._files[rank]
-        return {key.partition(":")[2]: file.get_tensor(key) for key in file.keys() if key.startswith(f"{_RNG}:")}  # noqa: SIM118
+        keys = file.keys()
+        return {key.partition(":")[2]: file.get_tensor(key) for key in keys if key.startswith(f"{_RNG}:")}
 
 
 def _said(shape: Shape | None) -> str:
