@@ -19,7 +19,9 @@ from morl.data import Mixture, load_prompts
 from morl.errors import CheckpointError
 from morl.evaluate import Evaluation
 from morl.learner import Learner
+from morl.learner.critic import critic_settings
 from morl.learner.policy import PolicySettings
+from morl.learner.watch import Watch
 from morl.model import ChatCodec, resolve_model
 from morl.recipe import Recipe, go_offline
 from morl.rewards import Scorer
@@ -29,6 +31,8 @@ from morl.sync.disk import DiskSync
 from morl.sync.plan import plan_sync
 from morl.track import Tracker, make_tracker
 from morl.track.jsonl import write_samples
+from morl.types import Batch
+from morl.vision import check_frames, engine_options
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +53,16 @@ class Parts:
     evaluation: Evaluation
     checkpoints: CheckpointStore
     tracker: Tracker
+    watch: Watch
     step: int = 0
     """Steps that are done."""
+    saved: int = 0
+    """Steps that are in a checkpoint."""
     checkpoint_s: float = 0.0
     """Seconds that checkpoints have held up the loop since the last step's record."""
 
-    def record(self, rollout: Rollout, metrics: dict[str, float]) -> None:
-        """Write the step's samples and metrics."""
+    def record(self, rollout: Rollout, batch: Batch, metrics: dict[str, float]) -> None:
+        """Write the step's samples and metrics. Raises: RunError when they say that the run must not go on."""
         if self.recipe.track.samples:
             write_samples(self.folder.samples(self.step), self.step, rollout.groups)
         measured = {
@@ -63,11 +70,20 @@ class Parts:
             "rollout/tokens_per_s": rollout.generated_tokens / max(rollout.generate_s, 1e-9),
             "time/rollout_s": rollout.generate_s,
             "time/reward_s": rollout.reward_wait_s,
+            **{f"objective/{name}/skipped_rows": float(count) for name, count in self.mixture.passed_over.items()},
             "time/checkpoint_s": self.checkpoint_s,
         }
         self.checkpoint_s = 0.0
         self.tracker.log(self.step, metrics | measured)
         self.checkpoints.check()
+        self.watch.look(
+            self.step,
+            batch,
+            metrics,
+            loss=metrics["learner/loss"],
+            spoiled_rows=self.learner.spoiled_rows,
+            prompts=[group.prompt.id for group in rollout.groups],
+        )
 
     def save(self) -> None:
         """Begin a checkpoint of everything that `restore` needs; it is written while the next step runs."""
@@ -76,6 +92,7 @@ class Parts:
             learner = self.learner.save(draft / "learner", background=True)
             state = {"step": self.step, "mixture": self.mixture.state(), "rewards": self.scorer.state(), **learner}
             write_state(draft, state)
+        self.saved = self.step
         self.checkpoint_s += time.perf_counter() - began
 
     def restore(self, checkpoint: Path) -> None:
@@ -84,7 +101,7 @@ class Parts:
         self.mixture.restore(state["mixture"])
         self.scorer.restore(state.get("rewards", {}))
         self.learner.load(checkpoint / "learner", state)
-        self.step = state["step"]
+        self.step = self.saved = state["step"]
 
 
 @asynccontextmanager
@@ -104,6 +121,10 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
         model = resolve_model(recipe.model.path)
         announce(f"model: {model}")
         codec = ChatCodec.load(model, recipe.rollout.max_prompt_tokens)
+        check_frames(codec.media, {f"objectives.{name}": spec for name, spec in objectives.items()})
+        critic = critic_settings(recipe, model)
+        if critic is not None:
+            announce(f"critic: {critic.model}")
         cluster = stack.enter_context(Cluster(recipe.cluster, local=local))
         scorer = stack.enter_context(
             Scorer(
@@ -116,13 +137,19 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
         await scorer.start()
         settings = PolicySettings.of(recipe, model, codec.banned_token_ids)
         learner = Learner.start(
-            settings, cluster, total_steps=recipe.run.steps, max_new_tokens=recipe.rollout.max_new_tokens
+            settings,
+            cluster,
+            total_steps=recipe.run.steps,
+            max_new_tokens=recipe.rollout.max_new_tokens,
+            critic=critic,
         )
         stack.callback(learner.close)
         stack.push(checkpoints.close)
         engine, _ = choose_engine(recipe.rollout.engine)
         plan = plan_sync(recipe, engine, learner.adapted_outside(), cluster.gpus)
-        engines = await start_engines(recipe, model, local=local, gpus=cluster.gpus, more=plan.engine_options)
+        asked = [*objectives.values(), *recipe.eval_objectives().values()]
+        more = plan.engine_options | engine_options(engine, codec.media, asked)
+        engines = await start_engines(recipe, model, local=local, gpus=cluster.gpus, more=more)
         stack.push_async_callback(engines.close)
         collector = Collector(engines, codec, scorer.score, seed=recipe.run.seed)
         if recipe.learner.lora is not None:
@@ -147,6 +174,7 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
             evaluation=Evaluation.load(recipe, engines, collector, codec, folder.path),
             checkpoints=checkpoints,
             tracker=make_tracker(recipe, folder.path, _step_of(newest)),
+            watch=Watch(recipe.learner, recipe.model.dtype, folder.skipped),
         )
         stack.callback(parts.tracker.close)
         if newest is not None:

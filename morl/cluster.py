@@ -6,12 +6,13 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from morl.errors import RunError, UsageError
+from morl.errors import MorlError, RunError, UsageError
 from morl.recipe import ClusterSpec
 
 logger = logging.getLogger(__name__)
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 ACTOR_CPUS = 0.01
 """CPUs that a learner rank or an engine asks Ray for where there is no GPU: next to nothing,
 because rollout and learning take turns on the same cores."""
+ANSWER_S = 5.0
+"""Seconds that actors have to answer after one of them has failed, or the deadline has passed."""
 
 
 class Cluster:
@@ -119,28 +122,86 @@ def _signals_kept() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def gather(references: Sequence[Any], what: str, timeout_s: float | None) -> list[Any]:
-    """Results of remote calls in order; the first failure ends the wait at once.
+class ActorsFailedError(RunError):
+    """Actors that were asked together did not all answer; `failures` and `silent` say which did what."""
+
+    def __init__(self, text: str, failures: Mapping[int, BaseException], silent: Sequence[int]) -> None:
+        super().__init__(text)
+        self.failures = dict(failures)
+        """By position: what the actor raised, or Ray's error when it is gone."""
+        self.silent = tuple(silent)
+        """Positions of those that did not answer."""
+
+    @property
+    def died(self) -> bool:
+        """Whether one is gone or stuck; else each of them answered, some with an error."""
+        from ray.exceptions import RayError
+
+        return bool(self.silent) or any(isinstance(failure, RayError) for failure in self.failures.values())
+
+
+def gather(
+    references: Sequence[Any], what: str, timeout_s: float | None, names: Sequence[str] | None = None
+) -> list[Any]:
+    """Results of remote calls in order; the first failure, or the deadline, ends the wait.
 
     Waiting for them one after the other would hang when one actor dies and the others sit in a
-    collective with it.
+    collective with it. Once one has failed the others have a few seconds to answer, so that the
+    error can tell who is dead, who failed and who is silent.
 
-    Raises: RunError that names the actor (its position in `references`) and the cause.
+    Args:
+        references: to wait for.
+        what: is done, for the error's text.
+        timeout_s: deadline for all of them; None for none.
+        names: of the actors, for the error's text; their positions when not given.
+
+    Raises: the MorlError that an actor raised, else ActorsFailedError.
     """
+    import ray
+
+    until = None if timeout_s is None else time.monotonic() + timeout_s
+    pending = list(references)
+    late = failed = False
+    while pending and not (late or failed):
+        left = None if until is None else max(0.0, until - time.monotonic())
+        done, pending = ray.wait(pending, num_returns=1, timeout=left)
+        late = not done
+        failed = bool(done) and _failure(done[0]) is not None
+    if not (late or failed):
+        return list(ray.get(list(references)))
+    answered, _ = ray.wait(list(references), num_returns=len(references), timeout=ANSWER_S)
+    causes = {place: _failure(reference) for place, reference in enumerate(references) if reference in answered}
+    failures = {place: cause for place, cause in causes.items() if cause is not None}
+    for cause in failures.values():
+        if isinstance(cause, MorlError):
+            raise cause
+    silent = [place for place in range(len(references)) if place not in causes]
+    called = [str(place) for place in range(len(references))] if names is None else names
+    said = [f"{called[place]} {_told(cause)}" for place, cause in failures.items()]
+    if silent:
+        # When another failed first they may just be waiting for it.
+        since = f" within {timeout_s:g} s" if late and timeout_s is not None else ""
+        said.insert(0, f"no answer{since} from {', '.join(called[place] for place in silent)}")
+    raise ActorsFailedError(f"{what}: {'; '.join(said)}", failures, silent) from next(iter(failures.values()), None)
+
+
+def _failure(reference: Any) -> BaseException | None:
+    """What an answered call raised in the actor, or Ray's error when the actor is gone; None when it went well."""
     import ray
     from ray.exceptions import RayError, RayTaskError
 
-    pending = list(references)
-    while pending:
-        ready, pending = ray.wait(pending, num_returns=1, timeout=timeout_s)
-        if not ready:
-            late = ", ".join(str(references.index(reference)) for reference in pending)
-            raise RunError(f"{what}: no answer from {late} within {timeout_s:g} s")
-        try:
-            ray.get(ready[0])
-        except RayTaskError as error:
-            cause = error.as_instanceof_cause()
-            raise RunError(f"{what}: {references.index(ready[0])} failed: {cause}") from cause
-        except RayError as error:
-            raise RunError(f"{what}: {references.index(ready[0])} died: {error}") from error
-    return list(ray.get(list(references)))
+    try:
+        ray.get(reference)
+    except RayTaskError as error:
+        return error.cause if isinstance(error.cause, BaseException) else error.as_instanceof_cause()
+    except RayError as error:
+        return error
+    return None
+
+
+def _told(failure: BaseException) -> str:
+    from ray.exceptions import RayError
+
+    if isinstance(failure, RayError):
+        return f"died: {failure}"
+    return f"failed: {type(failure).__name__}: {failure}"

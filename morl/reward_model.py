@@ -6,7 +6,6 @@ pairs -> tokens -> batch -> one optimiser step; measured on pairs of prompts tha
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,19 +18,18 @@ from morl.checkpoint import CheckpointStore, read_state, write_state
 from morl.cluster import Cluster
 from morl.errors import DataError
 from morl.files import replacing
-from morl.learner.group import LearnerDiedError, Ranks, start_ranks
+from morl.learner.group import Ranks, start_ranks
 from morl.learner.packing import plan_microbatches
 from morl.learner.reward import RewardRank, RewardSettings, TokenPair, pair_batch
 from morl.learner.schedule import learning_rate
 from morl.model import ChatCodec, resolve_model
 from morl.preferences import Pair, PreferenceRecipe, PreferenceSpec, load_pairs, pairs_of_step, split
 from morl.recipe import go_offline
+from morl.recovery import recovering
 from morl.run import Interrupt, RunFolder
 from morl.statistics import Interval, clustered_interval
 from morl.track import Tracker, make_tracker
 from morl.track.console import LineTracker
-
-logger = logging.getLogger(__name__)
 
 CALIBRATION = "reward.json"
 """In the folder of a reward model: what is known of its scores."""
@@ -77,12 +75,7 @@ def train_reward_model(recipe: PreferenceRecipe, *, resume: bool | Path = False,
     with RunFolder.open(recipe, resume=bool(resume), path=where) as folder, Interrupt() as interrupt:
         if folder.steps_done() >= recipe.run.steps and (folder.path / "model" / CALIBRATION).is_file():
             return True
-        for _ in range(recipe.learner.max_restarts):
-            try:
-                return _train(recipe, folder, interrupt, local)
-            except LearnerDiedError as error:
-                logger.error("the learner died; starting again from the last checkpoint: %s", error)
-        return _train(recipe, folder, interrupt, local)
+        return recovering(recipe, lambda own: _train(own, folder, interrupt, local), folder, interrupt)
 
 
 def _train(recipe: PreferenceRecipe, folder: RunFolder, interrupt: Interrupt, local: bool) -> bool:
@@ -170,6 +163,7 @@ def _step(ranks: Ranks, pairs: Sequence[TokenPair], recipe: PreferenceRecipe, st
         "preference/accuracy": sum(part["right"] for part in parts) / count,
         "preference/margin": sum(part["margin"] for part in parts) / count,
         "learner/grad_norm": parts[0]["grad_norm"],
+        "learner/skipped": parts[0]["skipped"],
         "learner/lr": rate,
         "learner/tokens_per_s": len(batch.token_ids_T) / seconds,
         "time/learner_s": seconds,

@@ -119,6 +119,11 @@ class RunFolder:
         """The HTML report."""
         return self.path / "report.html"
 
+    @property
+    def skipped(self) -> Path:
+        """Folder of the batches whose loss or gradient was not finite."""
+        return self.path / "skipped"
+
     def samples(self, step: int) -> Path:
         """The samples of one step with their scores."""
         return self.path / "samples" / f"step-{step:06d}.jsonl.zst"
@@ -253,5 +258,5 @@ class Interrupt:
             return
         self.requested = name
         # Written straight to the descriptor: the signal may have come in the middle of a print.
-        text = f"\n{name}: this step will be finished and saved; Ctrl-C again to stop at once.\n"
+        text = f"\n{name}: the step under way will be finished, and what is done saved; Ctrl-C again to stop at once.\n"
         os.write(2, text.encode())

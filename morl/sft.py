@@ -17,13 +17,14 @@ from morl.checkpoint import CheckpointStore, newest_good, read_state, step_of, w
 from morl.cluster import Cluster
 from morl.data import Mixture, load_prompts
 from morl.errors import DataError
-from morl.learner.group import LearnerDiedError, Ranks, start_ranks
+from morl.learner.group import Ranks, start_ranks
 from morl.learner.packing import plan_microbatches
 from morl.learner.rank import RankSettings
 from morl.learner.schedule import learning_rate
 from morl.learner.supervised import Example, SupervisedRank, example_batch
 from morl.model import ChatCodec, resolve_model
 from morl.recipe import LearnerSpec, go_offline
+from morl.recovery import recovering
 from morl.run import Interrupt, RunFolder
 from morl.stages import DatasetSpec, SftRecipe, StageSpec
 from morl.track import Tracker, make_tracker
@@ -50,12 +51,7 @@ def train_supervised(recipe: SftRecipe, *, resume: bool | Path = False, local: b
     """
     where = resume if isinstance(resume, Path) else None
     with RunFolder.open(recipe, resume=bool(resume), path=where) as folder, Interrupt() as interrupt:
-        for _ in range(recipe.learner.max_restarts):
-            try:
-                return _train(recipe, folder, interrupt, local)
-            except LearnerDiedError as error:
-                logger.error("the learner died; starting again from the last checkpoint: %s", error)
-        return _train(recipe, folder, interrupt, local)
+        return recovering(recipe, lambda own: _train(own, folder, interrupt, local), folder, interrupt)
 
 
 def _train(recipe: SftRecipe, folder: RunFolder, interrupt: Interrupt, local: bool) -> bool:
@@ -219,6 +215,7 @@ def _step(ranks: Ranks, examples: list[Example], stage: _Stage, step: int) -> di
         "sft/nats_per_token": sum(part["nats"] for part in parts) / tokens,
         "sft/answer_tokens": tokens,
         "learner/grad_norm": parts[0]["grad_norm"],
+        "learner/skipped": parts[0]["skipped"],
         "learner/lr": rate,
         "learner/tokens_per_s": len(batch.token_ids_T) / seconds,
         "time/learner_s": seconds,

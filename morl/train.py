@@ -9,20 +9,17 @@ to learn from it, and each batch of rollouts is used for exactly one optimiser s
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from pathlib import Path
 
 from morl.assemble import Parts, assemble
 from morl.errors import RunError
 from morl.evaluate import evaluate
-from morl.learner.group import LearnerDiedError
 from morl.recipe import Recipe
+from morl.recovery import recovering
 from morl.run import Interrupt, RunFolder
 from morl.track.metrics import step_metrics
 from morl.types import Group
-
-logger = logging.getLogger(__name__)
 
 
 def train(recipe: Recipe, *, resume: bool | Path = False, local: bool = False) -> bool:
@@ -40,26 +37,22 @@ def train(recipe: Recipe, *, resume: bool | Path = False, local: bool = False) -
     with RunFolder.open(recipe, resume=bool(resume), path=where) as folder, Interrupt() as interrupt:
         if folder.steps_done() >= recipe.run.steps:
             return True
-        for _ in range(recipe.learner.max_restarts):
-            try:
-                return asyncio.run(_train(recipe, folder, interrupt, local))
-            except LearnerDiedError as error:
-                logger.error("the learner died; starting again from the last checkpoint: %s", error)
-        return asyncio.run(_train(recipe, folder, interrupt, local))
+        return recovering(recipe, lambda own: asyncio.run(_train(own, folder, interrupt, local)), folder, interrupt)
 
 
 async def _train(recipe: Recipe, folder: RunFolder, interrupt: Interrupt, local: bool) -> bool:
     async with assemble(recipe, folder, local=local) as parts:
-        if parts.step == 0:
+        if parts.step == 0 and not interrupt.requested:
             await evaluate(parts.evaluation, parts.tracker, step=0)
         while parts.step < recipe.run.steps and not interrupt.requested:
             await _step(parts, recipe)
             due = parts.step % recipe.eval.every == 0 if recipe.eval.every else False
             if due or parts.step == recipe.run.steps:
                 await evaluate(parts.evaluation, parts.tracker, step=parts.step)
-            saves = parts.step % recipe.run.checkpoint_every == 0 if recipe.run.checkpoint_every else False
-            if saves or interrupt.requested or parts.step == recipe.run.steps:
+            if recipe.run.checkpoint_every and parts.step % recipe.run.checkpoint_every == 0:
                 parts.save()
+        if parts.saved < parts.step:
+            parts.save()
         return parts.step == recipe.run.steps
 
 
@@ -82,6 +75,7 @@ async def _step(parts: Parts, recipe: Recipe) -> None:
     parts.step = step
     parts.record(
         rollout,
+        batch,
         step_metrics(rollout.groups, {name: spec.pass_at for name, spec in recipe.objectives.items()})
         | learned
         | {"time/sync_s": synced, "time/step_s": time.perf_counter() - began},

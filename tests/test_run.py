@@ -167,7 +167,7 @@ def test_the_first_signal_lets_the_step_finish(number: signal.Signals) -> None:
         child.send_signal(number)
         out, err = child.communicate(timeout=30)
     assert out == f"finishing after {number.name}\nsaved\n"
-    assert f"{number.name}: this step will be finished and saved" in err
+    assert f"{number.name}: the step under way will be finished, and what is done saved" in err
     assert child.returncode == 0
 
 

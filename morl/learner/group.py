@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Protocol
 
-from morl.cluster import Cluster, gather
+from morl.cluster import ActorsFailedError, Cluster, gather
 from morl.errors import RunError, UsageError
 from morl.learner.rank import Rank, RankSettings, rank_environment
 
 
 class LearnerDiedError(RunError):
-    """A rank is gone; the group must be started again from a checkpoint."""
+    """A rank is gone or stuck; the group must be started again from a checkpoint."""
+
+
+class LearnerMemoryError(LearnerDiedError):
+    """A rank needs more memory than there is."""
 
 
 class Ranks(Protocol):
@@ -24,7 +29,7 @@ class Ranks(Protocol):
 
 
 def start_ranks(kind: type[Rank], settings: RankSettings, cluster: Cluster) -> Ranks:
-    """Start the ranks and load the model. Raises: RunError, UsageError."""
+    """Start the ranks and load the model. Raises: LearnerDiedError, RunError, UsageError."""
     return _LocalRank(kind, settings, cluster) if cluster.local else _RayRanks(kind, settings, cluster)
 
 
@@ -32,8 +37,6 @@ class _LocalRank:
     """The only rank, in this process."""
 
     def __init__(self, kind: type[Rank], settings: RankSettings, cluster: Cluster) -> None:
-        import os
-
         if settings.learner.ranks != 1:
             raise UsageError(f"--local runs one learner rank; learner.ranks is {settings.learner.ranks}")
         port = _free_port()
@@ -41,7 +44,12 @@ class _LocalRank:
         self._rank = kind(settings)
 
     def call(self, method: str, *arguments: Any) -> list[Any]:
-        return [getattr(self._rank, method)(*arguments)]
+        try:
+            return [getattr(self._rank, method)(*arguments)]
+        except Exception as error:
+            if not _out_of_memory(error):
+                raise
+            raise LearnerMemoryError(f"learner.{method}: {error}") from error
 
     def close(self) -> None:
         self._rank.close()
@@ -68,36 +76,83 @@ class _RayRanks:
                 f"it has {ray.cluster_resources()}, free {ray.available_resources()}"
             )
         at = [PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=i) for i in range(count)]
-        where = ray.remote(_address_and_port)
-        address, port = ray.get(where.options(num_cpus=0, scheduling_strategy=at[0]).remote(), timeout=wait_s)
-        if cluster.spec.address == "local":
-            address = "127.0.0.1"
-        threads = max(1, cluster.cpus // count)
-        actor = ray.remote(kind)
-        self._actors = [
-            actor.options(
-                scheduling_strategy=at[rank],
-                **cluster.actor_options(rank_environment(rank, count, address, port, threads=threads, gpu=gpu)),
-            ).remote(settings)
-            for rank in range(count)
-        ]
-        gather([actor.ready.remote() for actor in self._actors], "starting learner rank", wait_s)
+        where = ray.remote(_address_and_port).options(num_cpus=0, scheduling_strategy=at[0])
+        self._actors: list[Any] = []
+        self._names = [f"rank {rank}" for rank in range(count)]
+        # With several ranks a stuck one is found out by those that wait for it, and the wait for a call as a
+        # whole must not end before theirs.
+        self._timeout_s = settings.learner.timeout_s * (1 if count == 1 else 2)
+        try:
+            [(address, port)] = gather([where.remote()], "finding a port for the learner", wait_s)
+            if cluster.spec.address == "local":
+                address = "127.0.0.1"
+            threads = max(1, cluster.cpus // count)
+            actor = ray.remote(RankProcess)
+            for rank in range(count):
+                environment = rank_environment(rank, count, address, port, threads=threads, gpu=gpu)
+                options = {"scheduling_strategy": at[rank], **cluster.actor_options(environment)}
+                self._actors.append(actor.options(**options).remote())
+            places = self._ask("starting the learner", wait_s, "where")
+            self._names = [f"rank {rank} (pid {pid} on {node})" for rank, (node, pid) in enumerate(places)]
+            self._ask("starting the learner", wait_s, "start", kind, settings)
+        except BaseException:
+            self.close()
+            raise
 
     def call(self, method: str, *arguments: Any) -> list[Any]:
+        return self._ask(f"learner.{method}", self._timeout_s, "call", method, *arguments)
+
+    def _ask(self, what: str, timeout_s: float, method: str, *arguments: Any) -> list[Any]:
         import ray
 
         shared = [ray.put(argument) for argument in arguments]
+        references = [getattr(actor, method).remote(*shared) for actor in self._actors]
         try:
-            return gather([getattr(actor, method).remote(*shared) for actor in self._actors], f"learner.{method}", None)
-        except RunError as error:
-            raise LearnerDiedError(str(error)) from error
+            return gather(references, what, timeout_s, self._names)
+        except ActorsFailedError as error:
+            if any(map(_out_of_memory, error.failures.values())):
+                raise LearnerMemoryError(str(error)) from error
+            if error.died or method == "call":
+                raise LearnerDiedError(str(error)) from error
+            raise
 
     def close(self) -> None:
         import ray
 
         for actor in self._actors:
+            # One that is stopped or hangs is killed by its node a few seconds later.
             ray.kill(actor)
         ray.util.remove_placement_group(self._group)
+
+
+class RankProcess:
+    """The side of a rank that runs in the process of its actor."""
+
+    _rank: Rank
+
+    def where(self) -> tuple[str, int]:
+        """Address of the node, and process id."""
+        import ray
+
+        return ray.util.get_node_ip_address(), os.getpid()
+
+    def start(self, kind: type[Rank], settings: RankSettings) -> None:
+        """Load the model. A method, not the constructor, so that its errors reach the caller whole."""
+        self._rank = kind(settings)
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the rank."""
+        return getattr(self._rank, method)(*arguments)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that GPU or host have no memory left, or that Ray killed the process to get some."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    said = str(error)
+    return "DefaultCPUAllocator: can't allocate memory" in said or "running low on memory" in said
 
 
 def _free_port() -> int:

@@ -10,12 +10,14 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from morl.compat import guard_torchvision
 from morl.errors import UsageError
 from morl.learner.attention import use_shared_prefix
+from morl.learner.finite import guard
 from morl.learner.holdings import forget_trial_step, restore, snapshot
 from morl.recipe import LearnerSpec, LoraSpec, import_plugin
 from morl.registry import did_you_mean
@@ -69,13 +71,14 @@ class Rank:
     A subclass says what is learnt: `_load`, `_module` and `_accumulate`.
     """
 
-    sums: ClassVar[tuple[str, ...]] = ()
+    sums: tuple[str, ...] = ()
     """What `_accumulate` measures, to be added up over microbatches."""
 
     def __init__(self, settings: Any) -> None:
         guard_torchvision()
         import deepspeed
         import torch
+        from torch.distributed import distributed_c10d
 
         self.settings = settings
         self._writer = ThreadPoolExecutor(1, "save")
@@ -89,27 +92,29 @@ class Rank:
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
             torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         if not torch.distributed.is_initialized():
-            deepspeed.init_distributed("nccl" if gpu else "gloo", verbose=False)
+            timeout = timedelta(seconds=spec.timeout_s)
+            # Groups that DeepSpeed makes later take torch's default.
+            distributed_c10d.default_pg_timeout = distributed_c10d.default_pg_nccl_timeout = timeout
+            deepspeed.init_distributed("nccl" if gpu else "gloo", verbose=False, timeout=timeout)
         self.rank, self.ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
         torch.manual_seed(settings.seed)
         model = self._load()
-        use_shared_prefix(model)
-        _freeze(model, spec.freeze)
-        if spec.activation_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if spec.lora is not None:
-            if spec.activation_checkpointing:
-                # Frozen embeddings give no gradient, and checkpointing would then drop the whole graph.
-                model.enable_input_require_grads()
-            model = add_lora(model, spec.lora)
-        module = self._module(model)
+        use_shared_prefix(model, self._attention())
+        module = self._module(prepare(model, spec))
         self.engine, *_ = deepspeed.initialize(
             model=module,
             model_parameters=[p for p in module.parameters() if p.requires_grad],
             config=deepspeed_config(spec, settings.dtype),
         )
         forget_trial_step(self.engine)
-        self._record_grad_norm()
+        guard(self.engine)
+
+    def _attention(self) -> str:
+        """The kind of attention over rows: one kernel on a GPU, where it can be compiled."""
+        kind = self.settings.learner.attention
+        if kind == "flex" and self.device.type != "cuda":
+            raise UsageError("learner.attention: 'flex' needs a GPU, and this learner has none; use 'auto' or 'sdpa'")
+        return kind if kind != "auto" else "flex" if self.device.type == "cuda" else "sdpa"
 
     def _load(self) -> Any:
         """The transformers model of the settings' folder, in training mode."""
@@ -119,22 +124,13 @@ class Rank:
         """The torch module that takes a microbatch, around the model with its adapters."""
         raise NotImplementedError
 
+    def _before_step(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> Batch:
+        """The batch with what has to be known of it as a whole before the first gradient."""
+        return batch
+
     def _accumulate(self, micro: Any) -> dict[str, float]:
         """Add a microbatch's gradient; returns what it measured on it."""
         raise NotImplementedError
-
-    def _record_grad_norm(self) -> None:
-        """Without ZeRO and mixed precision DeepSpeed clips but forgets the norm: remember it."""
-        from deepspeed.runtime.utils import clip_grad_norm_
-
-        engine = self.engine
-
-        def clip() -> None:
-            engine._global_grad_norm = clip_grad_norm_(
-                parameters=engine.module.parameters(), max_norm=engine.gradient_clipping(), mpu=engine.mpu
-            )
-
-        engine.clip_fp32_gradients = clip
 
     def step(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]], learning_rate: float) -> dict[str, float]:
         """One optimiser step on this rank's share of a batch: the sum of its microbatches' gradients.
@@ -145,12 +141,14 @@ class Rank:
             learning_rate: of this step.
 
         Returns: sums over this rank's share, for the driver to combine; a name that ends in `_max` is a
-            maximum. With them the global gradient norm.
+            maximum. With them the global gradient norm, and `skipped`: 1 when loss or gradient are not finite and
+            the step changed nothing.
         """
         began = time.perf_counter()
         sums = dict.fromkeys(self.sums, 0.0)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
+        batch = self._before_step(batch, plan)
         for rows in plan[self.rank]:
             measured = self._accumulate(self._microbatch(batch, rows))
             if rows:
@@ -159,8 +157,22 @@ class Rank:
         self.engine.step()
         norm = self.engine.get_global_grad_norm()
         sums["grad_norm"] = float(norm) if norm is not None else math.nan
+        sums["skipped"] = float(not math.isfinite(sums["grad_norm"]))
         sums["seconds"] = time.perf_counter() - began
         return sums
+
+    def spoiled_rows(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> list[int]:
+        """Rows of this rank's microbatches whose loss is not finite; nothing is learnt."""
+        batch = self._before_step(batch, plan)
+        module, backward = self.engine.module, self.engine.backward
+        module.eval()
+        self.engine.backward = lambda loss: None
+        try:
+            losses = [(rows, self._accumulate(self._microbatch(batch, rows))["loss"]) for rows in plan[self.rank]]
+        finally:
+            self.engine.backward = backward
+            module.train()
+        return [row for rows, loss in losses if not math.isfinite(loss) for row in rows]
 
     def _microbatch(self, batch: Batch, rows: Sequence[int]) -> Any:
         from morl.learner.packing import microbatch
@@ -273,20 +285,38 @@ def deepspeed_config(spec: LearnerSpec, dtype: str) -> dict[str, Any]:
     }
 
 
-def _freeze(model: Any, patterns: Sequence[str]) -> None:
-    """Take the parameters that a pattern names out of training. Raises: UsageError when it names none, or all."""
+def prepare(model: Any, spec: LearnerSpec) -> Any:
+    """The model with what the recipe trains, and that alone, asking for gradients: its adapters if it has any."""
+    _choose_trainable(model, spec.train, spec.freeze)
+    if spec.activation_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if spec.lora is None:
+        return model
+    if spec.activation_checkpointing:
+        # Frozen embeddings give no gradient, and checkpointing would then drop the whole graph.
+        model.enable_input_require_grads()
+    return add_lora(model, spec.lora)
+
+
+def _choose_trainable(model: Any, train: Sequence[str], freeze: Sequence[str]) -> None:
+    """Train what a pattern of `train` names and none of `freeze` does.
+
+    Raises: UsageError when a pattern names no parameter, or nothing is left to train.
+    """
     names = [name for name, _ in model.named_parameters()]
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            raise UsageError(
-                f"learner.freeze: '{pattern}' names no parameter{did_you_mean(pattern, names)}; "
-                f"there are {', '.join(sorted({name.rpartition('.')[0] for name in names})[:5])}, …"
-            )
+    for key, patterns in (("train", train), ("freeze", freeze)):
+        for pattern in patterns:
+            if not fnmatch.filter(names, pattern):
+                raise UsageError(
+                    f"learner.{key}: '{pattern}' names no parameter{did_you_mean(pattern, names)}; "
+                    f"there are {', '.join(sorted({name.rpartition('.')[0] for name in names})[:5])}, …"
+                )
     for name, parameter in model.named_parameters():
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+        chosen, frozen = (any(fnmatch.fnmatchcase(name, pattern) for pattern in own) for own in (train, freeze))
+        if frozen or not chosen:
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UsageError(f"learner.freeze: {', '.join(patterns)} leave nothing to train")
+        raise UsageError(f"learner.freeze: {', '.join(freeze)} leave nothing to train")
 
 
 def add_lora(model: Any, lora: LoraSpec) -> Any:
