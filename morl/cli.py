@@ -7,8 +7,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from morl.errors import MorlError, UsageError
+
+if TYPE_CHECKING:
+    from morl.recipe import Recipe
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -61,10 +65,16 @@ def _parser() -> argparse.ArgumentParser:
     _resume(command)
     command.set_defaults(run=_train)
 
-    command = commands.add_parser("eval", help="score the recipe's eval sets on a model")
+    command = commands.add_parser("eval", help="score a recipe's eval sets on a model, or answers written elsewhere")
     _recipe(command)
-    command.add_argument("--model", required=True, help="folder of a checkpoint, or a run folder")
+    command.add_argument("--model", help="folder of a checkpoint, or a run folder")
     command.add_argument("--compare", metavar="PATH", help="a second model; prints the two side by side")
+    command.add_argument(
+        "--responses", type=Path, metavar="FILE", help="JSON lines of response, row: score these instead"
+    )
+    command.add_argument(
+        "--set", metavar="NAME", help="with --responses: the eval set they answer, if there are several"
+    )
     command.add_argument("--out", type=Path, metavar="FILE", help="write the rows as JSON lines")
     command.add_argument("--local", action="store_true", help="everything in this process, without Ray")
     command.set_defaults(run=_eval)
@@ -135,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("export", help="write a run's policy as a plain Hugging Face checkpoint")
     command.add_argument("folder", type=Path, metavar="RUN", help="the run's folder, or one of its checkpoints")
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    command.add_argument("--adapter", action="store_true", help="write the LoRA adapter alone, as a folder of peft's")
     command.set_defaults(run=_export)
     return parser
 
@@ -186,12 +197,21 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from morl.recipe import load_recipe
-
-    recipe = load_recipe(options.recipe, options.overrides)
-    from morl.evaluate import evaluate_models
+    if (options.model is None) == (options.responses is None):
+        raise UsageError("morl eval RECIPE takes --model PATH or --responses FILE")
+    recipe = _recipe_to_measure(options)
+    from morl.evaluate import RowFile, evaluate_models
     from morl.summary import print_comparison, print_evaluation
 
+    if options.responses is not None:
+        from morl.eval_sets import score_responses
+
+        if options.set not in recipe.eval.sets and (options.set is not None or len(recipe.eval.sets) != 1):
+            raise UsageError(f"morl eval --responses: --set names one of {', '.join(recipe.eval.sets) or 'no sets'}")
+        row = score_responses(recipe, options.set or next(iter(recipe.eval.sets)), options.responses)
+        RowFile(options.out, str(options.responses)).log_eval(row)
+        print_evaluation([row])
+        return DONE
     models = [options.model] + ([options.compare] if options.compare else [])
     results = evaluate_models(recipe, models, out=options.out, local=options.local)
     if options.compare:
@@ -199,6 +219,17 @@ def _eval(options: argparse.Namespace) -> int:
     else:
         print_evaluation(results[0])
     return DONE
+
+
+def _recipe_to_measure(options: argparse.Namespace) -> Recipe:
+    """The recipe of a run, or one made around an evaluation set that stands by itself."""
+    from morl.eval_sets import EvalSetRecipe, is_eval_set
+    from morl.recipe import load_document, load_recipe
+
+    if not is_eval_set(options.recipe):
+        return load_recipe(options.recipe, options.overrides)
+    eval_set = load_document(EvalSetRecipe, options.recipe, options.overrides)
+    return eval_set.as_recipe(Path(options.recipe).stem, options.model or "none")
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -299,7 +330,7 @@ def _report(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from morl.export import export
 
-    export(options.folder, options.out)
+    export(options.folder, options.out, adapter=options.adapter)
     print(f"wrote {options.out}")  # noqa: T201
     return DONE
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,15 +16,18 @@ from morl.errors import UsageError
 from morl.model import ChatCodec
 from morl.recipe import EvalSetSpec, ObjectiveSpec, Recipe, go_offline
 from morl.rewards import Scorer
-from morl.rollout import Collector, Engine, Sampling
+from morl.rollout import Collector, Engine, Sampling, choose_engine
 from morl.statistics import mean_interval, paired_difference, pass_at_k
 from morl.track.jsonl import write_samples
 from morl.types import Group
+from morl.vision import check_frames, engine_options
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "eval."
 """Evaluation sets are scored as objectives of this prefix, apart from the trained ones."""
+PORTION = 64
+"""Prompts with pictures that are asked at a time."""
 
 
 class _Log(Protocol):
@@ -94,21 +97,34 @@ async def evaluate(evaluation: Evaluation, log: _Log, *, step: int) -> list[dict
     version = await evaluation.engines.policy_version()
     rows = []
     for eval_set in evaluation.sets:
-        rollout = await evaluation.collector.collect(
-            [eval_set.prompts[i] for i in range(len(eval_set.prompts))],
+        groups = await _groups(evaluation.collector, eval_set, version)
+        if evaluation.folder is not None:
+            answers = evaluation.folder / "eval" / f"{eval_set.name}-step-{step:06d}.jsonl.zst"
+            answers.parent.mkdir(parents=True, exist_ok=True)
+            write_samples(answers, step, groups)
+        row = {"step": step, "set": eval_set.name, **measure(groups, eval_set.pass_at)}
+        log.log_eval(row)
+        rows.append(row)
+    return rows
+
+
+async def _groups(collector: Collector, eval_set: EvalSet, version: int) -> list[Group]:
+    """The scored answers to a set's prompts; to those with pictures by portions, because pictures take memory."""
+    every = (eval_set.prompts.usable(index) for index in range(len(eval_set.prompts)))
+    prompts = [prompt for prompt in every if prompt is not None]
+    size = PORTION if any(prompt.media for prompt in prompts) else max(1, len(prompts))
+    groups: list[Group] = []
+    for first in range(0, len(prompts), size):
+        rollout = await collector.collect(
+            prompts[first : first + size],
             key=f"eval-{eval_set.name}",
             samples=eval_set.samples,
             sampling=eval_set.sampling,
             version=version,
+            first=first,
         )
-        if evaluation.folder is not None:
-            answers = evaluation.folder / "eval" / f"{eval_set.name}-step-{step:06d}.jsonl.zst"
-            answers.parent.mkdir(parents=True, exist_ok=True)
-            write_samples(answers, step, rollout.groups)
-        row = {"step": step, "set": eval_set.name, **measure(rollout.groups, eval_set.pass_at)}
-        log.log_eval(row)
-        rows.append(row)
-    return rows
+        groups += [replace(group, features=None) for group in rollout.groups]
+    return groups
 
 
 def measure(groups: Sequence[Group], pass_at: float) -> dict[str, Any]:
@@ -199,19 +215,22 @@ async def _evaluate_model(recipe: Recipe, model: str, out: Path | None, local: b
     go_offline(recipe)
     with exported(model) as folder, Cluster(recipe.cluster, local=local) as cluster:
         codec = ChatCodec.load(folder, recipe.rollout.max_prompt_tokens)
-        engines = await start_engines(recipe, folder, local=local, gpus=cluster.gpus)
+        check_frames(codec.media, {f"eval.sets.{name}": spec for name, spec in recipe.eval_objectives().items()})
+        engine, _ = choose_engine(recipe.rollout.engine)
+        more = engine_options(engine, codec.media, recipe.eval_objectives().values())
+        engines = await start_engines(recipe, folder, local=local, gpus=cluster.gpus, more=more)
         try:
             with Scorer(
                 Evaluation.objectives(recipe), workers=recipe.scoring.workers, memory_mb=recipe.scoring.memory_mb
             ) as scorer:
                 collector = Collector(engines, codec, scorer.score, seed=recipe.run.seed)
                 evaluation = Evaluation.load(recipe, engines, collector, codec, None)
-                return await evaluate(evaluation, _RowFile(out, model), step=0)
+                return await evaluate(evaluation, RowFile(out, model), step=0)
         finally:
             await engines.close()
 
 
-class _RowFile:
+class RowFile:
     """Appends evaluation rows to a file, or to nowhere."""
 
     def __init__(self, path: Path | None, model: str) -> None:
@@ -219,6 +238,7 @@ class _RowFile:
         self.model = model
 
     def log_eval(self, row: Mapping[str, Any]) -> None:
+        """Append the row."""
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"model": self.model, **row}) + "\n")

@@ -99,15 +99,17 @@ def test_export_refuses_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFix
 def test_the_recipes_in_the_readme_are_recipes(tmp_path: Path) -> None:
     from morl.preferences import PreferenceRecipe
     from morl.recipe import load_document
+    from morl.stages import SftRecipe
 
     text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     blocks = [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
     files = [tmp_path / f"{number}.yaml" for number in range(len(blocks))]
     for file, block in zip(files, blocks, strict=True):
         file.write_text(block)
-    mixture, preferences = files
+    mixture, preferences, stages = files
     assert set(load_recipe(mixture).objectives) == {"math", "brief"}
     assert load_document(PreferenceRecipe, preferences).preference.held_out == 0.1
+    assert load_document(SftRecipe, stages).steps == 1000
 
 
 def test_the_readme_names_every_reward() -> None:

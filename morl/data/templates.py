@@ -119,6 +119,10 @@ class PromptTemplate:
         self._gold = None if gold is None else _value(gold)
         self._names = frozenset(_names(prompt) | _names(gold))
 
+    def media_count(self, kind: str) -> int:
+        """How many media of a kind, `image` or `video`, each prompt has."""
+        return sum(name == kind for _, parts in self._turns for name, _ in parts)
+
     def render(self, row: Row, id: str, objective: str, where: str = "") -> Prompt:  # noqa: A002
         """The prompt that a row gives.
 
