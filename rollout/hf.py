@@ -1,4 +1,4 @@
-"""The embedded engine: transformers `generate`, in this process, on a GPU or the CPU.
+"""The embedded engine: a model of transformers in this process, on a GPU or the CPU.
 
 The same list of requests gives the same bits again: each sample draws from a stream of its
 own, and which rows share a batch depends on the requests alone, never on time.
@@ -48,14 +48,15 @@ class HFEngine:
 
         guard_torchvision()
         import torch
-        from transformers import AutoModelForCausalLM, GenerationConfig
+        from transformers import AutoModelForCausalLM
+
+        from morl.rollout.hf_attention import use_decode_attention
 
         self._version = version
         self._max_sequences = max_sequences
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype)).to(device).eval()
-        # The checkpoint's own defaults (top_k, repetition penalty, ...) would bend the distribution.
-        self._model.generation_config = GenerationConfig(pad_token_id=0)
+        use_decode_attention(self._model)
         self._context = int(self._model.config.get_text_config().max_position_embeddings)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="hf-engine")
         self._in_flight: set[str] = set()
@@ -151,114 +152,107 @@ class HFEngine:
     def _write(self, rows: list[_Row], land: Callable[[_Row], None]) -> None:
         """Write one batch of completions, all with the same sampling parameters.
 
-        `generate` computes every row until the last one ends. So it is left whenever half
-        of the rows have ended, and entered again with the other half and their cache.
+        Rows that have ended are computed along until a quarter of the batch has: leaving them
+        out means moving the cache of all others.
         """
         import torch
-        from transformers import LogitsProcessorList, StoppingCriteriaList
 
-        sampling = rows[0].request.sampling
-        uniforms = torch.from_numpy(np.stack([uniform_stream(row, sampling.max_new_tokens) for row in rows]))
-        token_ids, mask = _left_pad([row.request.prompt_ids_T for row in rows], self._model.device)
-        cache = self._prefill(rows, token_ids, mask)
-        uniforms = uniforms.to(token_ids.device)
-        while rows:
-            draw = _Draw(rows, sampling, uniforms, self._aborted, land)
-            token_ids = self._model.generate(
-                input_ids=token_ids,
-                attention_mask=mask,
-                past_key_values=cache,
-                max_new_tokens=sampling.max_new_tokens - len(rows[0].token_ids),
-                do_sample=False,
-                logits_processor=LogitsProcessorList([draw]),
-                stopping_criteria=StoppingCriteriaList([_HalfDone(rows)]),
-            )
+        sampling, device = rows[0].request.sampling, self._model.device
+        uniforms_BT = torch.from_numpy(np.stack([uniform_stream(row, sampling.max_new_tokens) for row in rows]))
+        uniforms_BT = uniforms_BT.to(device)
+        logits_BV, state = self._prefill(rows)
+        for step in range(sampling.max_new_tokens):
+            tokens_B, logprobs_B = draw(logits_BV, uniforms_BT[:, step], sampling)
+            for row, token, logprob in zip(rows, tokens_B.tolist(), logprobs_B.tolist(), strict=True):
+                if row.finish is None:
+                    self._append(row, token, logprob, land)
             live = [i for i, row in enumerate(rows) if row.finish is None]
-            rows = [rows[i] for i in live]
-            if rows:
-                keep = torch.tensor(live, device=token_ids.device)
-                cache.batch_select_indices(keep)
-                token_ids, uniforms = token_ids[keep], uniforms[keep]
-                new = token_ids.shape[1] - mask.shape[1]
-                mask = torch.cat([mask[keep], mask.new_ones(len(live), new)], dim=1)
+            if not live:
+                return
+            if 4 * len(live) <= 3 * len(rows):
+                keep = torch.tensor(live, device=device)
+                state.keep(keep)
+                rows, tokens_B, uniforms_BT = [rows[i] for i in live], tokens_B[keep], uniforms_BT[keep]
+            logits_BV = self._decode(tokens_B, state)
 
-    def _prefill(self, rows: list[_Row], token_ids: torch.Tensor, mask: torch.Tensor) -> Any:
-        """The rows' cache of all prompt tokens but the last; each distinct prompt is computed once."""
-        import torch
-
-        from morl.rollout.hf_cache import roomy_cache
-
-        cache = roomy_cache(self._model.config.get_text_config())
-        if token_ids.shape[1] == 1:
-            return cache
-        slots: dict[tuple[int, ...], int] = {}
-        slot_of_row = [slots.setdefault(row.request.prompt_ids_T, len(slots)) for row in rows]
-        first = torch.tensor([slot_of_row.index(slot) for slot in range(len(slots))], device=token_ids.device)
-        prompts, prompt_mask = token_ids[first, :-1], mask[first, :-1]
-        with torch.no_grad():
-            self._model(
-                input_ids=prompts,
-                attention_mask=prompt_mask,
-                position_ids=(prompt_mask.cumsum(-1) - 1).clamp(min=0),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        cache.batch_select_indices(torch.tensor(slot_of_row, device=token_ids.device))
-        return cache
-
-
-class _Draw:
-    """`generate`'s logits processor: draws every row's token and leaves only that one in the scores."""
-
-    def __init__(
-        self,
-        rows: Sequence[_Row],
-        sampling: Sampling,
-        uniforms_BT: torch.Tensor,
-        aborted: set[str],
-        land: Callable[[_Row], None],
-    ) -> None:
-        self._rows = rows
-        self._sampling = sampling
-        self._uniforms_BT = uniforms_BT
-        self._aborted = aborted
-        self._land = land
-        self._step = len(rows[0].token_ids)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        tokens_B, logprobs_B = draw(scores, self._uniforms_BT[:, self._step], self._sampling)
-        self._step += 1
-        for row, token, logprob in zip(self._rows, tokens_B.tolist(), logprobs_B.tolist(), strict=True):
-            if row.finish is None:
-                self._append(row, token, logprob)
-        return scores.fill_(-float("inf")).scatter_(1, tokens_B[:, None], 0.0)
-
-    def _append(self, row: _Row, token: int, logprob: float) -> None:
+    def _append(self, row: _Row, token: int, logprob: float, land: Callable[[_Row], None]) -> None:
+        """Give a row its next token, and land it if that is its last."""
+        sampling = row.request.sampling
         if row.request.id in self._aborted:
             row.finish = "abort"
         else:
             row.token_ids.append(token)
             row.logprobs.append(logprob)
-            if token in self._sampling.stop_token_ids:
+            if token in sampling.stop_token_ids:
                 row.finish = "stop"
-            elif len(row.token_ids) == self._sampling.max_new_tokens:
+            elif len(row.token_ids) == sampling.max_new_tokens:
                 row.finish = "length"
         if row.finish is not None:
-            self._land(row)
+            land(row)
 
+    def _prefill(self, rows: list[_Row]) -> tuple[torch.Tensor, _State]:
+        """Read the rows' prompts: `(logits_BV, state)` from where the answers begin.
 
-class _HalfDone:
-    """`generate`'s stopping criterion: ends every row once half of them have ended."""
-
-    def __init__(self, rows: Sequence[_Row]) -> None:
-        self._rows = rows
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        Here, and nowhere else, prompts enter the model, each once however many rows share it: what a
+        prompt has besides token ids goes into this call, and decides the positions that follow it.
+        """
         import torch
 
-        live = sum(row.finish is None for row in self._rows)
-        return torch.full((len(self._rows),), live <= len(self._rows) // 2, device=input_ids.device)
+        from morl.rollout.hf_cache import roomy_cache
+
+        slots: dict[tuple[int, ...], int] = {}
+        slot_of_row = [slots.setdefault(row.request.prompt_ids_T, len(slots)) for row in rows]
+        token_ids_PT, mask_PT = _left_pad(list(slots), self._model.device)
+        cache = roomy_cache(self._model.config.get_text_config())
+        positions_PT = (mask_PT.cumsum(-1) - 1).clamp(min=0)
+        logits_PV = self._logits(token_ids_PT, mask_PT, positions_PT, cache)
+        state = _State(cache, mask_PT, positions_PT[:, -1:] + 1)
+        slot_of_row_B = torch.tensor(slot_of_row, device=mask_PT.device)
+        state.keep(slot_of_row_B)
+        return logits_PV[slot_of_row_B], state
+
+    def _decode(self, tokens_B: torch.Tensor, state: _State) -> torch.Tensor:
+        """Feed every row its newest token; `BV` logits of the next."""
+        import torch
+
+        state.mask_BT = torch.cat([state.mask_BT, state.mask_BT.new_ones(len(tokens_B), 1)], dim=1)
+        logits_BV = self._logits(tokens_B[:, None], state.mask_BT, state.position_B1, state.cache)
+        state.position_B1 = state.position_B1 + 1
+        return logits_BV
+
+    def _logits(
+        self, token_ids_BT: torch.Tensor, mask_BK: torch.Tensor, positions_BT: torch.Tensor, cache: Any
+    ) -> torch.Tensor:
+        """Float32 logits `BV` after the last of these tokens, which the cache takes up."""
+        import torch
+
+        with torch.no_grad():
+            out = self._model(
+                input_ids=token_ids_BT,
+                attention_mask=mask_BK,
+                position_ids=positions_BT,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        logits_BV: torch.Tensor = out.logits[:, -1].float()
+        return logits_BV
+
+
+@dataclass(slots=True)
+class _State:
+    """What the rows of a batch have in the model so far."""
+
+    cache: Any
+    mask_BT: torch.Tensor
+    """int64; 0 where a row is padded."""
+    position_B1: torch.Tensor
+    """Of each row's next token."""
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Keep these rows, in this order; a row may be named twice."""
+        self.cache.batch_select_indices(rows)
+        self.mask_BT, self.position_B1 = self.mask_BT[rows], self.position_B1[rows]
 
 
 def draw(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
