@@ -683,6 +683,9 @@ class LearnerSpec(Spec):
     """The same; three steps in a row above it end the run."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, more time."""
+    attention: Literal["auto", "sdpa", "flex"] = "auto"
+    """Attention over a prompt and its answers: `sdpa` block by block; `flex` in one compiled kernel, on GPUs only;
+    `auto` takes flex on a GPU."""
     offload: bool = False
     """Keep the optimiser in the memory of the host; needs zero 1, 2 or 3."""
     train: Annotated[list[Text], Field(min_length=1)] = ["*"]

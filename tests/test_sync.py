@@ -105,7 +105,7 @@ def test_what_travels_of_lora(sync: str, engine: str, outside: list[str], gpus: 
 
 
 def test_an_adapter_that_the_engine_cannot_take_is_refused() -> None:
-    with pytest.raises(UsageError, match="'hf' takes whole models only.*sync.lora=merged"):
+    with pytest.raises(UsageError, match=r"'hf' takes whole models only.*sync.lora=merged"):
         plan_sync(recipe_with(True, "adapter"), "hf", [], 0)
     with pytest.raises(UsageError, match=r"model\.visual\.merger.*learner.freeze"):
         plan_sync(recipe_with(True, "adapter"), "vllm", ["model.visual.merger.mlp.0"], 1)

@@ -27,16 +27,24 @@ def worth_it(layout: Layout, length: int) -> bool:
     return dense > WORTH and 2 * dense > 3 * blocks
 
 
-def use_shared_prefix(model: Any) -> None:
-    """Have the language model of `model` attend by rows when it is given their layout, and as ever when not."""
+def use_shared_prefix(model: Any, kind: str = "sdpa") -> None:
+    """Have the language model of `model` attend by rows when it is given their layout, and as ever when not.
+
+    `kind`: "sdpa" for blocks, one by one; "flex" for one kernel, see `morl.learner.flex`.
+    """
     from transformers import AttentionInterface
 
-    AttentionInterface.register(NAME, _attention)
+    name, function = NAME, by_blocks
+    if kind == "flex":
+        from morl.learner import flex
+
+        name, function = flex.NAME, flex.attend
+    AttentionInterface.register(name, function)
     seeing = getattr(model.config, "vision_config", None) is not None
-    model.set_attn_implementation({"text_config": NAME} if seeing else NAME)
+    model.set_attn_implementation({"text_config": name} if seeing else name)
 
 
-def _attention(
+def by_blocks(
     module: Any,
     query_BHLD: torch.Tensor,
     key_BKLD: torch.Tensor,
@@ -46,6 +54,7 @@ def _attention(
     layout: Layout | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
+    """An attention function of transformers'; `BLHD`, zero where a row is padded."""
     if layout is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
