@@ -1,0 +1,102 @@
+"""Questions about interfaces: where something is, and what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any
+
+from morl_mini import screens
+from morl_mini.answers import centre, place
+from morl_mini.answers import point as pointed
+from morl_mini.screens import Element, Layout, Screen
+from morl_mini.tasks import Draft
+
+_LAYOUTS: dict[int, tuple[Layout, ...]] = {
+    1: ("buttons", "list"),
+    2: ("buttons", "form", "list", "home"),
+    3: ("buttons", "form", "list", "home", "menu"),
+}
+_ACTIONS: dict[int, tuple[str, ...]] = {
+    1: ("click", "click", "input"),
+    2: ("click", "click", "click", "longpress", "longpress", "input", "scroll", "open", "press"),
+    3: ("click", "click", "longpress", "drag", "wait", "fill", "scroll"),
+}
+"""More often what depends on the picture than what the words say already."""
+TEXTS = ("ann", "ben", "eva", "tom", "zoe", "max", "kim", "rome", "oslo", "paris", "bern", "lima")
+
+
+def _draft(shown: Screen, question: str, gold: Any, answer: str, thought: str, target: Element | None) -> Draft:
+    extra = {} if target is None else {"target": list(target.box)}
+    return Draft(shown, question, gold, answer, thought, lambda rng: screens.paint(shown, rng), extra)
+
+
+def point(rng: Random, level: int) -> Draft:
+    """Where an element is."""
+    shown = screens.screen(rng, rng.choice(_LAYOUTS[level]), level)
+    target = rng.choice(shown.elements)
+    answer = pointed(*centre(target.box))
+    question = f"point to the {target.name} {target.role}."
+    return _draft(shown, question, list(target.box), answer, f"it is at {place(target.box)}", target)
+
+
+Step = Mapping[str, Any]
+
+
+def _at(element: Element, action: str) -> tuple[Step, Step]:
+    """An action on an element: the gold and the answer."""
+    return {"action": action, "bbox": list(element.box)}, {"action": action, "start_point": list(centre(element.box))}
+
+
+def _both(step: Step) -> tuple[Step, Step]:
+    return step, step
+
+
+def gui_action(rng: Random, level: int) -> Draft:
+    """What to do on a screen, with arguments, as MiMo-VL writes it."""
+    kind = rng.choice(_ACTIONS[level])
+    layout: Layout = {
+        "click": rng.choice(_LAYOUTS[level]), "scroll": "list", "longpress": "list", "drag": "list", "open": "home",
+        "input": "form", "fill": "form", "press": "form", "wait": "busy",
+    }[kind]  # fmt: skip
+    shown = screens.screen(rng, layout, level)
+    target = rng.choice(shown.elements)
+    text = rng.choice(TEXTS)
+    match kind:
+        case "click":
+            question, steps = f"click the {target.name} {target.role}.", [_at(target, "click")]
+        case "input":
+            target = rng.choice(shown.of("field"))
+            question, steps = f"type {text} in {target.name}.", [_both({"action": "input", "text": text})]
+        case "fill":
+            target = rng.choice(shown.of("field"))
+            button = rng.choice(shown.of("button"))
+            question = f"type {text} in {target.name} and click the {button.name} button."
+            steps = [_both({"action": "input", "text": text}), _at(button, "click")]
+        case "scroll":
+            up = rng.random() < 0.5  # as a finger moves: up shows what is below
+            question = f"show what is {'below' if up else 'above'}."
+            steps = [_both({"action": "scroll", "direction": "up" if up else "down"})]
+        case "open":
+            question, steps = f"open {target.name}.", [_both({"action": "open", "app": target.name})]
+        case "press":
+            key = rng.choice(("enter", "esc", "tab", "delete"))
+            question, steps = f"press {key}.", [_both({"action": "press", "keys": [key]})]
+        case "longpress":
+            question, steps = f"hold the {target.name} row.", [_at(target, "longpress")]
+        case "drag":
+            target, other = rng.sample(shown.elements, 2)
+            question = f"drag {target.name} to {other.name}."
+            gold = {"action": "drag", "bbox": list(target.box), "end_bbox": list(other.box)}
+            ends = {"start_point": list(centre(target.box)), "end_point": list(centre(other.box))}
+            steps = [(gold, {"action": "drag", **ends})]
+        case _:
+            # What is asked for cannot be done yet, and only the picture says so.
+            question, steps = f"click the {target.name} button.", [_both({"action": "wait"})]
+    golds, written = zip(*steps, strict=True)
+    return _draft(shown, question, _one(golds), json.dumps(_one(written)), kind, target)
+
+
+def _one(steps: Sequence[Step]) -> Any:
+    return steps[0] if len(steps) == 1 else list(steps)

@@ -1,0 +1,130 @@
+"""The miniature world as a source of rows: `data: {source: mini, kind: box, split: train, level: 2}`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from morl.data.sources import SOURCES
+from morl_mini import gui, tasks
+from morl_mini.streams import Split, split_of, stream
+from morl_mini.tasks import Draft
+
+LEVELS = (1, 2, 3)
+"""From easy to hard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of question."""
+
+    draft: Callable[[Random, int], Draft]
+    media: Literal["", "image", "video"]
+    """The column with the picture or the frames."""
+    reward: str
+    """The verifier of its answers."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The options of the verifier."""
+
+
+_PIXELS = {"frame": "absolute_resized", "gold_frame": "absolute"}
+
+KINDS: dict[str, Kind] = {
+    "math": Kind(tasks.math, "", "math"),
+    "read": Kind(tasks.read, "", "text"),
+    "retell": Kind(tasks.retell, "", "mini_taste"),
+    "caption": Kind(tasks.caption, "image", "box", {**_PIXELS, "match_labels": True, "metric": "iou"}),
+    "box": Kind(tasks.box, "image", "box", {**_PIXELS, "metric": "iou"}),
+    "locate": Kind(tasks.locate, "image", "text"),
+    "count": Kind(tasks.count, "image", "count"),
+    "choice": Kind(tasks.choice, "image", "choice", {"options_from": "options"}),
+    "ocr": Kind(tasks.ocr, "image", "text"),
+    "chart": Kind(tasks.chart, "image", "text"),
+    "describe": Kind(tasks.describe, "image", "mini_taste"),
+    "point": Kind(gui.point, "image", "point", _PIXELS),
+    "gui_action": Kind(gui.gui_action, "image", "gui_action", _PIXELS),
+    "temporal": Kind(tasks.temporal, "video", "temporal"),
+}
+
+KindName = Literal[
+    "math", "read", "retell", "caption", "box", "locate", "count", "choice", "ocr", "chart", "describe", "point",
+    "gui_action", "temporal",
+]  # fmt: skip
+
+
+class World:
+    """Endless rows of one kind: `world[index]` for any index from 0 on, the same in every process and order."""
+
+    def __init__(self, kind: KindName, split: Split = "train", level: int = 1, seed: int = 0) -> None:
+        self._kind, self._split, self._level, self._seed = kind, split, level, seed
+
+    def draft(self, index: int) -> Draft:
+        """A row without its picture."""
+        return self._draft(index)[0]
+
+    def _draft(self, index: int) -> tuple[Draft, Random]:
+        if index < 0:
+            raise IndexError(f"rows are counted from 0, and {index} is below")
+        rng = stream(self._seed, self._kind, self._split, self._level, index)
+        while True:
+            draft = KINDS[self._kind].draft(rng, self._level)
+            if split_of(draft.content) == self._split:
+                return draft, rng
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        """Row `index`: `question`, `gold`, `answer`, `thought`, `reasoned`, and `image` or `video`.
+
+        `answer` is what a perfect model says, `reasoned` the same after its `thought`. A video is
+        `{"frames": [...], "fps": 1.0}`. What is to be described also has a `chosen` and a `rejected` answer.
+        """
+        draft, rng = self._draft(index)
+        row = {
+            "kind": self._kind,
+            "question": draft.question,
+            "gold": draft.gold,
+            "answer": draft.answer,
+            "thought": draft.thought,
+            "reasoned": f"<think>{draft.thought}</think>{draft.answer}",
+            **draft.extra,
+        }
+        if draft.paint is not None:
+            row[KINDS[self._kind].media] = draft.paint(rng)
+        return row
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        index = 0
+        while True:
+            yield self[index]
+            index += 1
+
+    def where(self, index: int) -> str:
+        """The row's place: `mini(box, train, level 2, seed 0)[17]`."""
+        return f"mini({self._kind}, {self._split}, level {self._level}, seed {self._seed})[{index}]"
+
+
+class Rows(World):
+    """The first `count` rows of a world; each is made when it is asked for."""
+
+    def __init__(self, count: int, kind: KindName, split: Split, level: int, seed: int) -> None:
+        super().__init__(kind, split, level, seed)
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+
+@SOURCES.register("mini")
+def mini(
+    *,
+    kind: Annotated[KindName, Field(description="What is asked.")],
+    split: Annotated[Split, Field(description="No scene is in both.")] = "train",
+    count: Annotated[int, Field(ge=1, description="Rows.")] = 100_000,
+    level: Annotated[int, Field(ge=1, le=3, description="1 is easy.")] = 1,
+    seed: Annotated[int, Field(ge=0, description="Another seed, other rows.")] = 0,
+) -> Rows:
+    """Generated rows of the miniature world: pictures, interfaces, charts and clips, with questions and answers."""
+    return Rows(count, kind, split, level, seed)
