@@ -1,4 +1,4 @@
-"""A run's policy as a plain Hugging Face checkpoint."""
+"""A run's policy as a plain Hugging Face checkpoint, or its adapter as a folder of peft's."""
 
 from __future__ import annotations
 
@@ -7,49 +7,74 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from morl.checkpoint import find_fault, newest_good, read_state
 from morl.errors import CheckpointError, UsageError
-from morl.model import ChatCodec, resolve_model
+from morl.model import resolve_model
+
+if TYPE_CHECKING:
+    from morl.learner.policy import Policy
+    from morl.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
 
-def export(folder: Path, out: Path) -> None:
+def export(folder: Path, out: Path, *, adapter: bool = False) -> None:
     """Write the policy of a run's newest good checkpoint, LoRA merged, to `out`.
+
+    It takes one process and the memory of the host, however many ranks wrote the checkpoint, and on what.
 
     Args:
         folder: the run's folder, or one of its checkpoints.
         out: a folder that transformers and vLLM will load; must not exist or be empty.
+        adapter: write the LoRA adapter alone, to be loaded on top of the run's model.
 
     Raises: UsageError, CheckpointError.
     """
-    from morl.cluster import Cluster
-    from morl.learner import Learner
-    from morl.learner.policy import PolicySettings
+    from morl.learner.weights import adapter_weights, full_weights, write_adapter, write_weights
     from morl.recipe import go_offline, load_recipe
 
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"--out: '{out}' is not empty")
     run, checkpoint = _checkpoint(folder)
     recipe = load_recipe(run / "recipe.yaml")
-    # Nothing is compared with a reference here: it need not be there any more.
-    recipe = recipe.model_copy(update={"algorithm": recipe.algorithm.model_copy(update={"kl": None})})
+    if adapter and recipe.learner.lora is None:
+        raise UsageError(f"--adapter: '{run}' trains the weights themselves, with no adapter; leave --adapter out")
     go_offline(recipe)
     model = resolve_model(recipe.model.path)
-    codec = ChatCodec.load(model, recipe.rollout.max_prompt_tokens)
-    settings = PolicySettings.of(recipe, model, codec.banned_token_ids)
-    local = recipe.learner.ranks == 1
-    with Cluster(recipe.cluster, local=local) as cluster:
-        learner = Learner.start(settings, cluster, total_steps=recipe.run.steps, max_new_tokens=1)
-        try:
-            learner.load(checkpoint / "learner", read_state(checkpoint))
-            out.parent.mkdir(parents=True, exist_ok=True)
-            if out.exists():
-                out.rmdir()
-            learner.publish(out.absolute())
-        finally:
-            learner.close()
+    policy = _policy(recipe, model, checkpoint)
+    version = read_state(checkpoint)["policy_version"]
+    target = out.absolute()
+    if adapter:
+        write_adapter(policy.model, adapter_weights(policy.model, sharded=False, keep=True), target, version)
+    else:
+        weights = full_weights(policy.language_model, sharded=False, keep=True)
+        write_weights(policy.language_model, weights, model, target, version)
+
+
+def _policy(recipe: Recipe, model: Path, checkpoint: Path) -> Policy:
+    """The policy as the checkpoint's learner held it, on the CPU."""
+    import torch
+
+    from morl.learner.holdings import shapes_of
+    from morl.learner.policy import Policy
+    from morl.learner.rank import prepare
+    from morl.learner.shards import Shards
+    from morl.model import load_policy
+
+    saved = Shards(checkpoint / "learner")
+    policy = Policy(
+        prepare(load_policy(model, recipe.model.dtype), recipe.learner),
+        temperature=recipe.rollout.temperature,
+        banned_token_ids=(),
+    )
+    saved.require(shapes_of(policy))
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(saved.weight(name))
+    return policy
 
 
 def _checkpoint(folder: Path) -> tuple[Path, Path]:
