@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from morl.learner.packing import plan_microbatches
 from morl.learner.rank import RankSettings
 from morl.learner.schedule import learning_rate
 from morl.learner.supervised import Example, SupervisedRank, example_batch
+from morl.learner.watch import Watch
 from morl.model import ChatCodec, resolve_model
 from morl.recipe import LearnerSpec, go_offline
 from morl.recovery import recovering
@@ -29,7 +31,7 @@ from morl.run import Interrupt, RunFolder
 from morl.stages import DatasetSpec, SftRecipe, StageSpec
 from morl.track import Tracker, make_tracker
 from morl.track.console import LineTracker
-from morl.types import Prompt
+from morl.types import Batch, Prompt
 
 logger = logging.getLogger(__name__)
 
@@ -105,30 +107,32 @@ def _run_stage(stage: _Stage, folder: RunFolder, cluster: Cluster, interrupt: In
         seed=recipe.run.seed,
         plugins=tuple(recipe.plugins),
     )
-    ranks = start_ranks(SupervisedRank, settings, cluster)
-    tracker = make_tracker(recipe, folder.path, step, console=LineTracker(recipe.steps, SHOWN))
-    try:
+    watch = Watch(stage.learner, recipe.model.dtype, folder.skipped)
+    with ExitStack() as stack:
+        ranks = start_ranks(SupervisedRank, settings, cluster)
+        stack.callback(ranks.close)
+        tracker = make_tracker(recipe, folder.path, step, console=LineTracker(recipe.steps, SHOWN))
+        stack.callback(tracker.close)
+        stack.push(checkpoints.close)
         if newest is not None and step > stage.start:
             examples.restore(read_state(newest)["examples"])
             ranks.call("load", newest / "learner")
         for batch in examples.batches(stage.end - step, stage.spec.examples_per_step):
             step += 1
-            tracker.log(step, _step(ranks, batch, stage, step))
+            tracker.log(step, _step(ranks, batch, stage, step, watch))
+            checkpoints.check()
             measures = stage.spec.measure_every and (step - stage.start) % stage.spec.measure_every == 0
             if measures or step == stage.end:
                 _measure(ranks, examples, stage, step, tracker)
             if (every and step % every == 0) or interrupt.requested or step == stage.end:
-                with checkpoints.writing(step) as draft:
-                    ranks.call("save", draft / "learner")
+                with checkpoints.writing(step, written=lambda: all(ranks.call("saved"))) as draft:
+                    ranks.call("save", draft / "learner", True)
                     write_state(draft, {"step": step, "stage": stage.name, "examples": examples.state()})
             if interrupt.requested:
                 break
         if step == stage.end:
             ranks.call("publish", folder.path / "models" / stage.name, step)
             announce(f"wrote {folder.path / 'models' / stage.name}")
-    finally:
-        tracker.close()
-        ranks.close()
     return step == stage.end
 
 
@@ -196,7 +200,7 @@ class _Examples:
         return found
 
 
-def _step(ranks: Ranks, examples: list[Example], stage: _Stage, step: int) -> dict[str, float]:
+def _step(ranks: Ranks, examples: list[Example], stage: _Stage, step: int, watch: Watch) -> dict[str, float]:
     spec = stage.learner
     batch = example_batch(examples, stage.spec.aggregation)
     plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), spec.tokens_per_microbatch, spec.ranks)
@@ -210,7 +214,7 @@ def _step(ranks: Ranks, examples: list[Example], stage: _Stage, step: int) -> di
     parts: list[dict[str, float]] = ranks.call("step", batch, plan, rate)
     seconds = max(part["seconds"] for part in parts)
     tokens = sum(part["tokens"] for part in parts)
-    return {
+    metrics = {
         "sft/loss": sum(part["loss"] for part in parts),
         "sft/nats_per_token": sum(part["nats"] for part in parts) / tokens,
         "sft/answer_tokens": tokens,
@@ -220,6 +224,13 @@ def _step(ranks: Ranks, examples: list[Example], stage: _Stage, step: int) -> di
         "learner/tokens_per_s": len(batch.token_ids_T) / seconds,
         "time/learner_s": seconds,
     }
+
+    def spoiled_rows(batch: Batch) -> list[int]:
+        alone = plan_microbatches(batch.row_starts_B1.diff().tolist(), 1, spec.ranks)
+        return sorted(row for part in ranks.call("spoiled_rows", batch, alone) for row in part)
+
+    watch.look(step, batch, metrics, loss=metrics["sft/loss"], spoiled_rows=spoiled_rows)
+    return metrics
 
 
 def _measure(ranks: Ranks, examples: _Examples, stage: _Stage, step: int, tracker: Tracker) -> None:

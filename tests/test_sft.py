@@ -113,10 +113,10 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
     path = write_recipe(tmp_path, tiny_model)
     learn = sft._step
 
-    def step(ranks, examples, stage, number):  # type: ignore[no-untyped-def]
+    def step(ranks, examples, stage, number, watch):  # type: ignore[no-untyped-def]
         if number > stopped_after:
             raise KeyboardInterrupt
-        return learn(ranks, examples, stage, number)
+        return learn(ranks, examples, stage, number, watch)
 
     with monkeypatch.context() as patch:
         patch.setattr(sft, "_step", step)
