@@ -31,7 +31,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 STATE = "trainer.json"
 
-POLL_S = 0.2
+POLL_S = 0.05
 """How often it is asked whether everything has been written."""
 
 _NAME = re.compile(r"step-(\d{6,})")

@@ -182,11 +182,14 @@ def test_a_failure_in_the_background_is_told_at_the_next_look(tmp_path: Path) ->
     def torn() -> bool:
         raise PermissionError(13, "Permission denied", "rank-00001.safetensors")
 
+    def look_until_told() -> None:
+        while True:
+            store.check()
+
     with store.writing(20, written=torn) as folder:
         (folder / "half").write_bytes(PAYLOAD)
     with pytest.raises(CheckpointError, match=r"step-000020.*can be written.*older checkpoints are intact"):
-        while True:
-            store.check()
+        look_until_told()
     assert names(tmp_path) == ["step-000010"]
     write(store, 30)
     assert store.newest_good() == tmp_path / "step-000030", "it is told once"
