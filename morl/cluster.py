@@ -193,7 +193,8 @@ def _failure(reference: Any) -> BaseException | None:
     try:
         ray.get(reference)
     except RayTaskError as error:
-        return error.cause if isinstance(error.cause, BaseException) else error.as_instanceof_cause()
+        cause: BaseException = error.cause if isinstance(error.cause, BaseException) else error.as_instanceof_cause()
+        return cause
     except RayError as error:
         return error
     return None
@@ -203,5 +204,6 @@ def _told(failure: BaseException) -> str:
     from ray.exceptions import RayError
 
     if isinstance(failure, RayError):
-        return f"died: {failure}"
+        # Ray explains at length; lines are of no use within a sentence.
+        return f"died: {' '.join(str(failure).split()):.400}"
     return f"failed: {type(failure).__name__}: {failure}"

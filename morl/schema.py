@@ -674,7 +674,7 @@ class LearnerSpec(Spec):
     max_restarts: Annotated[Int, Field(ge=0)] = 3
     """How often in a row, without a new checkpoint, the learner is started again after one of its processes died."""
     timeout_s: Annotated[Float, Field(gt=0)] = 1800.0
-    """Seconds that a rank waits for the others, and that a step or a checkpoint may take."""
+    """Seconds that a rank waits for the others, and that any one call of the learner, as a step, may take."""
     max_skipped_steps: Annotated[Int, Field(ge=1)] = 3
     """Steps in a row with a loss or gradient that is not finite, each skipped, that end the run."""
     mismatch_warn: Annotated[Float, Field(gt=0)] = 0.1

@@ -110,9 +110,9 @@ class _RayRanks:
         try:
             return gather(references, what, timeout_s, self._names)
         except ActorsFailedError as error:
-            if any(map(_out_of_memory, error.failures.values())):
+            if method == "call" and any(map(_out_of_memory, error.failures.values())):
                 raise LearnerMemoryError(str(error)) from error
-            if error.died or method == "call":
+            if method == "call" or error.died:
                 raise LearnerDiedError(str(error)) from error
             raise
 

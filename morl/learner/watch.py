@@ -196,8 +196,8 @@ def _features(tensors: Mapping[str, torch.Tensor], row: int) -> Features | None:
 
 def _names(batch: Batch, rows: Sequence[int], prompts: Sequence[str]) -> tuple[str, ...]:
     row_of_N = torch.bucketize(batch.sources_N, batch.row_starts_B1, right=True) - 1
-    numbers = batch.prompts_N[torch.isin(row_of_N, torch.tensor(rows, dtype=torch.long))].unique().tolist()
-    return tuple(prompts[number] for number in numbers if number < len(prompts))
+    numbers = batch.prompts_N[torch.isin(row_of_N, torch.tensor(rows, dtype=torch.long))].tolist()
+    return tuple(prompts[number] for number in sorted(set(numbers)) if number < len(prompts))
 
 
 def _listed(noun: str, items: Sequence[object]) -> str:
