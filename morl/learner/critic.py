@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,16 +92,19 @@ def _in_float32(head: Any) -> None:
 class Critic:
     """A group of DeepSpeed ranks that hold one value model, beside the policy's and like them."""
 
-    def __init__(self, settings: RankSettings, ranks: Ranks, *, total_steps: int) -> None:
+    def __init__(self, settings: RankSettings, ranks: Ranks, *, total_steps: int, alone: bool) -> None:
+        """Drive `ranks`; `alone` where these are processes of their own, which can work beside the policy's."""
         self.settings = settings
         self.total_steps = total_steps
         self._ranks = ranks
+        self._thread = ThreadPoolExecutor(1, "critic") if alone else None
         self._seconds = 0.0
 
     @classmethod
     def start(cls, settings: RankSettings, cluster: Cluster, *, total_steps: int) -> Critic:
         """Start the ranks and load the model. Raises: RunError, UsageError."""
-        return cls(settings, start_ranks(CriticRank, settings, cluster), total_steps=total_steps)
+        ranks = start_ranks(CriticRank, settings, cluster)
+        return cls(settings, ranks, total_steps=total_steps, alone=not cluster.local)
 
     def values(self, batch: Batch) -> torch.Tensor:
         """`values_N`, float32: what the answer is worth before each target of the batch is written."""
@@ -109,6 +113,13 @@ class Critic:
         values_N = torch.stack(self._ranks.call("values", batch, self._plan(batch))).sum(dim=0)
         self._seconds = time.perf_counter() - began
         return values_N
+
+    def begin_step(self, batch: Batch, number: int) -> Callable[[], dict[str, float]]:
+        """Begin `step`; to call what this returns is to wait for its metrics, or what it failed with."""
+        if self._thread is not None:
+            return self._thread.submit(self.step, batch, number).result
+        metrics = self.step(batch, number)
+        return lambda: metrics
 
     def step(self, batch: Batch, number: int) -> dict[str, float]:
         """Optimiser step `number`, counted from 1, on `0.5 * (value - return)²`; returns its metrics.
@@ -146,6 +157,8 @@ class Critic:
     def close(self) -> None:
         """End the ranks."""
         self._ranks.close()
+        if self._thread is not None:
+            self._thread.shutdown()
 
 
 def combine(parts: Sequence[Mapping[str, float]], returns_N: torch.Tensor) -> dict[str, float]:

@@ -95,7 +95,8 @@ class Learner:
         return tuple(found) if isinstance(found, list | tuple) else (found,)
 
     def step(self, batch: Batch) -> dict[str, float]:
-        """Exactly one optimiser step; returns the step's metrics."""
+        """Exactly one optimiser step, of the critic too; returns the step's metrics."""
+        critic_metrics = None if self._critic is None else self._critic.begin_step(batch, self.policy_version + 1)
         began = time.perf_counter()
         spec = self.settings.learner
         lengths_B = batch.row_starts_B1.diff().tolist()
@@ -110,8 +111,8 @@ class Learner:
         metrics = combine(self._ranks.call("step", batch, plan, rate))
         self.policy_version += 1
         seconds = time.perf_counter() - began
-        if self._critic is not None:
-            metrics |= self._critic.step(batch, self.policy_version)
+        if critic_metrics is not None:
+            metrics |= critic_metrics()
         return metrics | {
             "learner/lr": rate,
             "learner/rows": float(batch.rows),

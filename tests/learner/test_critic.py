@@ -19,6 +19,7 @@ from morl.cluster import Cluster
 from morl.errors import UsageError
 from morl.learner import Learner
 from morl.learner.critic import combine, critic_settings
+from morl.learner.group import LearnerDiedError
 from morl.learner.policy import PolicySettings
 from morl.learner.rank import RankSettings
 from morl.model import ChatCodec, load_policy, load_reward_model
@@ -47,7 +48,9 @@ GROUPS = [
 
 
 @contextmanager
-def started(model: Path, advantage: dict[str, Any], *, policy_lr: float = 1e-3, **layout: Any) -> Iterator[Learner]:
+def started(
+    model: Path, advantage: dict[str, Any], *, policy_lr: float = 1e-3, local: bool = True, **layout: Any
+) -> Iterator[Learner]:
     # Below epsilon Adam makes a full step of the rounding of next to nothing.
     spec = LearnerSpec(lr=policy_lr, eps=1e-5, **layout)
     settings = PolicySettings(
@@ -62,7 +65,7 @@ def started(model: Path, advantage: dict[str, Any], *, policy_lr: float = 1e-3, 
     )
     critic = RankSettings(model=model, dtype="float32", learner=spec.model_copy(update={"lr": 3e-3}), seed=0)
     # One rank needs no actor; several are processes of Ray's.
-    cluster = Cluster(ClusterSpec(), local=spec.ranks == 1)
+    cluster = Cluster(ClusterSpec(), local=local and spec.ranks == 1)
     learner = Learner.start(settings, cluster, total_steps=STEPS, max_new_tokens=8, critic=critic)
     try:
         yield learner
@@ -245,6 +248,18 @@ def test_a_checkpoint_goes_on_bit_for_bit(request, tiny_model: Path, tmp_path: P
         assert torch.equal(batch.returns_N, expected_batch.returns_N)
         for name in expected_metrics:
             assert name.startswith("time/") or name.endswith("_per_s") or metrics[name] == expected_metrics[name], name
+
+
+def test_a_dead_critic_is_an_error_that_says_so(ray_cluster, tiny_model: Path) -> None:
+    import ray
+
+    with started(tiny_model, GAE, local=False) as learner:
+        learner.step(batch := learner.batch(GROUPS[0]))
+        ray.kill(learner._critic._ranks._actors[0])
+        with pytest.raises(LearnerDiedError, match=r"learner\.step"):
+            learner.step(batch)
+        with pytest.raises(LearnerDiedError, match=r"learner\.values"):
+            learner.batch(GROUPS[1])
 
 
 # --- what it learns, and begins with
