@@ -1,0 +1,75 @@
+"""Weights in 16 bits learn as those in 32 do: the optimiser keeps float32 copies, wherever they lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from learner_groups import make_groups
+from safetensors.torch import load_file
+
+from morl.cluster import Cluster
+from morl.learner import Learner
+from morl.learner.holdings import held_by
+from morl.learner.policy import PolicySettings
+from morl.recipe import AlgorithmSpec, ClusterSpec, LearnerSpec
+
+NAME = "model.layers.0.mlp.up_proj.weight"
+
+
+def start(model: Path, dtype: str = "bfloat16", lr: float = 2e-5, **learner: object) -> Learner:
+    settings = PolicySettings(
+        model=model,
+        dtype=dtype,
+        learner=LearnerSpec(lr=lr, eps=1e-12, **learner),
+        algorithm=AlgorithmSpec(),
+        temperature=1.0,
+        banned_token_ids=(),
+        seed=0,
+    )
+    return Learner.start(settings, Cluster(ClusterSpec(), local=True), total_steps=50, max_new_tokens=8)
+
+
+def published(learner: Learner, folder: Path) -> torch.Tensor:
+    learner.publish(folder)
+    return load_file(folder / "model.safetensors")[NAME]
+
+
+@pytest.mark.parametrize("zero", [0, 2, 3])
+def test_updates_below_the_resolution_of_16_bits_add_up(tiny_model: Path, tmp_path: Path, zero: int) -> None:
+    learner = start(tiny_model, zero=zero)
+    try:
+        before = published(learner, tmp_path / "0")
+        assert before.dtype == torch.bfloat16
+        batch = learner.batch(make_groups(0))
+        learner.step(batch)
+        # A step of 2e-5 is less than a tenth of the distance to the next number of 16 bits.
+        large = before.abs() > 0.0625
+        assert torch.equal(published(learner, tmp_path / "1")[large], before[large])
+        for _ in range(49):
+            learner.step(batch)
+        after = published(learner, tmp_path / "50")
+        assert (after != before)[large].float().mean() > 0.5
+        pieces = [piece for piece in held_by(learner._ranks._rank.engine) if piece.name.endswith(NAME)]
+        master = torch.cat([piece.of(piece.master) for piece in pieces]).view_as(after)
+        assert master.dtype == torch.float32
+        assert torch.equal(master.to(torch.bfloat16), after)
+        assert not torch.equal(master, after.float())
+    finally:
+        learner.close()
+
+
+@pytest.mark.parametrize("zero", [1, 2, 3])
+def test_an_optimiser_in_host_memory_learns_the_same(tiny_model: Path, tmp_path: Path, zero: int) -> None:
+    found = []
+    for offload in (False, True):
+        learner = start(tiny_model, "float32", lr=1e-3, zero=zero, offload=offload)
+        try:
+            for step in range(2):
+                learner.step(learner.batch(make_groups(step)))
+            found.append(published(learner, tmp_path / str(offload)))
+        finally:
+            learner.close()
+    torch.testing.assert_close(found[1], found[0], atol=1e-7, rtol=1e-6)
+    assert (found[0] - load_file(tiny_model / "model.safetensors")[NAME]).abs().max() > 1e-4
