@@ -48,4 +48,4 @@ def frozen_copy(folder: Path, settings: PolicySettings, vocabulary: int, device:
         "fp16": {"enabled": settings.dtype == "float16"},
     }
     engine, *_ = deepspeed.initialize(model=policy, config=config)
-    return engine.eval()
+    return engine
