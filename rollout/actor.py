@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -50,6 +50,11 @@ class EngineSpec:
         engine: Engine = self.entry.load()(self.model, dtype=self.dtype, version=self.version, **self.options)
         return engine
 
+    def sent(self, request: Request) -> Request:
+        """The request without what this engine has no use for: pictures are heavy."""
+        unused = "features" if getattr(self.entry.load(), "takes_pixels", False) else "pixels"
+        return replace(request, **{unused: None})
+
 
 class EngineActor:
     """The side that runs in the actor's process: the protocol, passed on to the engine."""
@@ -74,6 +79,10 @@ class EngineActor:
     async def load_weights(self, folder: str) -> int:
         """See `Engine.load_weights`."""
         return await self._engine.load_weights(folder)
+
+    async def receive_weights(self, stage: str, argument: Any = None) -> None:
+        """A part of a weight transfer from GPU to GPU, for engines that have it."""
+        await self._engine.receive_weights(stage, argument)  # type: ignore[attr-defined]
 
     async def clear_caches(self) -> None:
         """See `Engine.clear_caches`."""
@@ -134,7 +143,7 @@ class ActorEngine:
         self._spec = spec
         self._actor: Any = None
         self._starting = asyncio.Lock()
-        self._folder: str | None = None
+        self._folder: Callable[[], str] | None = None
         self._version = spec.version
         self._parts: dict[str, list[_Part]] = {}
         self._aborted: set[str] = set()
@@ -185,9 +194,17 @@ class ActorEngine:
 
     async def load_weights(self, folder: str) -> int:
         """See `Engine.load_weights`."""
-        self._folder = folder
+        self._folder = lambda: folder
         self._version = int(await self._call("load_weights", folder, deadline=self._spec.deadlines.load_s))
         return self._version
+
+    async def actor(self) -> Any:
+        """The handle of the actor, for those that send it weights."""
+        return await self._live()
+
+    def restart_from(self, folder: Callable[[], str]) -> None:
+        """A replacement of the actor is to load what `folder` then names."""
+        self._folder = folder
 
     async def clear_caches(self) -> None:
         """See `Engine.clear_caches`."""
@@ -212,7 +229,8 @@ class ActorEngine:
             del parts[part.request.id]
             for index in range(part.first, part.first + part.count):
                 yield Completion(part.whole.id, index, (), (), "abort", self._version)
-        stream = actor.generate.options(num_returns="streaming").remote([part.request for part in parts.values()])
+        requests = [self._spec.sent(part.request) for part in parts.values()]
+        stream = actor.generate.options(num_returns="streaming").remote(requests)
         deadline = self._spec.deadlines.generate_s
         exhausted = False
         try:
@@ -250,7 +268,7 @@ class ActorEngine:
                 try:
                     self.pid = int(await self._answer(actor, actor.start.remote(self._spec), deadlines.start_s))
                     if self._folder is not None:
-                        load = actor.load_weights.remote(self._folder)
+                        load = actor.load_weights.remote(self._folder())
                         self._version = int(await self._answer(actor, load, deadlines.load_s))
                 except BaseException:
                     self._discard(actor)

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
-from morl.errors import DataError, RunError, StaleWeightsError
+from morl.errors import RunError, StaleWeightsError
 from morl.rollout.engine import Completion, Engine, Request, Sampling
 from morl.types import Encoded, Group, Prompt, Sample, Score
 
@@ -52,24 +52,29 @@ class Collector:
         self._seed = seed
 
     async def collect(
-        self, prompts: Sequence[Prompt], *, key: str, samples: int, sampling: Sampling, version: int
+        self, prompts: Sequence[Prompt], *, key: str, samples: int, sampling: Sampling, version: int, first: int = 0
     ) -> Rollout:
         """`samples` scored answers to each prompt.
 
-        `key` names the collection ("step-12"): with the collector's seed and a prompt's place
-        it decides the random stream, so the same call draws the same answers.
+        `key` names the collection ("step-12"): with the collector's seed and a prompt's place,
+        counted from `first`, it decides the random stream, so the same call draws the same answers.
 
         Raises: StaleWeightsError when an answer was written by another version than
         `version`; RunError when an engine loses or doubles one; whatever `score` raises.
         """
         encoded = [self._codec.encode(prompt) for prompt in prompts]
         requests = [
-            Request(f"{key}/{i}", own.token_ids_T, samples, request_seed(self._seed, key, i), sampling)
-            for i, own in enumerate(encoded)
+            Request(
+                id=f"{key}/{i}",
+                prompt_ids_T=own.token_ids_T,
+                samples=samples,
+                seed=request_seed(self._seed, key, i),
+                sampling=sampling,
+                features=own.features,
+                pixels=own.pixels,
+            )
+            for i, own in enumerate(encoded, first)
         ]
-        for prompt, own in zip(prompts, encoded, strict=True):
-            if own.features is not None:
-                raise DataError(f"prompt {prompt.id}: rollouts of prompts with pictures are not supported yet")
         place = {request.id: i for i, request in enumerate(requests)}
         scored: list[dict[int, Scored]] = [{} for _ in prompts]
         begin = end = time.perf_counter()
@@ -128,4 +133,5 @@ def _group(prompt: Prompt, request: Request, by_index: dict[int, Scored]) -> Gro
         prompt_ids_T=request.prompt_ids_T,
         samples_G=tuple(sample for sample, _ in pairs),
         scores_G=tuple(task.result() for _, task in pairs),
+        features=request.features,
     )

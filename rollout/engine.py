@@ -10,7 +10,7 @@ from typing import Protocol
 
 from morl.errors import UsageError
 from morl.registry import Registry
-from morl.types import FinishReason
+from morl.types import Features, FinishReason, Pixels
 
 ENGINES = Registry("engine", "morl.engines")
 """Engines by name. Each is built as `Engine(model, *, dtype, version=0, **options)`."""
@@ -56,10 +56,15 @@ class Request:
     id: str
     """Unique among the requests in flight."""
     prompt_ids_T: tuple[int, ...]
+    """The prompt as the learner has it, placeholders of pictures expanded."""
     samples: int
     seed: int
     """Seeds of requests with the same prompt should be at least `samples` apart."""
     sampling: Sampling
+    features: Features | None = None
+    """Of the prompt's pictures and videos, if it has any, for engines that run the model on them."""
+    pixels: Pixels | None = None
+    """The same before the model's processor, for engines with a processor of their own."""
 
     def __post_init__(self) -> None:
         if not self.prompt_ids_T:
@@ -85,7 +90,10 @@ class Completion:
 
 
 class Engine(Protocol):
-    """Serves one version of the policy at a time."""
+    """Serves one version of the policy at a time.
+
+    A class with a true attribute `takes_pixels` is sent a request's `pixels`, any other its `features`.
+    """
 
     def generate(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
         """Every completion of every request, in the order in which they land.

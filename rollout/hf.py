@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from morl.errors import CheckpointError
 from morl.rollout.engine import Completion, Request, Sampling, check_fits
 from morl.rollout.weights import read_policy_version, weight_files
-from morl.types import FinishReason
+from morl.types import Features, FinishReason, together
 
 if TYPE_CHECKING:
     import torch
@@ -48,14 +49,16 @@ class HFEngine:
 
         guard_torchvision()
         import torch
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
         from morl.rollout.hf_attention import use_decode_attention
 
         self._version = version
         self._max_sequences = max_sequences
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype)).to(device).eval()
+        sees = getattr(AutoConfig.from_pretrained(model), "vision_config", None) is not None
+        kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+        self._model: Any = kind.from_pretrained(model, dtype=getattr(torch, dtype)).to(device).eval()
         use_decode_attention(self._model)
         self._context = int(self._model.config.get_text_config().max_position_embeddings)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="hf-engine")
@@ -121,7 +124,7 @@ class HFEngine:
         from safetensors import safe_open
 
         version = read_policy_version(folder)
-        targets: dict[str, torch.Tensor] = self._model.state_dict(keep_vars=True)
+        targets = self._parameters()
         # By identity: of tied parameters, one name is enough.
         missing = {id(target): name for name, target in targets.items()}
         for path in weight_files(folder):
@@ -138,6 +141,15 @@ class HFEngine:
             raise CheckpointError(f"{folder} lacks {len(missing)} parameters, among them {min(missing.values())}")
         self._version = version
         return version
+
+    def _parameters(self) -> dict[str, torch.Tensor]:
+        """The model's tensors by their names in a checkpoint, which need not be those of its modules."""
+        from transformers.core_model_loading import revert_weight_conversion
+
+        own: dict[str, torch.Tensor] = self._model.state_dict(keep_vars=True)
+        ours = {id(tensor) for tensor in own.values()}
+        # What a checkpoint holds in other pieces than the model cannot be copied into it.
+        return {n: tensor for n, tensor in revert_weight_conversion(self._model, own).items() if id(tensor) in ours}
 
     def _generate(self, requests: Sequence[Request], land: Callable[[_Row], None]) -> None:
         for rows in batches(requests, self._max_sequences):
@@ -200,13 +212,19 @@ class HFEngine:
 
         from morl.rollout.hf_cache import roomy_cache
 
-        slots: dict[tuple[int, ...], int] = {}
-        slot_of_row = [slots.setdefault(row.request.prompt_ids_T, len(slots)) for row in rows]
-        token_ids_PT, mask_PT = _left_pad(list(slots), self._model.device)
+        slots: dict[tuple[tuple[int, ...], int], int] = {}
+        # Equal tokens with other pictures are another prompt.
+        keys = [(row.request.prompt_ids_T, id(row.request.features)) for row in rows]
+        slot_of_row = [slots.setdefault(key, len(slots)) for key in keys]
+        prompts = [rows[slot_of_row.index(slot)].request for slot in range(len(slots))]
+        token_ids_PT, mask_PT = _left_pad([prompt.prompt_ids_T for prompt in prompts], self._model.device)
         cache = roomy_cache(self._model.config.get_text_config())
-        positions_PT = (mask_PT.cumsum(-1) - 1).clamp(min=0)
-        logits_PV = self._logits(token_ids_PT, mask_PT, positions_PT, cache)
-        state = _State(cache, mask_PT, positions_PT[:, -1:] + 1)
+        features = [prompt.features for prompt in prompts]
+        positions_APT = _positions(mask_PT, features)
+        seen = {name: tensor.to(mask_PT.device) for name, tensor in together(features).items()}
+        logits_PV = self._logits(token_ids_PT, mask_PT, positions_APT.squeeze(0), cache, seen)
+        # A picture takes as many positions as its longer side, not as many as its tokens.
+        state = _State(cache, mask_PT, positions_APT.amax(dim=(0, 2))[:, None] + 1)
         slot_of_row_B = torch.tensor(slot_of_row, device=mask_PT.device)
         state.keep(slot_of_row_B)
         return logits_PV[slot_of_row_B], state
@@ -221,19 +239,28 @@ class HFEngine:
         return logits_BV
 
     def _logits(
-        self, token_ids_BT: torch.Tensor, mask_BK: torch.Tensor, positions_BT: torch.Tensor, cache: Any
+        self,
+        token_ids_BT: torch.Tensor,
+        mask_BK: torch.Tensor,
+        positions: torch.Tensor,
+        cache: Any,
+        seen: Mapping[str, torch.Tensor] = MappingProxyType({}),
     ) -> torch.Tensor:
-        """Float32 logits `BV` after the last of these tokens, which the cache takes up."""
+        """Float32 logits `BV` after the last of these tokens, which the cache takes up.
+
+        `positions` are `BT`, or `3BT` where there are pictures; `seen` is what the model takes of these.
+        """
         import torch
 
         with torch.no_grad():
             out = self._model(
                 input_ids=token_ids_BT,
                 attention_mask=mask_BK,
-                position_ids=positions_BT,
+                position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **seen,
             )
         logits_BV: torch.Tensor = out.logits[:, -1].float()
         return logits_BV
@@ -300,6 +327,17 @@ def batches(requests: Sequence[Request], size: int) -> Iterator[list[_Row]]:
         rows = (_Row(request, index) for request in alike for index in range(request.samples))
         while batch := list(itertools.islice(rows, size)):
             yield batch
+
+
+def _positions(mask_PT: torch.Tensor, features: Sequence[Features | None]) -> torch.Tensor:
+    """Positions of left-padded prompts, `APT`: A is 1 for text, and 3 where one of them has pictures (M-RoPE)."""
+    positions_APT = (mask_PT.cumsum(-1) - 1).clamp(min=0)[None]
+    if any(own is not None for own in features):
+        positions_APT = positions_APT.repeat(3, 1, 1)
+        for p, own in enumerate(features):
+            if own is not None:
+                positions_APT[:, p, -own.positions_3T.shape[1] :] = own.positions_3T
+    return positions_APT
 
 
 def _left_pad(prompts: Sequence[Sequence[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,16 +9,19 @@ import itertools
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from morl.errors import CheckpointError, MissingExtraError, UsageError
 from morl.rollout.engine import Completion, Request, check_fits
+from morl.rollout.vllm_media import check_expanded, engine_arguments, vllm_prompt
 from morl.rollout.weights import is_adapter, parameter_names, read_policy_version
 from morl.types import FinishReason
 
 
 class VLLMEngine:
     """An AsyncLLM. Every sample is a request of its own, so that it lands when it is done."""
+
+    takes_pixels = True
 
     def __init__(
         self,
@@ -34,6 +37,11 @@ class VLLMEngine:
         block_size: int | None = None,
         enforce_eager: bool | None = None,
         max_lora_rank: int | None = None,
+        weight_transfer: Literal["nccl"] | None = None,
+        images_per_prompt: int | None = None,
+        videos_per_prompt: int | None = None,
+        image_pixels: int | None = None,
+        video_pixels: int | None = None,
     ) -> None:
         """Start vLLM on the checkpoint folder `model`.
 
@@ -41,7 +49,10 @@ class VLLMEngine:
         `max_num_seqs`: completions written at a time. `kv_cache_gb`: GiB for the cache; by
         default 1 on the CPU, and on a GPU what `gpu_memory_utilization` leaves.
         `enforce_eager`: no compilation; by default on the CPU only, where it takes minutes.
+        `weight_transfer`: be ready for `receive_weights`.
         `max_lora_rank`: be ready for weights that come as LoRA adapters, of at most this rank, on top of `model`.
+        `images_per_prompt`, `videos_per_prompt`, `image_pixels`, `video_pixels`: how many a prompt has and how
+        large each picture or frame is, at most, of a model that sees; by default what the checkpoint allows.
 
         Raises: MissingExtraError when vLLM is not installed, UsageError when the rank is beyond what it serves.
         """
@@ -74,10 +85,11 @@ class VLLMEngine:
             logprobs_mode="processed_logprobs",
             # Not the checkpoint's own sampling defaults.
             generation_config="vllm",
-            skip_tokenizer_init=True,
             disable_log_stats=True,
             worker_extension_cls="morl.rollout.vllm_worker.WorkerExtension",
             **lora,
+            weight_transfer_config=None if weight_transfer is None else {"backend": weight_transfer},
+            **engine_arguments(model, images_per_prompt, videos_per_prompt, image_pixels, video_pixels),
         )
         with _environment(_QUIET | (_cpu_environment() if cpu else {})):
             self._engine = AsyncLLM.from_engine_args(arguments)
@@ -97,8 +109,9 @@ class VLLMEngine:
             check_fits(request, self._context)
         self._in_flight |= {request.id: request.samples for request in requests}
         tasks = [
-            asyncio.create_task(self._complete(request, index))
+            asyncio.create_task(self._complete(request, index, prompt))
             for request in requests
+            for prompt in [vllm_prompt(request)]
             for index in range(request.samples)
         ]
         try:
@@ -128,10 +141,34 @@ class VLLMEngine:
         self._version = versions[0]
         return self._version
 
-    async def _load_model(self, folder: str) -> list[int]:
-        missing = self._required - parameter_names(folder)
+    async def receive_weights(self, stage: str, argument: Any = None) -> None:
+        """A stage of vLLM's weight transfer, on every worker: "init", "start", "update" or "finish".
+
+        `argument`: how to join the group, for "init"; names, types and shapes of what comes, for "update"; the
+        policy version that is then served, for "finish".
+
+        Raises: CheckpointError when a parameter is not among what comes.
+        """
+        if stage == "init":
+            await self._engine.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": argument})
+        elif stage == "start":
+            await self._engine.collective_rpc("start_weight_update")
+        elif stage == "update":
+            self._check_complete(set(argument["names"]), "what the learner sends")
+            await self._engine.collective_rpc("update_weights", kwargs={"update_info": argument})
+        else:
+            await self._engine.collective_rpc("finish_weight_update")
+            await self.clear_caches()
+            self._adapter = None
+            self._version = argument
+
+    def _check_complete(self, names: set[str], where: str) -> None:
+        missing = self._required - names
         if missing:
-            raise CheckpointError(f"{folder} lacks {len(missing)} parameters, among them {min(missing)}")
+            raise CheckpointError(f"{where} lacks {len(missing)} parameters, among them {min(missing)}")
+
+    async def _load_model(self, folder: str) -> list[int]:
+        self._check_complete(parameter_names(folder), folder)
         versions: list[int] = await self._engine.collective_rpc("morl_load_weights", args=(folder,))
         self._adapter = None
         return versions
@@ -167,14 +204,12 @@ class VLLMEngine:
         self._engine.shutdown(timeout=10)
         del self._engine
 
-    async def _complete(self, request: Request, index: int) -> Completion:
-        from vllm.inputs import TokensPrompt
-
-        prompt = TokensPrompt(prompt_token_ids=list(request.prompt_ids_T))
+    async def _complete(self, request: Request, index: int, prompt: Any) -> Completion:
         parameters = _parameters(request, index)
         name = _child(request.id, index)
         async for output in self._engine.generate(prompt, parameters, name, lora_request=self._adapter):
             answer = output.outputs[0]
+        check_expanded(request, output.prompt_token_ids)
         return Completion(
             request_id=request.id,
             index=index,

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from morl.learner.attention import Layout, worth_it
-from morl.types import Batch, Features, Group
+from morl.types import Batch, Features, Group, together
 
 PROMPT = 0
 PADDING = -1
@@ -262,7 +262,7 @@ def microbatch(batch: Batch, rows: Sequence[int], pad_id: int = 0) -> Microbatch
         reference_logprobs_N=None if batch.reference_logprobs_N is None else batch.reference_logprobs_N[mine_N],
         kept_N=None if batch.kept_N is None else batch.kept_N[mine_N],
         returns_N=None if batch.returns_N is None else batch.returns_N[mine_N],
-        features=_together([batch.features_B[row] for row in chosen] if batch.features_B else []),
+        features=together([batch.features_B[row] for row in chosen] if batch.features_B else []),
     )
 
 
@@ -278,11 +278,3 @@ def _mask(segments_BL: torch.Tensor, within_BL: torch.Tensor) -> torch.Tensor:
     causal_LL = torch.ones(segments_BL.shape[1], segments_BL.shape[1], dtype=torch.bool).tril()
     # Padding attends to the prompt as well, so that no softmax is over nothing.
     return (causal_LL & ((keys_B1L == PROMPT) | (keys_B1L == queries_BL1)))[:, None]
-
-
-def _together(features: Sequence[Features | None]) -> dict[str, torch.Tensor]:
-    tensors = [own.tensors for own in features if own is not None]
-    return {
-        name: torch.cat([own[name] for own in tensors if name in own])
-        for name in dict.fromkeys(n for own in tensors for n in own)
-    }
