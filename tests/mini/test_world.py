@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,11 +14,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import morl_mini
 import numpy as np
 import pytest
 from morl_mini import KINDS, LEVELS, World, charts, draw, screens, taste
 from morl_mini.answers import boxed, centre, listed, span
 from morl_mini.sheet import main as write_sheet
+from ruamel.yaml import YAML
 
 from morl.check import check
 from morl.data.prompts import load_rows
@@ -244,17 +247,19 @@ def test_a_recipe_uses_the_world_as_it_would_a_strangers(tmp_path: Path) -> None
             "gold": "{{ gold }}",
             "rewards": [{"use": kind.reward, **kind.options}],
         }
+    readme = (Path(morl_mini.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    shown = YAML(typ="safe").load(re.search(r"```yaml\n(.*?)```", readme, re.DOTALL)[1])
     recipe = {
         "run": {"name": "all", "steps": 1},
         "model": {"path": "none"},
-        "plugins": ["morl_mini"],
-        "objectives": objectives,
+        "plugins": shown["plugins"],
+        "objectives": {**shown["objectives"], **objectives},
         "rollout": {"prompts_per_step": 14, "samples_per_prompt": 2, "max_new_tokens": 8},
     }
     (tmp_path / "all.yaml").write_text(json.dumps(recipe))
     report = check(tmp_path / "all.yaml", rows=3)
     assert [str(problem) for problem in (*report.recipe, *report.data)] == []
-    assert report.rows == 3 * len(KINDS)
+    assert report.rows == 3 * (len(KINDS) + 2)
 
 
 def test_rows_are_drawn_only_when_they_are_read_and_say_where_they_stand() -> None:
