@@ -28,7 +28,8 @@ from morl.rewards import Scorer
 from morl.rollout import Collector, EnginePool, Rollout, Sampling, choose_engine
 from morl.run import RunFolder
 from morl.sync.disk import DiskSync
-from morl.sync.plan import plan_sync
+from morl.sync.nccl import NcclSync
+from morl.sync.plan import check_sync, open_sync, plan_sync
 from morl.track import Tracker, make_tracker
 from morl.track.jsonl import write_samples
 from morl.types import Batch
@@ -49,7 +50,7 @@ class Parts:
     collector: Collector
     sampling: Sampling
     learner: Learner
-    sync: DiskSync
+    sync: DiskSync | NcclSync
     evaluation: Evaluation
     checkpoints: CheckpointStore
     tracker: Tracker
@@ -126,6 +127,8 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
         if critic is not None:
             announce(f"critic: {critic.model}")
         cluster = stack.enter_context(Cluster(recipe.cluster, local=local))
+        engine, _ = choose_engine(recipe.rollout.engine)
+        check_sync(recipe, engine, gpus=cluster.gpus, local=local)
         scorer = stack.enter_context(
             Scorer(
                 objectives,
@@ -145,7 +148,6 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
         )
         stack.callback(learner.close)
         stack.push(checkpoints.close)
-        engine, _ = choose_engine(recipe.rollout.engine)
         plan = plan_sync(recipe, engine, learner.adapted_outside(), cluster.gpus)
         asked = [*objectives.values(), *recipe.eval_objectives().values()]
         more = plan.engine_options | engine_options(engine, codec.media, asked)
@@ -154,7 +156,7 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
         collector = Collector(engines, codec, scorer.score, seed=recipe.run.seed)
         if recipe.learner.lora is not None:
             announce(f"LoRA reaches the engines {'as it is' if plan.adapter else 'merged'} ({plan.reason})")
-        sync = DiskSync.open(recipe.sync.folder, folder.path, adapter=plan.adapter)
+        sync = open_sync(recipe, plan, folder.path)
         stack.callback(sync.close)
         parts = Parts(
             recipe=recipe,

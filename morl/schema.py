@@ -619,7 +619,12 @@ class RolloutSpec(Spec):
             return [Rule(("engine",), str(error))]
         if engine is None:
             return []
-        given = {"dtype": "model.dtype", "version": "the program", "max_lora_rank": "learner.lora.rank"}
+        given = {
+            "dtype": "model.dtype",
+            "version": "the program",
+            "max_lora_rank": "learner.lora.rank",
+            "weight_transfer": "sync.kind",
+        }
         rules = [Rule(("options", k), f"is set by {given[k]}") for k in self.options if k in given]
         build = inspect.getattr_static(engine, "__init__") if inspect.isclass(engine) else engine
         options = {key: value for key, value in self.options.items() if key not in given}
@@ -716,10 +721,10 @@ class ScoringSpec(Spec):
 class SyncSpec(Spec):
     """How new weights reach the engines."""
 
-    kind: Literal["disk"] = "disk"
-    """`disk`: through a folder that learner and engines share."""
+    kind: Literal["disk", "nccl"] = "disk"
+    """`disk`: through a folder that learner and engines share; `nccl`: from GPU to GPU, to vLLM engines only."""
     folder: Text | None = None
-    """That folder; shared memory of this machine when it is not given."""
+    """That folder; shared memory of this machine when it is not given. With `nccl` it serves engines that died."""
     lora: Literal["auto", "merged", "adapter"] = "auto"
     """With learner.lora: send the whole model with the adapter `merged` into it, or the `adapter` alone, which engines
     have to support; `auto` sends the adapter where the engine takes it and runs on a GPU."""
@@ -882,6 +887,12 @@ class Recipe(Document):
         if self.learner.warmup_steps > self.run.steps:
             message = f"warm-up of {self.learner.warmup_steps} steps in a run of {self.run.steps}"
             rules.append(Rule(("learner", "warmup_steps"), message, [("run", "steps")]))
+        if self.sync.kind == "nccl" and self.rollout.engine == "hf":
+            message = "the engine 'hf' takes weights from files only: use 'disk', or the engine 'vllm'"
+            rules.append(Rule(("sync", "kind"), message, [("rollout", "engine")]))
+        if self.sync.kind == "nccl" and self.sync.lora == "adapter":
+            message = "an adapter travels as files: set 'kind' to 'disk'"
+            rules.append(Rule(("sync", "lora"), message, [("sync", "kind")]))
         if self.sync.lora == "adapter" and self.learner.lora is None:
             message = "there is no adapter to send: add 'learner.lora', or leave this out"
             rules.append(Rule(("sync", "lora"), message, [("learner", "lora")]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -86,6 +86,16 @@ class EnginePool:
     async def load_weights(self, folder: str) -> int:
         """See `Engine.load_weights`. Raises: RunError when the engines disagree."""
         return _agreed(await asyncio.gather(*(engine.load_weights(folder) for engine in self.engines)))
+
+    async def actors(self) -> list[Any]:
+        """Handles of the engines' actors, all of them alive."""
+        return [await engine.actor() for engine in self.engines if isinstance(engine, ActorEngine)]
+
+    def restart_from(self, folder: Callable[[], str]) -> None:
+        """An engine that is started anew is to load what `folder` then names."""
+        for engine in self.engines:
+            if isinstance(engine, ActorEngine):
+                engine.restart_from(folder)
 
     async def clear_caches(self) -> None:
         """See `Engine.clear_caches`."""

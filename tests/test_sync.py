@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from morl.errors import StaleWeightsError, UsageError
-from morl.recipe import Recipe
-from morl.sync.disk import DiskSync
-from morl.sync.plan import plan_sync
+from morl.errors import RunError, StaleWeightsError, UsageError
+from morl.recipe import Recipe, SyncSpec
+from morl.sync.disk import DiskSync, sync_folder
+from morl.sync.nccl import EngineClient, Link, NcclSync
+from morl.sync.plan import check_sync, plan_sync
 
 
 class Learner:
@@ -51,8 +55,8 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
 
 
 def test_two_runs_of_one_name_do_not_share_a_folder(tmp_path: Path) -> None:
-    one, other = (DiskSync.open(str(tmp_path / "sync"), tmp_path / place / "run") for place in ("a", "b"))
-    assert one.root != other.root
+    one, other = (sync_folder(str(tmp_path / "sync"), tmp_path / place / "run") for place in ("a", "b"))
+    assert one != other
 
 
 def test_an_adapter_travels_alone_where_that_is_planned(tmp_path: Path) -> None:
@@ -111,3 +115,90 @@ def test_an_adapter_that_the_engine_cannot_take_is_refused() -> None:
         plan_sync(recipe_with(True, "adapter"), "vllm", ["model.visual.merger.mlp.0"], 1)
     with pytest.raises(ValueError, match=r"learner.lora"):
         recipe_with(False, "adapter")
+
+
+class Sending(Learner):
+    def __init__(self) -> None:
+        self.links: list[Link] = []
+
+    def send_weights(self, link: Link) -> None:
+        self.links.append(link)
+
+
+class Receiving:
+    def __init__(self, serves: int) -> None:
+        self.serves = serves
+        self.handles = ["a", "b"]
+
+    async def actors(self) -> list[str]:
+        return self.handles
+
+    async def policy_version(self) -> int:
+        return self.serves
+
+    def restart_from(self, folder: Callable[[], str]) -> None:
+        self.folder = folder
+
+
+def test_a_group_is_made_anew_when_an_engine_was(tmp_path: Path) -> None:
+    sync, learner, engines = NcclSync(tmp_path / "sync", workers=2), Sending(), Receiving(serves=4)
+    for handles in (["a", "b"], ["a", "b"], ["a", "c"]):
+        engines.handles = handles
+        asyncio.run(sync.publish(learner, engines))
+    first, second, third = learner.links
+    assert first == second != third
+    assert third.workers == (2, 2)
+    # What a replacement loads is written when it is needed, and once.
+    assert list(sync.root.iterdir()) == []
+    assert [Path(engines.folder()).name for _ in range(2)] == ["v000004"] * 2
+    engines.serves = 3
+    with pytest.raises(StaleWeightsError, match="serves policy version 3, the learner is at 4"):
+        asyncio.run(sync.publish(learner, engines))
+
+
+def test_workers_are_numbered_through_all_engines_and_none_is_waited_for_in_vain(ray_cluster) -> None:
+    import ray
+
+    @ray.remote
+    class Engine:
+        def __init__(self) -> None:
+            self.heard: list[tuple[str, object]] = []
+
+        def receive_weights(self, stage: str, argument: object = None) -> None:
+            if stage == "start" and argument is None and self.heard[-1][0] == "finish":
+                time.sleep(60)
+            self.heard.append((stage, argument))
+
+        def what(self) -> list[tuple[str, object]]:
+            return self.heard
+
+    engines = tuple(Engine.options(num_cpus=0.01).remote() for _ in range(2))
+    client = EngineClient(Link(0, 20.0, (2, 1), engines))
+    client.policy_version = 7
+    client.init_weight_transfer_engine({"rank_offset": 1, "world_size": 4})
+    client.start_weight_update()
+    client.update_weights({"names": []})
+    client.finish_weight_update()
+    heard = ray.get([engine.what.remote() for engine in engines])
+    assert [own[0][1]["rank_offset"] for own in heard] == [1, 3]
+    assert [stage for stage, _ in heard[0]] == ["init", "start", "update", "finish"]
+    assert heard[0][-1] == heard[1][-1] == ("finish", 7)
+    client.link = replace(client.link, timeout_s=0.5)
+    with pytest.raises(RunError, match=r"did not answer 'start' within 0\.5 s"):
+        client.start_weight_update()
+    for engine in engines:
+        ray.kill(engine)
+
+
+def test_a_transport_that_is_not_there_is_refused() -> None:
+    recipe = recipe_with(False, "auto")
+    check_sync(recipe, "hf", gpus=0, local=True)
+    broadcast = recipe.model_copy(update={"sync": SyncSpec(kind="nccl")})
+    with pytest.raises(UsageError, match="needs GPUs, and there is none"):
+        check_sync(broadcast, "vllm", gpus=0, local=False)
+    with pytest.raises(UsageError, match="--local"):
+        check_sync(broadcast, "vllm", gpus=1, local=True)
+    with pytest.raises(UsageError, match="'hf' takes weights from files only"):
+        check_sync(broadcast, "hf", gpus=1, local=False)
+    check_sync(broadcast, "vllm", gpus=1, local=False)
+    assert plan_sync(broadcast, "vllm", [], 1).engine_options == {"weight_transfer": "nccl"}

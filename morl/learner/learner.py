@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,6 +23,9 @@ from morl.learner.schedule import learning_rate
 from morl.recipe import AlgorithmSpec
 from morl.registry import call_by_name, wanted_arguments
 from morl.types import Batch, Group
+
+if TYPE_CHECKING:
+    from morl.sync.nccl import Link
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +136,10 @@ class Learner:
     def publish_adapter(self, folder: Path) -> None:
         """Write the current LoRA adapter alone, as a folder that engines load on top of the model they began with."""
         self._ranks.call("publish_adapter", folder, self.policy_version)
+
+    def send_weights(self, link: Link) -> None:
+        """Send the current weights to the engines behind `link`."""
+        self._ranks.call("send_weights", link, self.policy_version)
 
     def adapted_outside(self) -> list[str]:
         """Names of the layers with a LoRA adapter that are not the language model's."""

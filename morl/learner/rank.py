@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from morl.compat import guard_torchvision
 from morl.errors import UsageError
@@ -22,6 +22,9 @@ from morl.learner.holdings import forget_trial_step, restore, snapshot
 from morl.recipe import LearnerSpec, LoraSpec, import_plugin
 from morl.registry import did_you_mean
 from morl.types import Batch
+
+if TYPE_CHECKING:
+    from morl.sync.nccl import Link
 
 CPU_ENVIRONMENT = {
     # Waiting threads that spin take the core from the process that has work to do.
@@ -106,6 +109,7 @@ class Rank:
             model_parameters=[p for p in module.parameters() if p.requires_grad],
             config=deepspeed_config(spec, settings.dtype),
         )
+        self._sender: Any = None
         forget_trial_step(self.engine)
         guard(self.engine)
 
@@ -196,6 +200,20 @@ class Rank:
         weights = adapter_weights(model, sharded=self.settings.learner.zero == 3, keep=self.rank == 0)
         if self.rank == 0:
             write_adapter(model, weights, folder, policy_version)
+
+    def send_weights(self, link: Link, policy_version: int) -> None:
+        """Send the full weights, LoRA merged, from GPU to GPU: see `morl.sync.nccl`."""
+        from morl.learner.weights import CheckpointSource
+        from morl.sync.nccl import Sender
+
+        if self._sender is not None and self._sender.link != link:
+            self._sender.close()
+            self._sender = None
+        if self._sender is None:
+            model = self.engine.module.language_model
+            source = CheckpointSource(model, sharded=self.settings.learner.zero == 3)
+            self._sender = Sender(link, self.rank, source)
+        self._sender.send(policy_version)
 
     def adapted_outside(self) -> list[str]:
         """Names of the layers with a LoRA adapter that are not the language model's."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from morl.errors import CheckpointError
 from morl.model import copy_tokenizer_files
 
 
@@ -60,6 +62,60 @@ def _parameters(model: Any) -> Iterator[tuple[str, list[Any], Any]]:
             yield plain, list(module.parameters()), merged
         else:
             yield plain, [parameter], lambda parameter=parameter: parameter
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor of the checkpoint before it is there."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+class CheckpointSource:
+    """The policy's full weights as a stream, under the names of its checkpoint, LoRA merged.
+
+    It is what vLLM calls a `WeightSource`. Under ZeRO-3 iterating is collective: every rank iterates, and
+    one parameter at a time is gathered.
+    """
+
+    def __init__(self, language_model: Any, *, sharded: bool) -> None:
+        self.language_model = language_model
+        self.sharded = sharded
+
+    def metadata(self) -> list[TensorInfo]:
+        """What iterating yields, in its order; nothing is gathered.
+
+        Raises: CheckpointError when the checkpoint's tensors are not made of one parameter each.
+        """
+        from transformers.core_model_loading import revert_weight_conversion
+
+        shapes: dict[str, torch.Tensor] = {}
+        found: list[TensorInfo] = []
+        for name, parameters, _ in _parameters(self.language_model):
+            # The weight itself comes first, adapters after it; DeepSpeed keeps the shape of what it spread.
+            shape = getattr(parameters[0], "ds_shape", parameters[0].shape)
+            shapes[name] = torch.empty(shape, dtype=parameters[0].dtype, device="meta")
+            named = revert_weight_conversion(self.language_model, {name: shapes[name]})
+            found += [TensorInfo(own, value.dtype, tuple(value.shape)) for own, value in named.items()]
+        whole = revert_weight_conversion(self.language_model, shapes)
+        if {info.name: info.shape for info in found} != {name: tuple(value.shape) for name, value in whole.items()}:
+            raise CheckpointError(
+                f"the checkpoint of {type(self.language_model).__name__} has tensors made of several parameters, "
+                "which cannot be sent one by one; use sync.kind=disk"
+            )
+        return found
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        from transformers.core_model_loading import revert_weight_conversion
+
+        for name, parameters, value in _parameters(self.language_model):
+            with _gathered(parameters, self.sharded):
+                # A copy: what was gathered is gone when the next one is, and the receiver may take several at a time.
+                weight = value().detach().clone()
+            for own, tensor in revert_weight_conversion(self.language_model, {name: weight}).items():
+                yield own, tensor.contiguous()
 
 
 def adapter_weights(peft_model: Any, *, sharded: bool, keep: bool) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
 from pathlib import Path
@@ -41,16 +42,6 @@ class DiskSync:
         shutil.rmtree(root, ignore_errors=True)  # what a killed run left behind
         root.mkdir(parents=True)
 
-    @classmethod
-    def open(cls, folder: str | None, run: Path, *, adapter: bool = False) -> DiskSync:
-        """Below `folder`; without one in shared memory, or in the run's folder where there is none."""
-        import hashlib
-
-        name = f"morl-{run.name}-{hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:12]}"
-        if folder is not None:
-            return cls(Path(folder) / name, adapter=adapter)
-        return cls(SHARED_MEMORY / name if SHARED_MEMORY.is_dir() else run / "sync", adapter=adapter)
-
     async def publish(self, learner: Publisher, engines: Subscriber) -> float:
         """Bring the engines to the learner's version; returns the seconds it took.
 
@@ -77,3 +68,16 @@ class DiskSync:
     def close(self) -> None:
         """Remove the published weights."""
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+def sync_folder(folder: str | None, run: Path) -> Path:
+    """The run's own folder below `folder`; without one in shared memory, or below the run where there is none.
+
+    Args:
+        folder: the recipe's `sync.folder`.
+        run: the run's folder.
+    """
+    name = f"morl-{run.name}-{hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:12]}"
+    if folder is not None:
+        return Path(folder) / name
+    return SHARED_MEMORY / name if SHARED_MEMORY.is_dir() else run / "sync"

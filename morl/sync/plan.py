@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from morl.errors import UsageError
 from morl.recipe import Recipe
 from morl.rollout import ENGINES
+from morl.sync.disk import DiskSync, sync_folder
+from morl.sync.nccl import NcclSync
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ def plan_sync(recipe: Recipe, engine: str, outside: Sequence[str], gpus: int) ->
     Raises: UsageError when the recipe asks for what the engine cannot do.
     """
     lora, wanted = recipe.learner.lora, recipe.sync.lora
+    if recipe.sync.kind == "nccl":
+        return SyncPlan(False, "sync.kind is nccl", {"weight_transfer": "nccl"})
     if lora is None:
         return SyncPlan(False, "no LoRA", {})
     if wanted == "merged":
@@ -58,7 +63,33 @@ def plan_sync(recipe: Recipe, engine: str, outside: Sequence[str], gpus: int) ->
     return SyncPlan(True, reason, {"max_lora_rank": lora.rank})
 
 
+def check_sync(recipe: Recipe, engine: str, *, gpus: int, local: bool) -> None:
+    """Refuse a transport that this engine or these machines do not have, before anything is loaded.
+
+    Raises: UsageError.
+    """
+    if recipe.sync.kind != "nccl":
+        return
+    if gpus == 0:
+        raise UsageError("sync.kind: 'nccl' needs GPUs, and there is none here; use sync.kind=disk")
+    if local:
+        raise UsageError("sync.kind: 'nccl' needs an actor for each engine, which --local has not; use sync.kind=disk")
+    if "weight_transfer" not in _options(engine):
+        raise UsageError(f"sync.kind: the engine '{engine}' takes weights from files only; use sync.kind=disk")
+
+
+def open_sync(recipe: Recipe, plan: SyncPlan, run: Path) -> DiskSync | NcclSync:
+    """The transport of the recipe's run, whose folder is `run`."""
+    root = sync_folder(recipe.sync.folder, run)
+    if recipe.sync.kind == "nccl":
+        return NcclSync(root, workers=recipe.rollout.options.get("tensor_parallel_size", 1))
+    return DiskSync(root, adapter=plan.adapter)
+
+
 def takes_adapters(engine: str) -> bool:
     """Whether the engine of this name loads LoRA adapters: whether it can be started with a `max_lora_rank`."""
-    build = ENGINES.load(engine)
-    return "max_lora_rank" in inspect.signature(build).parameters
+    return "max_lora_rank" in _options(engine)
+
+
+def _options(engine: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(ENGINES.load(engine)).parameters
