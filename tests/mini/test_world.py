@@ -265,6 +265,10 @@ def test_a_recipe_uses_the_world_as_it_would_a_strangers(tmp_path: Path) -> None
 def test_rows_are_drawn_only_when_they_are_read_and_say_where_they_stand() -> None:
     made = load_rows(DataSpec(source="mini", kind="box", split="held_out", level=3, seed=2, count=10**9))
     assert len(made) == 10**9
+    assert len(list(load_rows(DataSpec(source="mini", kind="math", count=3)))) == 3
+    for beyond in (-1, 10**9):
+        with pytest.raises(IndexError):
+            made[beyond]
     row = made[10**9 - 1]
     assert made.where(7) == "mini(box, held_out, level 3, seed 2)[7]"
     prompt = PromptTemplate([{"image": "{{ image }}"}, "{{ question }}"], "{{ gold }}").render(row, "box/0", "box")

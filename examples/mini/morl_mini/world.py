@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Annotated, Any, Literal
@@ -95,12 +95,6 @@ class World:
             row[KINDS[self._kind].media] = draft.paint(rng)
         return row
 
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        index = 0
-        while True:
-            yield self[index]
-            index += 1
-
     def where(self, index: int) -> str:
         """The row's place: `mini(box, train, level 2, seed 0)[17]`."""
         return f"mini({self._kind}, {self._split}, level {self._level}, seed {self._seed})[{index}]"
@@ -115,6 +109,12 @@ class Rows(World):
 
     def __len__(self) -> int:
         return self._count
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        """As of a world. Raises: IndexError beyond the last row."""
+        if index >= self._count:
+            raise IndexError(f"there are {self._count} rows, and none is {index}")
+        return super().__getitem__(index)
 
 
 @SOURCES.register("mini")
