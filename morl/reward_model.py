@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -98,32 +99,33 @@ def _train(recipe: PreferenceRecipe, folder: RunFolder, interrupt: Interrupt, lo
     checkpoints = CheckpointStore(folder.checkpoints, recipe.run.keep_checkpoints)
     newest = checkpoints.newest_good()
     step = 0 if newest is None else int(read_state(newest)["step"])
-    with Cluster(recipe.cluster, local=local) as cluster:
+    with ExitStack() as stack:
+        cluster = stack.enter_context(Cluster(recipe.cluster, local=local))
         ranks = start_ranks(RewardRank, settings, cluster)
+        stack.callback(ranks.close)
         tracker = make_tracker(recipe, folder.path, step, console=LineTracker(steps, SHOWN))
-        try:
-            if newest is not None:
-                ranks.call("load", newest / "learner")
-            else:
-                _log_measured(tracker, 0, measure(ranks, held_tokens, recipe))
-            while step < steps and not interrupt.requested:
-                step += 1
-                chosen = pairs_of_step(step, spec.pairs_per_step, len(learnt_tokens), recipe.run.seed)
-                tracker.log(step, _step(ranks, [learnt_tokens[i][1] for i in chosen], recipe, step))
-                if step < steps and spec.measure_every and step % spec.measure_every == 0:
-                    _log_measured(tracker, step, measure(ranks, held_tokens, recipe))
-                due = recipe.run.checkpoint_every and step % recipe.run.checkpoint_every == 0
-                if due or interrupt.requested or step == steps:
-                    with checkpoints.writing(step) as draft:
-                        ranks.call("save", draft / "learner")
-                        write_state(draft, {"step": step})
-            if step == steps:
-                found = measure(ranks, held_tokens, recipe)
-                _log_measured(tracker, step, found)
-                _export(ranks, folder.path / "model", found, step)
-        finally:
-            tracker.close()
-            ranks.close()
+        stack.callback(tracker.close)
+        stack.push(checkpoints.close)
+        if newest is not None:
+            ranks.call("load", newest / "learner")
+        else:
+            _log_measured(tracker, 0, measure(ranks, held_tokens, recipe))
+        while step < steps and not interrupt.requested:
+            step += 1
+            chosen = pairs_of_step(step, spec.pairs_per_step, len(learnt_tokens), recipe.run.seed)
+            tracker.log(step, _step(ranks, [learnt_tokens[i][1] for i in chosen], recipe, step))
+            checkpoints.check()
+            if step < steps and spec.measure_every and step % spec.measure_every == 0:
+                _log_measured(tracker, step, measure(ranks, held_tokens, recipe))
+            due = recipe.run.checkpoint_every and step % recipe.run.checkpoint_every == 0
+            if due or interrupt.requested or step == steps:
+                with checkpoints.writing(step, written=lambda: all(ranks.call("saved"))) as draft:
+                    ranks.call("save", draft / "learner", True)
+                    write_state(draft, {"step": step})
+        if step == steps:
+            found = measure(ranks, held_tokens, recipe)
+            _log_measured(tracker, step, found)
+            _export(ranks, folder.path / "model", found, step)
     return step == steps
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from morl.learner.shards import MOMENTS, About, Shape, Shard, Shards
+from morl.learner.shards import MOMENTS, About, Kind, Shape, Shard, Shards
 
 _SCALE = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 """What DeepSpeed's loss scalers remember; each of them has some of these."""
@@ -70,7 +70,8 @@ def snapshot(engine: Any, rank: int, ranks: int) -> Shard:
     pieces: Sequence[Piece] = held_by(engine)
     if engine.zero_optimization_stage() == 0:
         pieces = list(_shared_out(pieces, rank, ranks))
-    steps, slices = {}, {}
+    steps: dict[str, int] = {}
+    slices: dict[tuple[str, int, Kind], torch.Tensor] = {}
     for piece in pieces:
         adam = engine.optimizer.state.get(piece.master, {})
         steps[piece.name] = int(adam.get("step", 0))
@@ -78,11 +79,11 @@ def snapshot(engine: Any, rank: int, ranks: int) -> Shard:
         for kind in MOMENTS:
             if kind in adam:
                 slices[piece.name, piece.offset, kind] = _on_host(piece.of(adam[kind]))
-    if torch.cuda.is_initialized():
+    if engine.device.type == "cuda":
         torch.cuda.synchronize()
     scaler = _scaler(engine.optimizer)
     loss_scale = {name: getattr(scaler, name) for name in _SCALE if hasattr(scaler, name)}
-    return Shard(rank, About(ranks, shapes_of(engine.module), steps, loss_scale), slices, _rng())
+    return Shard(rank, About(ranks, shapes_of(engine.module), steps, loss_scale), slices, _rng(engine.device))
 
 
 def restore(engine: Any, folder: Path, rank: int, ranks: int, seed: int) -> int:
@@ -116,7 +117,7 @@ def restore(engine: Any, folder: Path, rank: int, ranks: int, seed: int) -> int:
     for name, value in saved.about.loss_scale.items():
         if hasattr(scaler, name):
             setattr(scaler, name, value)
-    _restore_rng(saved, rank, ranks, seed)
+    _restore_rng(saved, engine.device, rank, ranks, seed)
     return saved.about.ranks
 
 
@@ -198,9 +199,9 @@ def _scaler(optimizer: Any) -> Any:
     return getattr(optimizer, "loss_scale_config", None) or getattr(optimizer, "loss_scaler", None)
 
 
-def _restore_rng(saved: Shards, rank: int, ranks: int, seed: int) -> None:
+def _restore_rng(saved: Shards, device: torch.device, rank: int, ranks: int, seed: int) -> None:
     states = saved.rng(rank) if saved.about.ranks == ranks else {}
-    if states.keys() != _rng().keys():
+    if states.keys() != _rng(device).keys():
         torch.manual_seed(int(np.random.SeedSequence((seed, saved.step, rank)).generate_state(1)[0]))
         return
     torch.set_rng_state(states["cpu"])
@@ -208,9 +209,9 @@ def _restore_rng(saved: Shards, rank: int, ranks: int, seed: int) -> None:
         torch.cuda.set_rng_state(states["cuda"])
 
 
-def _rng() -> dict[str, torch.Tensor]:
+def _rng(device: torch.device) -> dict[str, torch.Tensor]:
     """State of torch's random numbers on each kind of device in use."""
     states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_initialized():
+    if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state()
     return states
