@@ -691,6 +691,8 @@ class LearnerSpec(Spec):
     attention: Literal["auto", "sdpa", "flex"] = "auto"
     """Attention over a prompt and its answers: `sdpa` block by block; `flex` in one compiled kernel, on GPUs only;
     `auto` takes flex on a GPU."""
+    liger: Literal["auto", "on", "off"] = "auto"
+    """Fused kernels of the package liger-kernel: `auto` takes them on a GPU where the package is installed."""
     offload: bool = False
     """Keep the optimiser in the memory of the host; needs zero 1, 2 or 3."""
     train: Annotated[list[Text], Field(min_length=1)] = ["*"]

@@ -19,6 +19,7 @@ from morl.errors import UsageError
 from morl.learner.attention import use_shared_prefix
 from morl.learner.finite import guard
 from morl.learner.holdings import forget_trial_step, restore, snapshot
+from morl.learner.liger import use_liger
 from morl.recipe import LearnerSpec, LoraSpec, import_plugin
 from morl.registry import did_you_mean
 from morl.types import Batch
@@ -103,6 +104,7 @@ class Rank:
         torch.manual_seed(settings.seed)
         model = self._load()
         use_shared_prefix(model, self._attention())
+        use_liger(model, spec.liger, gpu=gpu)
         module = self._module(prepare(model, spec))
         self.engine, *_ = deepspeed.initialize(
             model=module,
