@@ -85,7 +85,7 @@ def describe(names: Sequence[Name], form: str) -> str:
 def attempt(names: Sequence[Name], rng: Random) -> str:
     """An answer as a middling speaker may give it: something may be false, missing, rude or too long."""
     said = list(names)
-    if rng.random() < 0.5:
+    if rng.random() < 0.35:
         at = rng.randrange(len(said))
         colour, shape = any_name(rng)
         said[at] = rng.choice(((colour, said[at][1]), (said[at][0], shape)))
