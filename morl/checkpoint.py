@@ -8,11 +8,9 @@ The work goes on meanwhile where whoever fills the folder does so in the backgro
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 import time
@@ -25,7 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from morl.errors import CheckpointError, UsageError
-from morl.files import fsync_path, replacing
+from morl.files import disk_remedy, fsync_path, replacing
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -35,7 +33,6 @@ POLL_S = 0.05
 """How often it is asked whether everything has been written."""
 
 _NAME = re.compile(r"step-(\d{6,})")
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +187,7 @@ class CheckpointStore:
         try:
             yield
         except BaseException as error:
-            remedy = _remedy(error, self.root)
+            remedy = disk_remedy(error, self.root)
             shutil.rmtree(draft, ignore_errors=True)
             if remedy is None:
                 raise
@@ -285,35 +282,3 @@ def _file_fault(folder: Path, name: str, entry: Mapping[str, Any], contents: boo
     except OSError as error:
         return f"{name}: unreadable: {error}"
     return None
-
-
-def _remedy(error: BaseException, root: Path) -> str | None:
-    """What went wrong with the disk and what mends it; None when the disk is not to blame.
-
-    torch and safetensors report a full disk as errors of their own, so the free space and
-    the text are looked at too; Ray keeps the error of another process in `cause`.
-    """
-    if not isinstance(error, Exception):
-        return None
-    chain = list(_causes(error))
-    codes = {link.errno for link in chain if isinstance(link, OSError) and link.errno is not None}
-    codes |= {code for code in (*_FULL, errno.EFBIG) if any(os.strerror(code) in str(link) for link in chain)}
-    free = shutil.disk_usage(root).free
-    if codes & _FULL or free < 1024**2:
-        return (
-            f"no space left on the disk ({free / 1024**2:.0f} MiB free). Free some, lower run.keep_checkpoints, "
-            "or set run.dir to a larger disk; then resume the run"
-        )
-    if errno.EFBIG in codes:
-        return f"{error}. Raise the limit on file sizes (ulimit -f), then resume the run"
-    if codes:
-        return f"{error}. See that the folder exists and can be written, then resume the run"
-    return None
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was raised from; Ray keeps another process's in `cause`."""
-    link: Any = error
-    while isinstance(link, BaseException):
-        yield link
-        link = link.__cause__ or getattr(link, "cause", None)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 PACKAGE = "package:"
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def local_path(path: str) -> Path:
@@ -60,3 +64,35 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         draft.unlink(missing_ok=True)
         raise
     fsync_path(path.parent)
+
+
+def disk_remedy(error: BaseException, folder: Path) -> str | None:
+    """What went wrong with the disk when a run wrote to `folder`, and what mends it; None when it is not to blame.
+
+    torch and safetensors report a full disk as errors of their own, so the free space and
+    the text are looked at too; Ray keeps the error of another process in `cause`.
+    """
+    if not isinstance(error, Exception):
+        return None
+    chain = [link for link in _causes(error) if not isinstance(link, ConnectionError | TimeoutError)]
+    codes = {link.errno for link in chain if isinstance(link, OSError) and link.errno is not None}
+    codes |= {code for code in (*_FULL, errno.EFBIG) if any(os.strerror(code) in str(link) for link in chain)}
+    free = shutil.disk_usage(folder).free
+    if codes & _FULL or free < 1024**2:
+        return (
+            f"no space left on the disk ({free / 1024**2:.0f} MiB free). Free some, lower run.keep_checkpoints, "
+            "or set run.dir to a larger disk; then resume the run"
+        )
+    if errno.EFBIG in codes:
+        return f"{error}. Raise the limit on file sizes (ulimit -f), then resume the run"
+    if codes:
+        return f"{error}. See that the folder exists and can be written, then resume the run"
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised from; Ray keeps another process's in `cause`."""
+    link: Any = error
+    while isinstance(link, BaseException):
+        yield link
+        link = link.__cause__ or getattr(link, "cause", None)
