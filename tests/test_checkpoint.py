@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from morl.checkpoint import CheckpointStore, find_fault, newest_good, read_state, step_of, write_state
-from morl.errors import CheckpointError, UsageError
+from morl.errors import CheckpointError, RunError, UsageError
 
 PAYLOAD = b"weights" * 1000
 
@@ -193,6 +193,18 @@ def test_a_failure_in_the_background_is_told_at_the_next_look(tmp_path: Path) ->
     assert names(tmp_path) == ["step-000010"]
     write(store, 30)
     assert store.newest_good() == tmp_path / "step-000030", "it is told once"
+
+
+def test_a_rank_that_dies_is_no_fault_of_the_disk(tmp_path: Path) -> None:
+    def dead() -> bool:
+        raise RunError("rank 1 died") from ConnectionResetError(104, "Connection reset by peer")
+
+    store = CheckpointStore(tmp_path, keep=2)
+    with store.writing(10, written=dead):
+        pass
+    with pytest.raises(RunError, match=r"^rank 1 died"):
+        store.wait()
+    assert names(tmp_path) == []
 
 
 def test_at_the_end_a_failed_checkpoint_does_not_hide_a_worse_error(tmp_path: Path, caplog) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +119,23 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def saved(ray_cluster, tiny_model: Path, tmp_path_factory) -> Iterator[dict[str, tuple[Path, Any, list[float]]]]:
+def odd_model(tiny_model: Path, tmp_path_factory) -> Path:
+    """A tiny model whose parameters are not shared out evenly by two."""
+    from transformers import AutoConfig, Qwen2ForCausalLM
+
+    folder = tmp_path_factory.mktemp("odd")
+    sizes = {"hidden_size": 63, "head_dim": 32, "intermediate_size": 127}
+    torch.manual_seed(0)
+    Qwen2ForCausalLM(AutoConfig.from_pretrained(tiny_model, **sizes)).float().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def saved(ray_cluster, odd_model: Path, tmp_path_factory) -> dict[str, tuple[Path, Any, list[float]]]:
     """For each layout the folder of a state, what is plain JSON of it, and the losses of the steps that followed."""
     found = {}
     for name, layout in LAYOUTS.items():
-        learner = start(tiny_model, **layout)
+        learner = start(odd_model, **layout)
         losses(learner, BEFORE)
         folder = tmp_path_factory.mktemp(name)
         found[name] = (folder, learner.save(folder), losses(learner, AFTER))
@@ -133,8 +144,8 @@ def saved(ray_cluster, tiny_model: Path, tmp_path_factory) -> Iterator[dict[str,
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_goes_on_from_every_other(saved, tiny_model: Path, layout: str) -> None:
-    learner = start(tiny_model, seed=1, **LAYOUTS[layout])
+def test_every_layout_goes_on_from_every_other(saved, odd_model: Path, layout: str) -> None:
+    learner = start(odd_model, seed=1, **LAYOUTS[layout])
     try:
         # Its own first: what a new process makes of it. Several ranks are slow here: for them a few others do.
         sources = saved if layout.startswith("1") else ("1z0", "2z2", "2z3")
@@ -170,8 +181,8 @@ def test_states_agree_whatever_the_layout(saved) -> None:
             assert torch.allclose(found.weight(parameter), reference.weight(parameter), atol=1e-5), (name, parameter)
 
 
-def test_random_numbers_go_on_where_there_are_as_many_ranks(saved, tiny_model: Path, caplog) -> None:
-    learner = start(tiny_model, **LAYOUTS["1z0"])
+def test_random_numbers_go_on_where_there_are_as_many_ranks(saved, odd_model: Path, caplog) -> None:
+    learner = start(odd_model, **LAYOUTS["1z0"])
     draws = {}
     with caplog.at_level(logging.INFO, "morl"):
         for name in ("1z0", "1z3", "2z3", "2z2"):
@@ -205,7 +216,7 @@ def test_low_precision_keeps_its_master_weights(tiny_model: Path, tmp_path: Path
         assert got == expected if other == zero else got == pytest.approx(expected, abs=1e-3)
 
 
-def test_many_small_groups_of_parameters_are_one_state(tiny_model: Path, tmp_path: Path, saved, monkeypatch) -> None:
+def test_many_small_groups_of_parameters_are_one_state(odd_model: Path, tmp_path: Path, saved, monkeypatch) -> None:
     from morl.learner import rank
 
     def in_small_groups(*arguments: Any, whole: Any = rank.deepspeed_config) -> dict[str, Any]:
@@ -214,7 +225,7 @@ def test_many_small_groups_of_parameters_are_one_state(tiny_model: Path, tmp_pat
         return config
 
     monkeypatch.setattr(rank, "deepspeed_config", in_small_groups)
-    learner = start(tiny_model, zero=3)
+    learner = start(odd_model, zero=3)
     assert len(learner._ranks._rank.engine.optimizer.fp16_groups) > 3
     folder, state, expected = saved["2z2"]
     learner.load(folder, state)
@@ -243,8 +254,8 @@ def test_of_adapters_nothing_else_is_saved(tiny_model: Path, tmp_path: Path) -> 
     learner.close()
 
 
-def test_a_state_of_the_moment_is_saved_while_the_next_step_runs(saved, tiny_model: Path, tmp_path: Path) -> None:
-    learner = start(tiny_model, **LAYOUTS["1z0"])
+def test_a_state_of_the_moment_is_saved_while_the_next_step_runs(saved, odd_model: Path, tmp_path: Path) -> None:
+    learner = start(odd_model, **LAYOUTS["1z0"])
     learner.load(*saved["1z0"][:2])
     learner.save(tmp_path, background=True)
     losses(learner, AFTER)
