@@ -8,7 +8,6 @@ slowly. It computes what `morl.learner.attention` computes block by block.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -66,8 +65,8 @@ def block_mask(layout: Layout, length: int, device: torch.device) -> Any:
 
 
 @functools.cache
-def _kernel(device: str) -> Callable[..., Any]:
+def _kernel(device: str) -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
-    kernel: Callable[..., Any] = torch.compile(flex_attention) if device == "cuda" else flex_attention
+    kernel: Any = torch.compile(flex_attention) if device == "cuda" else flex_attention
     return kernel
