@@ -11,6 +11,9 @@ import torch
 CHUNK_BYTES = 64 * 1024**2
 """Size of the logits that are held at once, in float32."""
 
+BANNED = -1e30
+"""A logit whose softmax is 0."""
+
 
 class _TokenLogprobs(torch.autograd.Function):
     """Log-softmax of a linear map, gathered at targets, chunk by chunk of the rows.
@@ -33,34 +36,25 @@ class _TokenLogprobs(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         logprobs_N = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_UH.device)
         entropy_U = torch.empty(len(hidden_UH), dtype=torch.float32, device=hidden_UH.device)
-        normaliser_U = torch.empty_like(entropy_U)
         for rows, mine in _chunks(len(hidden_UH), source_of_N, chunk):
-            logits_CV = _logits(hidden_UH[rows], weight_VH, bias_V, banned, temperature)
-            normaliser_C = logits_CV.logsumexp(dim=-1)
-            logprobs_N[mine] = (
-                logits_CV[source_of_N[mine] - rows.start, targets_N[mine]]
-                - normaliser_C[source_of_N[mine] - rows.start]
-            )
-            # H = log Z - E[logit]; a banned token has probability 0 and would give 0 * -inf.
-            probs_CV = (logits_CV - normaliser_C[:, None]).exp_()
-            entropy_U[rows] = normaliser_C - (probs_CV * logits_CV.masked_fill_(probs_CV == 0, 0.0)).sum(dim=-1)
-            normaliser_U[rows] = normaliser_C
-        ctx.save_for_backward(hidden_UH, weight_VH, bias_V, source_of_N, targets_N, banned, normaliser_U)
+            logprobs_CV = _logits(hidden_UH[rows], weight_VH, bias_V, banned, temperature).log_softmax(dim=-1)
+            logprobs_N[mine] = logprobs_CV[source_of_N[mine] - rows.start, targets_N[mine]]
+            entropy_U[rows] = torch.linalg.vecdot(logprobs_CV.exp(), logprobs_CV).neg_()
+        ctx.save_for_backward(hidden_UH, weight_VH, bias_V, source_of_N, targets_N, banned)
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.mark_non_differentiable(entropy_U)
         return logprobs_N, entropy_U
 
     @staticmethod
     def backward(ctx: Any, grad_N: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
-        hidden_UH, weight_VH, bias_V, source_of_N, targets_N, banned, normaliser_U = ctx.saved_tensors
+        hidden_UH, weight_VH, bias_V, source_of_N, targets_N, banned = ctx.saved_tensors
         grad_hidden_UH = torch.empty_like(hidden_UH)
         wants_weight, wants_bias = ctx.needs_input_grad[1], ctx.needs_input_grad[2]
         grad_weight_VH = torch.zeros_like(weight_VH) if wants_weight else None
         grad_bias_V = torch.zeros_like(bias_V, dtype=torch.float32) if wants_bias else None
         for rows, mine in _chunks(len(hidden_UH), source_of_N, ctx.chunk):
             local = source_of_N[mine] - rows.start
-            grad_CV = _logits(hidden_UH[rows], weight_VH, bias_V, banned, ctx.temperature)
-            grad_CV = grad_CV.sub_(normaliser_U[rows, None]).exp_()
+            grad_CV = _logits(hidden_UH[rows], weight_VH, bias_V, banned, ctx.temperature).softmax(dim=-1)
             total_C = torch.zeros(len(grad_CV), dtype=torch.float32, device=grad_CV.device)
             total_C.index_add_(0, local, grad_N[mine])
             grad_CV.mul_(-total_C[:, None] / ctx.temperature)
@@ -89,7 +83,8 @@ def _logits(
 ) -> torch.Tensor:
     logits_CV = torch.nn.functional.linear(hidden_CH, weight_VH, bias_V).float()
     if len(banned):
-        logits_CV[:, banned] = -torch.inf
+        # Not minus infinity, which would make the entropy's 0 * log 0 undefined; its probability is 0 all the same.
+        logits_CV[:, banned] = BANNED
     return logits_CV.div_(temperature) if temperature != 1 else logits_CV
 
 

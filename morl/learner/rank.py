@@ -111,6 +111,9 @@ class Rank:
             model_parameters=[p for p in module.parameters() if p.requires_grad],
             config=deepspeed_config(spec, settings.dtype),
         )
+        if self.ranks == 1 and spec.zero == 0:
+            # There is nobody to add gradients up with: all of them would be copied to a buffer and back.
+            self.engine.enable_backward_allreduce = False
         self._sender: Any = None
         forget_trial_step(self.engine)
         guard(self.engine)
