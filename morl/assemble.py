@@ -123,6 +123,7 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
         announce(f"model: {model}")
         codec = ChatCodec.load(model, recipe.rollout.max_prompt_tokens)
         check_frames(codec.media, {f"objectives.{name}": spec for name, spec in objectives.items()})
+        settings = PolicySettings.of(recipe, model, codec.banned_token_ids)
         critic = critic_settings(recipe, model)
         if critic is not None:
             announce(f"critic: {critic.model}")
@@ -138,7 +139,6 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
             )
         )
         await scorer.start()
-        settings = PolicySettings.of(recipe, model, codec.banned_token_ids)
         learner = Learner.start(
             settings,
             cluster,
