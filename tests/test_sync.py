@@ -202,3 +202,17 @@ def test_a_transport_that_is_not_there_is_refused() -> None:
         check_sync(broadcast, "hf", gpus=1, local=False)
     check_sync(broadcast, "vllm", gpus=1, local=False)
     assert plan_sync(broadcast, "vllm", [], 1).engine_options == {"weight_transfer": "nccl"}
+
+
+@pytest.mark.parametrize(
+    ("engine", "sync", "where"),
+    [
+        ("hf", {"kind": "nccl"}, "'hf' takes weights from files only"),
+        ("vllm", {"kind": "nccl", "lora": "adapter"}, "an adapter travels as files: set 'kind' to 'disk'"),
+    ],
+)
+def test_what_cannot_be_is_told_when_the_recipe_is_read(engine: str, sync: dict[str, str], where: str) -> None:
+    read = recipe_with(True, "auto").model_dump()
+    with pytest.raises(ValueError, match=where):
+        Recipe.model_validate(read | {"rollout": read["rollout"] | {"engine": engine}, "sync": sync})
+    Recipe.model_validate(read | {"rollout": read["rollout"] | {"engine": engine}, "sync": {"lora": "merged"}})

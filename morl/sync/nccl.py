@@ -1,6 +1,6 @@
 """Weight sync from GPU to GPU: rank 0 of the learner broadcasts to every worker of every vLLM engine.
 
-Written for vLLM 0.32 and 0.33, whose weight transfer it uses (`vllm.distributed.weight_transfer`), and for one engine
+Written for vLLM 0.32, whose weight transfer it uses (`vllm.distributed.weight_transfer`), and for one engine
 to an actor. What it sends, and in which order, is tested without a GPU; the broadcast itself has not been run.
 """
 
