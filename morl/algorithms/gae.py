@@ -48,15 +48,17 @@ def gae(
     what the critic should learn; both 0 outside the mask.
     """
     rewards_BT, values_BT, mask_BT = rewards_BT.detach(), values_BT.detach(), mask_BT.bool()
-    advantages_BT = torch.zeros_like(values_BT)
+    # One token of all answers at a time: let these lie together in memory.
+    rewards_TB, values_TB, mask_TB = (each_BT.T.contiguous() for each_BT in (rewards_BT, values_BT, mask_BT))
+    advantages_TB = torch.zeros_like(values_TB)
     next_value_B = next_advantage_B = values_BT.new_zeros(len(values_BT))
-    for t in reversed(range(values_BT.shape[1])):
-        mask_B, value_B = mask_BT[:, t], values_BT[:, t]
-        delta_B = rewards_BT[:, t] + discount * next_value_B - value_B
+    for t in reversed(range(len(values_TB))):
+        delta_B = rewards_TB[t] + discount * next_value_B - values_TB[t]
         advantage_B = delta_B + discount * trace * next_advantage_B
-        next_value_B = torch.where(mask_B, value_B, next_value_B)
-        next_advantage_B = torch.where(mask_B, advantage_B, next_advantage_B)
-        advantages_BT[:, t] = torch.where(mask_B, advantage_B, 0.0)
+        next_value_B = torch.where(mask_TB[t], values_TB[t], next_value_B)
+        next_advantage_B = torch.where(mask_TB[t], advantage_B, next_advantage_B)
+        advantages_TB[t] = torch.where(mask_TB[t], advantage_B, 0.0)
+    advantages_BT = advantages_TB.T.contiguous()
     returns_BT = torch.where(mask_BT, advantages_BT + values_BT, 0.0)
     if normalise:
         own_BT = torch.where(mask_BT, advantages_BT, torch.nan)

@@ -209,8 +209,14 @@ def token_inputs(batch: Batch, values_N: torch.Tensor, objectives_P: torch.Tenso
 def with_token_advantages(
     batch: Batch, mask_BT: torch.Tensor, advantages_BT: torch.Tensor, returns_BT: torch.Tensor
 ) -> Batch:
-    """The batch with the advantage and the return of each of its targets."""
-    return replace(batch, advantages_N=advantages_BT[mask_BT].float(), returns_N=returns_BT[mask_BT].float())
+    """The batch with the advantage and the return of each of its targets.
+
+    Where the return is not a number the advantage is none either, even if it was made one by being standardised:
+    the step is to be skipped and told, not taken as if the critic had said nothing.
+    """
+    returns_N = returns_BT[mask_BT].float()
+    advantages_N = torch.where(returns_N.isfinite(), advantages_BT[mask_BT].float(), torch.nan)
+    return replace(batch, advantages_N=advantages_N, returns_N=returns_N)
 
 
 def critic_settings(recipe: Recipe, policy: Path) -> RankSettings | None:

@@ -293,6 +293,13 @@ def test_answers_that_earned_nothing_are_learnt_from(tiny_model: Path) -> None:
     assert len(batch.targets_N) == sum(len(written(group, g)) for group, _, g in answers_of(groups))
 
 
+def test_a_critic_out_of_its_mind_teaches_nothing(tiny_model: Path) -> None:
+    with started(tiny_model, GAE) as learner:
+        learner._critic._ranks._rank.engine.module.model.score.weight.data[0, 0] = torch.nan
+        metrics = learner.step(learner.batch(GROUPS[0]))
+    assert metrics["learner/skipped"] == metrics["critic/skipped"] == 1.0
+
+
 def test_without_any_difference_there_is_no_variance_to_explain() -> None:
     part = {"tokens": 2.0, "loss": 0.1, "value": 1.0, "residual": 0.0, "residual_square": 0.0, "grad_norm": 1.0}
     assert "critic/explained_variance" not in combine([part | {"skipped": 0.0}], torch.tensor([0.3, 0.3]))
