@@ -88,10 +88,7 @@ class Picture:
             return value
         source = _source(value, folder, "picture")
         with _opened(source) as image:
-            width, height = image.size
-            if _orientation(image) >= 5:
-                width, height = height, width
-        return cls(source, width, height, limits)
+            return cls(source, *upright_size(image), limits)
 
     @property
     def name(self) -> str:
@@ -322,6 +319,12 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # noqa: BLE001  # broken metadata of a picture that may be good
         return 1
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height in pixels, after a rotation that the picture's metadata ask for."""
+    width, height = image.size
+    return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

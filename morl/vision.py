@@ -170,7 +170,8 @@ class MediaProcessor:
             grids["second_per_grid_ts"] = made["second_per_grid_ts"].double()
         types = made["mm_token_type_ids"]
         positions, _ = self.positions(made["input_ids"], mm_token_type_ids=types, **grids)
-        positions_3T, types_T = positions[:, 0].clone(), types[0]
+        positions_3T: torch.Tensor = positions[:, 0].clone()
+        types_T = types[0]
         starts = (types_T.diff() != 0).nonzero()[:, 0].tolist()
         after = 0
         for start, end in zip([0, *(s + 1 for s in starts)], [*(s + 1 for s in starts), len(types_T)], strict=True):
@@ -194,14 +195,15 @@ def engine_options(engine: str, media: MediaProcessor | None, specs: Iterable[Ob
     options: dict[str, Any] = {}
     processors = {"image": media.processor.image_processor, "video": media.processor.video_processor}
     for kind, processor in processors.items():
-        counts: dict[int, int] = {}
-        for spec in specs:
-            if count := PromptTemplate(spec.prompt).media_count(kind):
-                size = _size(processor, [(spec.data.media.limits, 1)]) or processor.size
-                counts[size["longest_edge"]] = max(count, counts.get(size["longest_edge"], 0))
-        options |= {f"{kind}s_per_prompt": max(counts.values(), default=0)}
-        if counts:
-            options |= {f"{kind}_pixels": max(counts)}
+        counts = [PromptTemplate(spec.prompt).media_count(kind) for spec in specs]
+        sizes = [_size(processor, [(spec.data.media.limits, 1)]) or processor.size for spec in specs]
+        options[f"{kind}s_per_prompt"] = max(counts, default=0)
+        if any(counts):
+            options[f"{kind}_pixels"] = max(
+                size["longest_edge"] for count, size in zip(counts, sizes, strict=True) if count
+            )
+    # For text alone too: vLLM leaves the vision tower out of a model without any, and new weights bring it.
+    options["images_per_prompt"] = max(1, options["images_per_prompt"])
     return options
 
 

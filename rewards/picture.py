@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from morl.media import upright_size
 from morl.rewards.reading import decoded, finite
 
 MAX_RATIO = 200
@@ -72,7 +73,7 @@ def picture_size(
     Args:
         media: the row's pictures. The first may be an object with `width` and `height` or with
             `size` (width, height), a mapping of the two, an encoded picture (`{"bytes": …}`), or the path of
-            a file, whose header is read; the picture is not decoded, and a rotation in its metadata not applied.
+            a file, whose header is read: the size is upright, as its metadata ask, and nothing is decoded.
         meta: the row.
         columns: names of the row's columns that hold the size, and go before the picture: one column with
             `[width, height]` or `{"width": …, "height": …}`, or two columns, width first.
@@ -145,7 +146,7 @@ def _header_size(file: IO[bytes], name: str) -> Size:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             with Image.open(file) as picture:
-                return _size(picture.size)
+                return _size(upright_size(picture))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(f"cannot read the size of {name}: {_reason(error)}; {_REMEDY}") from error
 

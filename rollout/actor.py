@@ -52,8 +52,9 @@ class EngineSpec:
 
     def sent(self, request: Request) -> Request:
         """The request without what this engine has no use for: pictures are heavy."""
-        unused = "features" if getattr(self.entry.load(), "takes_pixels", False) else "pixels"
-        return replace(request, **{unused: None})
+        if getattr(self.entry.load(), "takes_pixels", False):
+            return replace(request, features=None)
+        return replace(request, pixels=None)
 
 
 class EngineActor:

@@ -14,6 +14,7 @@ from morl.data import Mixture, load_prompts
 from morl.errors import BadMediaError, DataError, MissingExtraError
 from morl.media import Limits, Picture, Video
 from morl.recipe import ObjectiveSpec
+from morl.rewards.picture import Size, picture_size
 from morl.track.jsonl import plain
 
 
@@ -54,6 +55,8 @@ def test_pictures_are_turned_upright_as_their_metadata_ask(tmp_path, orientation
     upright = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
     assert (picture.width, picture.height) == upright.size == ((40, 60) if orientation >= 5 else (60, 40))
     assert np.array_equal(pixels(picture), np.asarray(upright))
+    for told in (picture, str(path), {"bytes": path.read_bytes()}):
+        assert picture_size((told,), {}) == Size(*upright.size)
 
 
 def test_all_modes_become_rgb(tmp_path):

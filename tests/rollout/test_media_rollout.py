@@ -12,6 +12,7 @@ import pytest
 import torch
 from learner_groups import noise
 from PIL import Image
+from tiny import make_tiny_vision_model
 
 from morl.check import check
 from morl.errors import DataError, UsageError
@@ -21,10 +22,13 @@ from morl.learner.policy import Policy
 from morl.media import Limits, Picture, Video
 from morl.model import ChatCodec, load_policy
 from morl.recipe import load_recipe
-from morl.rollout import Collector, EnginePool, Sampling
+from morl.rollout import ENGINES, Collector, EnginePool, Request, Sampling
+from morl.rollout.actor import EngineSpec
 from morl.track.jsonl import read_samples
 from morl.types import Group, Prompt, Score
 from morl.vision import engine_options
+
+from .conftest import publish
 
 LONG = Limits(fps=1.0, max_tokens=24)
 
@@ -73,7 +77,7 @@ def seeing(request, vision_model, run):
     options = {"hf": {"max_sequences": 16}, "vllm": {"max_model_len": 1024, "kv_cache_gb": 0.25}}[name]
     if name == "vllm":
         request.getfixturevalue("ray_cluster")
-        options |= {"images_per_prompt": 2, "videos_per_prompt": 1}
+        options |= {"images_per_prompt": 2, "videos_per_prompt": 1, "image_pixels": 12544, "video_pixels": 50176}
     start = EnginePool.start(
         name, str(vision_model), dtype="float32", options=options, local=name == "hf", max_restarts=0
     )
@@ -87,10 +91,10 @@ async def half(prompt, sample) -> Score:
     return Score(0.5)
 
 
-def collect(engine, codec, run, prompts, temperature: float = 0.8, new: int = 12) -> list[Group]:
+def collect(engine, codec, run, prompts, temperature: float = 0.8, new: int = 12, version: int = 0) -> list[Group]:
     sampling = Sampling(temperature, new, stop_token_ids=codec.stop_token_ids, banned_token_ids=codec.banned_token_ids)
     collector = Collector(engine, codec, half, seed=1)
-    return run(collector.collect(prompts, key="step-1", samples=SAMPLES, sampling=sampling, version=0)).groups
+    return run(collector.collect(prompts, key="step-1", samples=SAMPLES, sampling=sampling, version=version)).groups
 
 
 def mismatch(model, codec, groups: list[Group], temperature: float = 0.8) -> float:
@@ -124,12 +128,35 @@ def test_all_kinds_in_one_step(seeing, codec, run, vision_model):
     assert tokens == [[sample.token_ids_T for sample in group.samples_G] for group in again]
 
 
+def test_new_weights_see_as_the_learner_does(seeing, codec, run, vision_model, tmp_path):
+    other = make_tiny_vision_model(tmp_path / "other", seed=1)
+    prompts = [prompts[0] for prompts in PROMPTS.values()]
+    collect(seeing, codec, run, prompts)  # fills the caches, which must not outlive the weights
+    try:
+        run(seeing.load_weights(publish(other, tmp_path / "v1", 1)))
+        groups = collect(seeing, codec, run, prompts, version=1)
+        assert mismatch(load_policy(other, "float32").eval(), codec, groups) < 1e-4
+        assert mismatch(load_policy(vision_model, "float32").eval(), codec, groups) > 0.1
+    finally:
+        run(seeing.load_weights(publish(vision_model, tmp_path / "v0", 0)))
+
+
 def test_what_is_seen_matters(codec, run, seeing):
     """Greedy answers about different pictures differ, although the words are the same."""
     asked = [prompt(n, Picture.of(noise((60, 60), 100 + n)), "What is it?") for n in range(4)]
     groups = collect(seeing, codec, run, asked, temperature=0.0, new=6)
     assert len({group.prompt_ids_T for group in groups}) == 1
     assert len({group.samples_G[0].logprobs_T for group in groups}) == 4
+
+
+def test_an_engine_is_sent_what_it_takes_and_nothing_twice(codec):
+    encoded = codec.encode(PROMPTS["image"][0])
+    sampling = Sampling(1.0, 4)
+    request = Request("r", encoded.token_ids_T, 2, 0, sampling, encoded.features, encoded.pixels)
+    sent = {name: EngineSpec(ENGINES.entry(name), "m", "float32", 0, {}).sent(request) for name in ("hf", "vllm")}
+    assert (sent["hf"].features, sent["hf"].pixels) == (encoded.features, None)
+    assert (sent["vllm"].features, sent["vllm"].pixels) == (None, encoded.pixels)
+    assert encoded.pixels.prompt_ids_T.count(codec.media.placeholder_ids["image"]) == 1
 
 
 @pytest.mark.parametrize("word", ["<|image_pad|>", "<|video_pad|>"])
@@ -163,6 +190,11 @@ from morl.rewards.coordinates import picture_size, smart_resize
 @reward("seen_width")
 def seen_width(response: str, media: list) -> float:
     return smart_resize(picture_size(media, {}), min_pixels=784, max_pixels=12544).width / 1000
+
+
+@reward("letters")
+def letters(response: str) -> float:
+    return sum(c.isalpha() for c in response) / max(1, len(response))
 """
 
 RECIPE = """
@@ -178,11 +210,12 @@ objectives:
     rewards:
       - {{use: box, frame: absolute_resized, gold_frame: absolute, min_pixels: 784, max_pixels: 12544}}
       - {{use: seen_width}}
+      - {{use: letters}}
   clips:
     share: 1
     data: {{source: jsonl, path: {folder}/rows.jsonl, media: {{max_tokens: 12}}, take: 2}}
     prompt: [{{video: "{{{{ clip }}}}"}}, "What happens?"]
-    rewards: [{{use: length, maximum: 20}}]
+    rewards: [{{use: letters}}]
 rollout: {{engine: hf, prompts_per_step: 4, samples_per_prompt: 4, max_new_tokens: 6, temperature: 0.9}}
 learner: {{lr: 1.0e-3}}
 scoring: {{workers: 1}}
