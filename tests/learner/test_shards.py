@@ -124,9 +124,10 @@ def odd_model(tiny_model: Path, tmp_path_factory) -> Path:
     from transformers import AutoConfig, Qwen2ForCausalLM
 
     folder = tmp_path_factory.mktemp("odd")
-    sizes = {"hidden_size": 63, "head_dim": 32, "intermediate_size": 127}
+    config = AutoConfig.from_pretrained(tiny_model, hidden_size=63, intermediate_size=127)
+    config.head_dim = 32
     torch.manual_seed(0)
-    Qwen2ForCausalLM(AutoConfig.from_pretrained(tiny_model, **sizes)).float().save_pretrained(folder)
+    Qwen2ForCausalLM(config).float().save_pretrained(folder)
     return folder
 
 
