@@ -73,7 +73,7 @@ def train_reward_model(recipe: PreferenceRecipe, *, resume: bool | Path = False,
     Raises: MorlError when the run cannot start or go on.
     """
     where = resume if isinstance(resume, Path) else None
-    with RunFolder.open(recipe, resume=bool(resume), path=where) as folder, Interrupt() as interrupt:
+    with Interrupt() as interrupt, RunFolder.open(recipe, resume=bool(resume), path=where) as folder:
         if folder.steps_done() >= recipe.run.steps and (folder.path / "model" / CALIBRATION).is_file():
             return True
         return recovering(recipe, lambda own: _train(own, folder, interrupt, local), folder, interrupt)

@@ -52,7 +52,7 @@ def train_supervised(recipe: SftRecipe, *, resume: bool | Path = False, local: b
     Raises: MorlError when the run cannot start or go on.
     """
     where = resume if isinstance(resume, Path) else None
-    with RunFolder.open(recipe, resume=bool(resume), path=where) as folder, Interrupt() as interrupt:
+    with Interrupt() as interrupt, RunFolder.open(recipe, resume=bool(resume), path=where) as folder:
         return recovering(recipe, lambda own: _train(own, folder, interrupt, local), folder, interrupt)
 
 

@@ -34,7 +34,7 @@ def train(recipe: Recipe, *, resume: bool | Path = False, local: bool = False) -
     Raises: MorlError when the run cannot start or go on.
     """
     where = resume if isinstance(resume, Path) else None
-    with RunFolder.open(recipe, resume=bool(resume), path=where) as folder, Interrupt() as interrupt:
+    with Interrupt() as interrupt, RunFolder.open(recipe, resume=bool(resume), path=where) as folder:
         if folder.steps_done() >= recipe.run.steps:
             return True
         return recovering(recipe, lambda own: asyncio.run(_train(own, folder, interrupt, local)), folder, interrupt)
