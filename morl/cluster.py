@@ -190,14 +190,14 @@ def _failure(reference: Any) -> BaseException | None:
     import ray
     from ray.exceptions import RayError, RayTaskError
 
+    cause: BaseException | None = None
     try:
         ray.get(reference)
     except RayTaskError as error:
-        cause: BaseException = error.cause if isinstance(error.cause, BaseException) else error.as_instanceof_cause()
-        return cause
+        cause = error.cause if isinstance(error.cause, BaseException) else error.as_instanceof_cause()
     except RayError as error:
-        return error
-    return None
+        cause = error
+    return cause
 
 
 def _told(failure: BaseException) -> str:
