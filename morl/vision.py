@@ -102,18 +102,20 @@ class MediaProcessor:
         return Encoded(ids, Features(tensors, self._positions(made)), Pixels(short_ids, images, clips, options))
 
     def _options(self, pictures: Sequence[Picture], videos: Sequence[Video]) -> dict[str, Any]:
-        """Arguments of the processor's call: limits of size, and that frames were chosen already."""
+        """Arguments of the processor's call: limits of size, and that frames were chosen already.
+
+        Sizes are named although they may be the processor's own: an engine may be set up for larger ones.
+        """
         options: dict[str, Any] = {}
-        if size := _size(self.processor.image_processor, [(p.limits, 1) for p in pictures]):
+        if pictures:
+            size = _size(self.processor.image_processor, [(picture.limits, 1) for picture in pictures])
             options["images_kwargs"] = {"size": size}
         if videos:
             processor = self.processor.video_processor
-            own: dict[str, Any] = {"do_sample_frames": False}
+            steps = [(video.limits, -(-len(video.shown) // processor.temporal_patch_size)) for video in videos]
+            own: dict[str, Any] = {"do_sample_frames": False, "size": _size(processor, steps)}
             if hasattr(processor, "cap_pixels_per_frame"):  # its default is about to change, which must not change runs
                 own["cap_pixels_per_frame"] = bool(processor.cap_pixels_per_frame)
-            steps = [(v.limits, -(-len(v.shown) // processor.temporal_patch_size)) for v in videos]
-            if size := _size(processor, steps):
-                own["size"] = size
             options["videos_kwargs"] = own
         return options
 
@@ -196,7 +198,7 @@ def engine_options(engine: str, media: MediaProcessor | None, specs: Iterable[Ob
     processors = {"image": media.processor.image_processor, "video": media.processor.video_processor}
     for kind, processor in processors.items():
         counts = [PromptTemplate(spec.prompt).media_count(kind) for spec in specs]
-        sizes = [_size(processor, [(spec.data.media.limits, 1)]) or processor.size for spec in specs]
+        sizes = [_size(processor, [(spec.data.media.limits, 1)]) for spec in specs]
         options[f"{kind}s_per_prompt"] = max(counts, default=0)
         if any(counts):
             options[f"{kind}_pixels"] = max(
@@ -224,7 +226,7 @@ def check_frames(media: MediaProcessor | None, specs: Mapping[str, ObjectiveSpec
             options = inspect.signature(REWARDS.load(term.use)).parameters
             if term.options.get("frame") != "absolute_resized" or "max_pixels" not in options:
                 continue
-            size = _size(processor, [(spec.data.media.limits, 1)]) or processor.size
+            size = _size(processor, [(spec.data.media.limits, 1)])
             sees = {
                 "factor": processor.patch_size * processor.merge_size,
                 "min_pixels": size["shortest_edge"],
@@ -239,8 +241,8 @@ def check_frames(media: MediaProcessor | None, specs: Mapping[str, ObjectiveSpec
                 )
 
 
-def _size(processor: Any, wanted: Sequence[tuple[Limits, int]]) -> dict[str, int] | None:
-    """Pixels of a picture or frame, at least and at most, for a processor's call; None when its own shall hold.
+def _size(processor: Any, wanted: Sequence[tuple[Limits, int]]) -> dict[str, int]:
+    """Pixels of a picture or frame, at least and at most, for a processor's call; its own where nothing is wanted.
 
     Args:
         processor: of images, or of videos.
@@ -251,7 +253,5 @@ def _size(processor: Any, wanted: Sequence[tuple[Limits, int]]) -> dict[str, int
     least = [limits.min_pixels for limits, _ in wanted if limits.min_pixels is not None]
     most = [limits.max_pixels for limits, _ in wanted if limits.max_pixels is not None]
     most += [limits.max_tokens * piece // steps for limits, steps in wanted if limits.max_tokens is not None]
-    if not least and not most:
-        return None
-    longest = max(piece, min(most, default=own["longest_edge"]))
+    longest = max(piece, min(most)) if most else own["longest_edge"]
     return {"shortest_edge": min(longest, max(least, default=own["shortest_edge"])), "longest_edge": longest}

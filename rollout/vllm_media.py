@@ -34,8 +34,13 @@ def engine_arguments(
         # Its processor wants the tokenizer.
         "skip_tokenizer_init": False,
         "limit_mm_per_prompt": {kind: count for kind, count in counts.items() if count is not None},
-        # It reserves memory for the largest picture that there can be.
-        "mm_processor_kwargs": {kind: {"max_pixels": most} for kind, most in pixels.items() if most is not None},
+        # It reserves memory for the largest picture that there can be. Each request names its own sizes, in this same
+        # form: what is called max_pixels would win over them.
+        "mm_processor_kwargs": {
+            kind: {"size": {"shortest_edge": 1, "longest_edge": most}}
+            for kind, most in pixels.items()
+            if most is not None
+        },
     }
 
 

@@ -51,6 +51,8 @@ PROMPTS = {
     ],
     "image": [
         prompt(2, Picture.of(noise((100, 60), 1)), "What is it?"),
+        # Larger than the checkpoint's limit, and not than what vLLM is started for.
+        prompt(8, Picture.of(noise((400, 300), 6)), "And that?"),
         prompt(3, "Which is larger, ", Picture.of(noise((28, 28), 2)), " or ", Picture.of(noise((90, 200), 3)), "?"),
         prompt(4, Picture.of(noise((300, 200), 4), limits=Limits(max_tokens=20)), "And this?"),
     ],
@@ -77,7 +79,7 @@ def seeing(request, vision_model, run):
     options = {"hf": {"max_sequences": 16}, "vllm": {"max_model_len": 1024, "kv_cache_gb": 0.25}}[name]
     if name == "vllm":
         request.getfixturevalue("ray_cluster")
-        options |= {"images_per_prompt": 2, "videos_per_prompt": 1, "image_pixels": 12544, "video_pixels": 50176}
+        options |= {"images_per_prompt": 2, "videos_per_prompt": 1, "image_pixels": 100352, "video_pixels": 100352}
     start = EnginePool.start(
         name, str(vision_model), dtype="float32", options=options, local=name == "hf", max_restarts=0
     )
