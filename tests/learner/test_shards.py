@@ -144,12 +144,12 @@ def saved(ray_cluster, odd_model: Path, tmp_path_factory) -> dict[str, tuple[Pat
     return found
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "2z0"])
 def test_every_layout_goes_on_from_every_other(saved, odd_model: Path, layout: str) -> None:
     learner = start(odd_model, seed=1, **LAYOUTS[layout])
     try:
-        # Its own first: what a new process makes of it. Several ranks are slow here: for them a few others do.
-        sources = saved if layout.startswith("1") else ("1z0", "2z2", "2z3")
+        # Its own first: what a new process makes of it. Several ranks are slow here: for them one other does.
+        sources = saved if layout.startswith("1") else {"2z2": ["2z3"], "2z3": ["1z0"]}[layout]
         for source in sorted({layout, *sources}, key=lambda name: name != layout):
             folder, state, expected = saved[source]
             learner.load(folder, state)
