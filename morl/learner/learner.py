@@ -63,7 +63,11 @@ class Learner:
     ) -> Learner:
         """Start the ranks, those of a critic too, and load the models. Raises: RunError, UsageError."""
         ranks = start_ranks(PolicyRank, settings, cluster)
-        beside = None if critic is None else Critic.start(critic, cluster, total_steps=total_steps)
+        try:
+            beside = None if critic is None else Critic.start(critic, cluster, total_steps=total_steps)
+        except BaseException:
+            ranks.close()
+            raise
         return cls(settings, ranks, total_steps=total_steps, max_new_tokens=max_new_tokens, critic=beside)
 
     def batch(self, groups: Sequence[Group]) -> Batch:

@@ -20,7 +20,7 @@ from morl.errors import UsageError
 from morl.learner import Learner
 from morl.learner.critic import combine, critic_settings
 from morl.learner.group import LearnerDiedError
-from morl.learner.policy import PolicySettings
+from morl.learner.policy import PolicyRank, PolicySettings
 from morl.learner.rank import RankSettings
 from morl.model import ChatCodec, load_policy, load_reward_model
 from morl.recipe import AlgorithmSpec, ClusterSpec, LearnerSpec, Recipe
@@ -49,7 +49,13 @@ GROUPS = [
 
 @contextmanager
 def started(
-    model: Path, advantage: dict[str, Any], *, policy_lr: float = 1e-3, local: bool = True, **layout: Any
+    model: Path,
+    advantage: dict[str, Any],
+    *,
+    policy_lr: float = 1e-3,
+    local: bool = True,
+    critic_model: Path | None = None,
+    **layout: Any,
 ) -> Iterator[Learner]:
     # Below epsilon Adam makes a full step of the rounding of next to nothing.
     spec = LearnerSpec(lr=policy_lr, eps=1e-5, **layout)
@@ -63,7 +69,8 @@ def started(
         seed=0,
         objectives=("o",),
     )
-    critic = RankSettings(model=model, dtype="float32", learner=spec.model_copy(update={"lr": 3e-3}), seed=0)
+    own = spec.model_copy(update={"lr": 3e-3})
+    critic = RankSettings(model=critic_model or model, dtype="float32", learner=own, seed=0)
     # One rank needs no actor; several are processes of Ray's.
     cluster = Cluster(ClusterSpec(), local=local and spec.ranks == 1)
     learner = Learner.start(settings, cluster, total_steps=STEPS, max_new_tokens=8, critic=critic)
@@ -310,22 +317,18 @@ def test_a_reward_model_gives_its_body_and_not_its_head(tiny_model: Path, tmp_pa
     torch.nn.init.normal_(made.score.weight)
     made.model.layers[0].mlp.up_proj.weight.data += 1.0
     made.save_pretrained(tmp_path)
-    settings = PolicySettings(
-        model=tiny_model,
-        dtype="float32",
-        learner=LearnerSpec(),
-        algorithm=AlgorithmSpec.model_validate({"advantage": "gae"}),
-        temperature=1.0,
-        banned_token_ids=(),
-        seed=0,
-    )
-    critic = RankSettings(model=tmp_path, dtype="float32", learner=LearnerSpec(), seed=0)
-    cluster = Cluster(ClusterSpec(), local=True)
-    learner = Learner.start(settings, cluster, total_steps=1, max_new_tokens=8, critic=critic)
-    held = exactly(load_reward_model(tiny_model, "float32"), learner._critic._ranks)
-    learner.close()
+    with started(tiny_model, GAE, critic_model=tmp_path) as learner:
+        held = exactly(load_reward_model(tiny_model, "float32"), learner._critic._ranks)
     assert not held.score.weight.any()
     assert torch.equal(held.model.layers[0].mlp.up_proj.weight.float(), made.model.layers[0].mlp.up_proj.weight)
+
+
+def test_a_critic_that_cannot_start_leaves_no_policy_behind(tiny_model: Path, tmp_path: Path, monkeypatch) -> None:
+    closed, close = [], PolicyRank.close
+    monkeypatch.setattr(PolicyRank, "close", lambda rank: (closed.append(rank), close(rank)))
+    with pytest.raises(ValueError, match=str(tmp_path)), started(tiny_model, GAE, critic_model=tmp_path):
+        pass
+    assert len(closed) == 1
 
 
 # --- an advantage of a stranger's
