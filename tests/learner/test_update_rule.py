@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -11,8 +12,7 @@ from typing import Any
 import pytest
 import torch
 from learner_groups import make_groups
-from safetensors.torch import load_file
-from tiny import make_tiny_model
+from safetensors.torch import load_file, save_file
 
 from morl.cluster import Cluster
 from morl.errors import UsageError
@@ -50,8 +50,14 @@ def exact_model(folder: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("other") / "tiny", seed=1)
+def other_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reference so far from the policy as training would bring it."""
+    folder = tmp_path_factory.mktemp("other") / "tiny"
+    shutil.copytree(tiny_model, folder)
+    weights, noise = load_file(folder / "model.safetensors"), torch.Generator().manual_seed(1)
+    moved = {name: own + 0.005 * torch.randn(own.shape, generator=noise) for name, own in weights.items()}
+    save_file(moved, folder / "model.safetensors", {"format": "pt"})
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -228,8 +234,8 @@ def check(
     metrics, weights = one_step(settings_for(tiny_model, algorithm, other_model, **learner), groups, folder)
     expected = written_down(tiny_model, groups, algorithm, other_model)
     assert apart(weights, expected.weights, tiny_model) < 1e-5
-    assert metrics["learner/loss"] == pytest.approx(expected.loss, rel=1e-5, abs=1e-7)
-    assert metrics.get("policy/kl") == (pytest.approx(expected.kl, rel=1e-5) if "kl" in algorithm else None)
+    assert metrics["learner/loss"] == pytest.approx(expected.loss, rel=1e-5, abs=1e-5)
+    assert metrics.get("policy/kl") == (pytest.approx(expected.kl, rel=1e-4) if "kl" in algorithm else None)
     masked = "masked" in str(algorithm)
     assert metrics.get("policy/masked_fraction") == (pytest.approx(expected.masked) if masked else None)
     if algorithm.get("loss") == "ppo_clip":
