@@ -156,10 +156,17 @@ class ActorEngine:
 
         Raises: what the engine raises, if it is a MorlError; else RunError.
         """
-        try:
-            await self._live()
-        except _EngineDiedError as died:
-            raise RunError(f"the rollout engine '{self._spec.entry.name}' did not start: {died}") from died
+        import ray
+
+        for attempt in range(self._spec.max_restarts + 1):
+            try:
+                await self._live()
+                return
+            except _EngineDiedError as died:
+                # One that was killed may live the next time; one that failed or hangs would again.
+                killed = isinstance(died.__cause__, ray.exceptions.RayActorError)
+                if not killed or attempt == self._spec.max_restarts:
+                    raise RunError(f"the rollout engine '{self._spec.entry.name}' did not start: {died}") from died
 
     async def generate(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
         """See `Engine.generate`. Raises: RunError when the engine has died too often."""
