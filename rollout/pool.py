@@ -120,7 +120,7 @@ def _environment(count: int) -> dict[str, str]:
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
         # Waiting threads sleep: spinning, they starve the one they wait for when a reward worker wants a core too.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
-        # Memory in pages of 2 MB, where Linux has them for who asks: decoding on the CPU reads all weights at each token.
+        # Memory in pages of 2 MB, where Linux has them for who asks: on the CPU each token reads all weights.
         "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"),
         # Otherwise an actor that reserves no GPU sees them all.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
