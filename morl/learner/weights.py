@@ -19,7 +19,7 @@ def full_weights(language_model: Any, *, sharded: bool, keep: bool) -> dict[str,
     """Every weight by its module name, LoRA adapters merged into what they adapt.
 
     Collective when `sharded` (ZeRO-3): every rank calls it; one parameter at a time is
-    gathered, so that no rank ever holds two whole models.
+    gathered, so that no rank ever holds two whole models. Without, weights are the model's own, not copies of them.
 
     Args:
         language_model: the transformers model.
@@ -30,7 +30,8 @@ def full_weights(language_model: Any, *, sharded: bool, keep: bool) -> dict[str,
     for name, parameters, value in _parameters(language_model):
         with _gathered(parameters, sharded):
             if keep:
-                weights[name] = value().detach().clone().contiguous()
+                # What was gathered is gone when the context ends.
+                weights[name] = value().detach().clone() if sharded else value().detach()
     return weights
 
 
