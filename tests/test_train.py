@@ -204,6 +204,73 @@ def test_killed_engines_and_reward_workers_cost_nothing(uninterrupted: Path, tin
     assert all(row["objective/digits/no_score_rate"] == 0 for row in rows(run))
 
 
+def test_a_dead_learner_costs_nothing_but_time(uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, tiny_model)
+    run = tmp_path / "runs" / "tiny"
+    process = start(recipe)
+    for after in (1, 5):  # before the first checkpoint, and after the second
+        wait_until(lambda after=after: len(rows(run)) >= after, process)
+        (rank,) = [p for p in processes_of(process) if "RankProcess" in " ".join(p.cmdline())]
+        rank.kill()
+        wait_until(lambda after=after: len(rows(run)) < after, process)
+    code, said = finish(process)
+    assert code == 0, said
+    assert list(map(without_clock, rows(run))) == list(map(without_clock, rows(uninterrupted)))
+    assert (run / "eval.jsonl").read_bytes() == (uninterrupted / "eval.jsonl").read_bytes()
+    for step in range(1, 7):
+        ours, theirs = (read_samples(own / f"samples/step-{step:06d}.jsonl.zst") for own in (run, uninterrupted))
+        assert [(r["response"], r["logprobs"]) for r in ours] == [(r["response"], r["logprobs"]) for r in theirs]
+    state = "checkpoints/step-000006/learner/rank-00000.safetensors"
+    assert (run / state).read_bytes() == (uninterrupted / state).read_bytes()
+    log = (run / "log.txt").read_text()
+    assert "goes on from its beginning (attempt 1 of 3): learner." in log
+    assert "step-000004 (attempt 1 of 3)" in log
+
+
+def test_restarts_without_progress_come_to_an_end(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, tiny_model)
+    run = tmp_path / "runs" / "tiny"
+    process = start(recipe, "learner.max_restarts=0")
+    wait_until(lambda: len(rows(run)) >= 3, process)
+    for rank in processes_of(process):
+        if "RankProcess" in " ".join(rank.cmdline()):
+            rank.kill()
+    code, said = finish(process)
+    assert code == 1
+    assert "rank 0 (pid" in said
+    assert "died" in said
+    assert [path.name for path in (run / "checkpoints").glob("step-*")] == ["step-000002"]
+
+
+@pytest.mark.parametrize("enough", [56, 2])
+def test_too_large_microbatches_are_halved_once(tiny_model: Path, tmp_path: Path, enough: int) -> None:
+    recipe = write_recipe(tmp_path, tiny_model, steps=2)
+    loss = [f"algorithm.loss={{use: hungry, enough: {enough}}}", "learner.tokens_per_microbatch=200"]
+    plugins = f"plugins=[{tmp_path}/tiny_rewards.py, {Path(__file__).parent}/broken_losses.py]"
+    code, said = finish(start(recipe, "--local", "eval={}", plugins, *loss))
+    log = (tmp_path / "runs/tiny/log.txt").read_text()
+    assert log.count("ran out of memory with learner.tokens_per_microbatch=200: it is tried once more with 100") == 1
+    if enough == 2:
+        assert code == 1
+        assert "learner.tokens_per_microbatch=100: the learner is out of memory again" in said
+    else:
+        assert code == 0, said
+        assert len(rows(tmp_path / "runs" / "tiny")) == 2
+
+
+def test_a_signal_before_the_first_step_claims_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, tiny_model)
+    process = start(recipe, "--local")
+    log = tmp_path / "runs/tiny/log.txt"
+    wait_until(lambda: log.exists() and "model" in log.read_text(), process)
+    process.send_signal(signal.SIGTERM)
+    code, said = finish(process)
+    assert code == 1, said
+    assert "SIGTERM before the first step was done: nothing is saved" in said
+    assert "state saved" not in said
+    assert list((tmp_path / "runs/tiny/checkpoints").iterdir()) == []
+
+
 def test_a_run_that_is_done_stays_done(uninterrupted: Path) -> None:
     before = (uninterrupted / "metrics.jsonl").read_bytes()
     code, said = finish(start(uninterrupted.parent.parent / "tiny.yaml", "--resume"))
