@@ -69,10 +69,11 @@ def by_blocks(
     for b, (_, answers) in enumerate(layout):
         pieces.append(_of_prompt(queries[3 * b], keys[3 * b], values[3 * b], options.get("scaling")))
         if answers:
-            own = (part[3 * b + 1] for part in (queries, keys, values))
-            pieces.append(_of_answers(keys[3 * b], values[3 * b], *own, answers, options.get("scaling")))
+            query_NHD, key_NKD, value_NKD = (part[3 * b + 1] for part in (queries, keys, values))
+            seen = keys[3 * b], values[3 * b]
+            pieces.append(_of_answers(*seen, query_NHD, key_NKD, value_NKD, answers, options.get("scaling")))
         pieces.append(torch.zeros_like(queries[3 * b + 2]))
-    return torch.cat(pieces).unflatten(0, (len(layout), length)), None
+    return torch.cat(pieces).view(len(layout), length, *pieces[0].shape[1:]), None
 
 
 def _cut(part_BHLD: torch.Tensor, layout: Layout) -> tuple[torch.Tensor, ...]:
@@ -82,7 +83,7 @@ def _cut(part_BHLD: torch.Tensor, layout: Layout) -> tuple[torch.Tensor, ...]:
     """
     length = part_BHLD.shape[2]
     sizes = [(prompt, sum(answers), length - prompt - sum(answers)) for prompt, answers in layout]
-    return part_BHLD.transpose(1, 2).flatten(0, 1).split([size for row in sizes for size in row])
+    return torch.split_with_sizes(part_BHLD.transpose(1, 2).flatten(0, 1), [size for row in sizes for size in row])
 
 
 def _of_prompt(
@@ -119,7 +120,7 @@ def _of_answers(
     query_GKRD = pad(query_NHD).view(count, longest, kinds, shared, size).transpose(1, 2).flatten(2, 3)
     allowed_RS = torch.ones(longest, prompt + longest, dtype=torch.bool, device=query_NHD.device).tril(prompt)
     found_GKRD = _sdpa(query_GKRD, key_GKSD, value_GKSD, attn_mask=allowed_RS.repeat_interleave(shared, 0), scale=scale)
-    found_GRKD = found_GKRD.unflatten(2, (longest, shared)).transpose(1, 2)
+    found_GRKD = found_GKRD.view(count, kinds, longest, shared, size).transpose(1, 2)
     return pad.undo(found_GRKD.reshape(count, longest, kinds * shared, size))
 
 
@@ -137,11 +138,13 @@ class _Pad:
     def __call__(self, values_N: torch.Tensor) -> torch.Tensor:
         if not self.even:
             values_N = _Spread.apply(values_N, self.places_N, self.shape[0] * self.shape[1])  # type: ignore[no-untyped-call]
-        return values_N.unflatten(0, self.shape)
+        return values_N.view(*self.shape, *values_N.shape[1:])
 
     def undo(self, values_GR: torch.Tensor) -> torch.Tensor:
-        values_M = values_GR.flatten(0, 1)
-        return values_M if self.even else _Collect.apply(values_M, self.places_N)  # type: ignore[no-untyped-call]
+        values_N = values_GR.flatten(0, 1)
+        if not self.even:
+            values_N = _Collect.apply(values_N, self.places_N)  # type: ignore[no-untyped-call]
+        return values_N
 
 
 class _Spread(torch.autograd.Function):
@@ -168,4 +171,5 @@ class _Collect(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_N: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return grad_N.new_zeros(ctx.size, *grad_N.shape[1:]).index_copy_(0, *ctx.saved_tensors, grad_N), None
+        (places_N,) = ctx.saved_tensors
+        return grad_N.new_zeros(ctx.size, *grad_N.shape[1:]).index_copy_(0, places_N, grad_N), None
