@@ -26,6 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import psutil
+from safetensors.torch import load_file
 from test_train import processes_of, rows, start, without_clock, write_recipe
 from tiny import make_tiny_model
 
@@ -126,7 +127,12 @@ def contents(run: Path) -> dict[str, Any]:
         "learner state": {
             str(file.relative_to(newest)): _digest(file) for file in sorted(newest.rglob("*")) if file.is_file()
         },
-        "weights": {file.name: _digest(file) for file in sorted(exported.glob("*.safetensors"))},
+        # Not the file: the order of what its header says is chance.
+        "weights": {
+            name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+            for file in sorted(exported.glob("*.safetensors"))
+            for name, tensor in load_file(file).items()
+        },
         "metrics": [without_clock(row) for row in read_rows(run / "metrics.jsonl")],
         "evaluations": list(read_rows(run / "eval.jsonl")),
         "samples": [_timeless(row) for row in read_samples(run / "samples")],
