@@ -134,7 +134,7 @@ def _facts(steps: Sequence[Row]) -> dict[str, str]:
     }
 
 
-def _before_after(evaluations: Sequence[Row]) -> list[Row]:
+def _before_after(evaluations: Sequence[Row]) -> Sequence[Row]:
     numbers = sorted({row["step"] for row in evaluations})
     if len(numbers) < 2:
         return []

@@ -144,7 +144,7 @@ class _Examples:
         self._codec = codec
         sets = {name: load_prompts(dataset, name) for name, dataset in spec.datasets.items()}
         self._mixture = Mixture(sets, {name: dataset.share for name, dataset in spec.datasets.items()}, seed)
-        self._drawn = self._mixture.state()
+        self._drawn: Mapping[str, Any] = self._mixture.state()
         self.held_out = {
             name: load_prompts(DatasetSpec(data=own.held_out, prompt=own.prompt, answer=own.answer), name)
             for name, own in spec.datasets.items()

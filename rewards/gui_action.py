@@ -87,9 +87,10 @@ def _marks(
     resize = Resize(factor, min_pixels, max_pixels)
     found: list[Mark] = []
     for number, target in enumerate(read_gold(gold, box_format=gold_format), start=1):
-        places = [*target.boxes, *target.end_boxes] or [target.action.point, target.action.end_point]
+        boxes: list[Sequence[float]] = [*target.boxes, *target.end_boxes]
+        points = [point for point in (target.action.point, target.action.end_point) if point]
         of_gold = into_parts(gold_frame, media, meta, size_from, resize)
-        found += [Mark("gold", of_gold(place), f"{number} {target.action.type}") for place in places if place]
+        found += [Mark("gold", of_gold(place), f"{number} {target.action.type}") for place in boxes or points]
     try:
         steps = read_actions(final_text(response))
     except ValueError:  # no action to be seen

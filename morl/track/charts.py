@@ -41,7 +41,7 @@ def draw(charts: Sequence[Chart], *, columns: int, height: float = 2.6) -> str:
     columns = min(columns, len(shown))
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(11.0, height * rows), layout="constrained")
-    FigureCanvasSVG(figure)  # type: ignore[no-untyped-call]
+    FigureCanvasSVG(figure)
     for number, chart in enumerate(shown):
         axes = figure.add_subplot(rows, columns, number + 1)
         for name, points in chart.series.items():
