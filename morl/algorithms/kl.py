@@ -11,9 +11,9 @@ estimator's mean is and what its gradient's mean is are two questions:
 | k3 | `exp(-x) - 1 + x` | KL(pi, ref), unbiased | `(1 - exp(-x)) * grad log pi` | grad KL(ref, pi), the other way |
 
 So k1 and k3 are for measuring, k3 with the smaller variance and never negative, and k2 is for
-learning: a recipe's KL term takes it unless told otherwise, and the metric is k3. GRPO
-(arXiv 2402.03300) learns with k3: close to k2 while x is small, but bounded where the policy has become likelier than the reference and growing without bound where it
-has become less likely.
+learning: a recipe's KL term takes it unless told otherwise, and the metric is k3. GRPO (arXiv
+2402.03300) learns with k3: close to k2 while x is small, but bounded where the policy has become
+likelier than the reference and growing without bound where it has become less likely.
 
 "Unbiased" is about the next token's distribution after a given prefix; that a token also leads to
 other prefixes is not in it, as is usual for a KL loss. If the tokens come from another
