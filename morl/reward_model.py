@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from morl.learner.group import Ranks, start_ranks
 from morl.learner.packing import plan_microbatches
 from morl.learner.reward import RewardRank, RewardSettings, TokenPair, pair_batch
 from morl.learner.schedule import learning_rate
+from morl.learner.watch import Watch, find_spoiled_rows
 from morl.model import ChatCodec, resolve_model
 from morl.preferences import Pair, PreferenceRecipe, PreferenceSpec, load_pairs, pairs_of_step, split
 from morl.recipe import go_offline
@@ -99,6 +101,7 @@ def _train(recipe: PreferenceRecipe, folder: RunFolder, interrupt: Interrupt, lo
     checkpoints = CheckpointStore(folder.checkpoints, recipe.run.keep_checkpoints)
     newest = checkpoints.newest_good()
     step = 0 if newest is None else int(read_state(newest)["step"])
+    watch = Watch(recipe.learner, recipe.model.dtype, folder.skipped)
     with ExitStack() as stack:
         cluster = stack.enter_context(Cluster(recipe.cluster, local=local))
         ranks = start_ranks(RewardRank, settings, cluster)
@@ -113,7 +116,7 @@ def _train(recipe: PreferenceRecipe, folder: RunFolder, interrupt: Interrupt, lo
         while step < steps and not interrupt.requested:
             step += 1
             chosen = pairs_of_step(step, spec.pairs_per_step, len(learnt_tokens), recipe.run.seed)
-            tracker.log(step, _step(ranks, [learnt_tokens[i][1] for i in chosen], recipe, step))
+            tracker.log(step, _step(ranks, [learnt_tokens[i][1] for i in chosen], recipe, step, watch))
             checkpoints.check()
             if step < steps and spec.measure_every and step % spec.measure_every == 0:
                 _log_measured(tracker, step, measure(ranks, held_tokens, recipe))
@@ -150,7 +153,9 @@ def _encode(pairs: Sequence[Pair], spec: PreferenceSpec, codec: ChatCodec) -> li
     return encoded
 
 
-def _step(ranks: Ranks, pairs: Sequence[TokenPair], recipe: PreferenceRecipe, step: int) -> dict[str, float]:
+def _step(
+    ranks: Ranks, pairs: Sequence[TokenPair], recipe: PreferenceRecipe, step: int, watch: Watch
+) -> dict[str, float]:
     spec = recipe.learner
     batch = pair_batch(pairs)
     plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), spec.tokens_per_microbatch, spec.ranks)
@@ -160,7 +165,7 @@ def _step(ranks: Ranks, pairs: Sequence[TokenPair], recipe: PreferenceRecipe, st
     parts: list[dict[str, float]] = ranks.call("step", batch, plan, rate)
     count = sum(part["pairs"] for part in parts)
     seconds = max(part["seconds"] for part in parts)
-    return {
+    metrics = {
         "preference/loss": sum(part["loss"] for part in parts),
         "preference/accuracy": sum(part["right"] for part in parts) / count,
         "preference/margin": sum(part["margin"] for part in parts) / count,
@@ -170,6 +175,9 @@ def _step(ranks: Ranks, pairs: Sequence[TokenPair], recipe: PreferenceRecipe, st
         "learner/tokens_per_s": len(batch.token_ids_T) / seconds,
         "time/learner_s": seconds,
     }
+    spoiled_rows = partial(find_spoiled_rows, ranks, spec.ranks)
+    watch.look(step, batch, metrics, loss=metrics["preference/loss"], spoiled_rows=spoiled_rows)
+    return metrics
 
 
 def measure(ranks: Ranks, held: Sequence[tuple[Pair, TokenPair]], recipe: PreferenceRecipe) -> Measured:

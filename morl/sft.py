@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from morl.learner.packing import plan_microbatches
 from morl.learner.rank import RankSettings
 from morl.learner.schedule import learning_rate
 from morl.learner.supervised import Example, SupervisedRank, example_batch
-from morl.learner.watch import Watch
+from morl.learner.watch import Watch, find_spoiled_rows
 from morl.model import ChatCodec, resolve_model
 from morl.recipe import LearnerSpec, go_offline
 from morl.recovery import recovering
@@ -31,7 +32,7 @@ from morl.run import Interrupt, RunFolder
 from morl.stages import DatasetSpec, SftRecipe, StageSpec
 from morl.track import Tracker, make_tracker
 from morl.track.console import LineTracker
-from morl.types import Batch, Prompt
+from morl.types import Prompt
 
 logger = logging.getLogger(__name__)
 
@@ -225,11 +226,9 @@ def _step(ranks: Ranks, examples: list[Example], stage: _Stage, step: int, watch
         "time/learner_s": seconds,
     }
 
-    def spoiled_rows(batch: Batch) -> list[int]:
-        alone = plan_microbatches(batch.row_starts_B1.diff().tolist(), 1, spec.ranks)
-        return sorted(row for part in ranks.call("spoiled_rows", batch, alone) for row in part)
-
-    watch.look(step, batch, metrics, loss=metrics["sft/loss"], spoiled_rows=spoiled_rows)
+    watch.look(
+        step, batch, metrics, loss=metrics["sft/loss"], spoiled_rows=partial(find_spoiled_rows, ranks, spec.ranks)
+    )
     return metrics
 
 

@@ -20,6 +20,7 @@ from morl.learner.packing import build_batch, plan_microbatches
 from morl.learner.policy import PolicyRank, PolicySettings, combine
 from morl.learner.rank import RankSettings
 from morl.learner.schedule import learning_rate
+from morl.learner.watch import find_spoiled_rows
 from morl.recipe import AlgorithmSpec
 from morl.registry import call_by_name, wanted_arguments
 from morl.types import Batch, Group
@@ -130,8 +131,7 @@ class Learner:
 
     def spoiled_rows(self, batch: Batch) -> list[int]:
         """Rows of a batch whose loss is not finite, each computed alone; nothing is learnt."""
-        plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), 1, self.settings.learner.ranks)
-        return sorted(row for part in self._ranks.call("spoiled_rows", batch, plan) for row in part)
+        return find_spoiled_rows(self._ranks, self.settings.learner.ranks, batch)
 
     def publish(self, folder: Path) -> None:
         """Write the current weights as a checkpoint folder that engines can load."""

@@ -19,6 +19,8 @@ import torch
 
 from morl.errors import DataError, RunError
 from morl.files import replacing
+from morl.learner.group import Ranks
+from morl.learner.packing import plan_microbatches
 from morl.schema import LearnerSpec
 from morl.types import Batch, Features
 
@@ -128,6 +130,12 @@ class Watch:
                 "stopped before it does more harm. Mend it and go on with --resume; checkpoints of these steps have "
                 "learnt from them: delete those to go further back"
             )
+
+
+def find_spoiled_rows(ranks: Ranks, count: int, batch: Batch) -> list[int]:
+    """Rows of a batch whose loss is not finite, each computed alone by one of `count` ranks; nothing is learnt."""
+    plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), 1, count)
+    return sorted(row for part in ranks.call("spoiled_rows", batch, plan) for row in part)
 
 
 _MISMATCH_CAUSES = (
