@@ -26,7 +26,7 @@ def start(model: Path, **learner: object) -> Learner:
         model=model,
         dtype="float32",
         # Below epsilon Adam makes a full step of the rounding of next to nothing.
-        learner=LearnerSpec(lr=1e-3, eps=1e-5, **learner),
+        learner=LearnerSpec(lr=1e-3, eps=1e-4, **learner),
         algorithm=AlgorithmSpec(),
         temperature=0.9,
         banned_token_ids=(),
