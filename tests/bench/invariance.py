@@ -27,7 +27,7 @@ def main() -> int:
     ranks = parser.parse_args().ranks
     from learner_groups import make_picture_groups
     from safetensors.torch import load_file
-    from test_learner import STEPS, TEXT_GROUPS, after_steps, distance
+    from test_learner import NARROW_HEADS, STEPS, TEXT_GROUPS, after_steps, distance
     from tiny import make_tiny_model, make_tiny_vision_model
 
     from morl.cluster import Cluster
@@ -37,7 +37,7 @@ def main() -> int:
     worst = 0.0
     with tempfile.TemporaryDirectory() as folder, Cluster(ClusterSpec(), local=False):
         text = make_tiny_model(Path(folder) / "text", seed=0)
-        sees = make_tiny_vision_model(Path(folder) / "sees", seed=0)
+        sees = make_tiny_vision_model(Path(folder) / "sees", seed=0, text=NARROW_HEADS)
         pictures = [make_picture_groups(ChatCodec.load(sees, 512), step) for step in range(STEPS)]
         kinds = {"text": (text, TEXT_GROUPS), "pictures": (sees, pictures)}
         origins = {kind: load_file(model / "model.safetensors") for kind, (model, _) in kinds.items()}

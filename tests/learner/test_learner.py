@@ -9,6 +9,7 @@ import pytest
 import torch
 from learner_groups import make_groups, make_picture_groups
 from safetensors.torch import load_file
+from tiny import make_tiny_vision_model
 
 from morl.cluster import Cluster
 from morl.learner import Learner
@@ -26,7 +27,7 @@ def start(model: Path, **learner: object) -> Learner:
         model=model,
         dtype="float32",
         # Below epsilon Adam makes a full step of the rounding of next to nothing.
-        learner=LearnerSpec(lr=1e-3, eps=1e-4, **learner),
+        learner=LearnerSpec(lr=1e-3, eps=1e-5, **learner),
         algorithm=AlgorithmSpec(),
         temperature=0.9,
         banned_token_ids=(),
@@ -67,6 +68,19 @@ LAYOUTS = [
     {"ranks": 2, "zero": 3, "share_prefix": False},
     {"activation_checkpointing": True},
 ]
+
+
+NARROW_HEADS = {
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0},
+}
+
+
+@pytest.fixture(scope="module")
+def vision_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With more and narrower heads than vLLM on the CPU takes, and several keys to share."""
+    return make_tiny_vision_model(tmp_path_factory.mktemp("models") / "vision", seed=0, text=NARROW_HEADS)
 
 
 @pytest.fixture(scope="module")
