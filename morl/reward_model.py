@@ -27,7 +27,7 @@ from morl.learner.schedule import learning_rate
 from morl.learner.watch import Watch, find_spoiled_rows
 from morl.model import ChatCodec, resolve_model
 from morl.preferences import Pair, PreferenceRecipe, PreferenceSpec, load_pairs, pairs_of_step, split
-from morl.recipe import go_offline
+from morl.recipe import LearnerSpec, go_offline
 from morl.recovery import recovering
 from morl.run import Interrupt, RunFolder
 from morl.statistics import Interval, clustered_interval
@@ -36,7 +36,8 @@ from morl.track.console import LineTracker
 
 CALIBRATION = "reward.json"
 """In the folder of a reward model: what is known of its scores."""
-
+PORTION = 256
+"""Held-out pairs that are scored at a time."""
 
 SHOWN = {
     "preference/loss": ".3f",
@@ -88,8 +89,9 @@ def _train(recipe: PreferenceRecipe, folder: RunFolder, interrupt: Interrupt, lo
     model = resolve_model(recipe.model.path)
     announce(f"model: {model}")
     codec = ChatCodec.load(model, spec.max_tokens)
-    learnt_tokens, held_tokens = (_encode(pairs, spec, codec) for pairs in (learnt, held))
-    announce(f"{len(learnt_tokens)} pairs to learn from, {len(held_tokens)} of other prompts to measure on")
+    encoder = Encoder(spec, codec)
+    learnt, held = (encoder.usable(pairs) for pairs in (learnt, held))
+    announce(f"{len(learnt)} pairs to learn from, {len(held)} of other prompts to measure on")
     settings = RewardSettings(
         model=model,
         dtype=recipe.model.dtype,
@@ -112,45 +114,75 @@ def _train(recipe: PreferenceRecipe, folder: RunFolder, interrupt: Interrupt, lo
         if newest is not None:
             ranks.call("load", newest / "learner")
         else:
-            _log_measured(tracker, 0, measure(ranks, held_tokens, recipe))
+            _log_measured(tracker, 0, measure(ranks, held, encoder, recipe.learner))
         while step < steps and not interrupt.requested:
             step += 1
-            chosen = pairs_of_step(step, spec.pairs_per_step, len(learnt_tokens), recipe.run.seed)
-            tracker.log(step, _step(ranks, [learnt_tokens[i][1] for i in chosen], recipe, step, watch))
+            drawn = pairs_of_step(step, spec.pairs_per_step, len(learnt), recipe.run.seed)
+            tokens = [tokens for _, tokens in encoder.encode_all([learnt[place] for place in drawn])]
+            tracker.log(step, _step(ranks, tokens, recipe, step, watch))
             checkpoints.check()
             if step < steps and spec.measure_every and step % spec.measure_every == 0:
-                _log_measured(tracker, step, measure(ranks, held_tokens, recipe))
+                _log_measured(tracker, step, measure(ranks, held, encoder, recipe.learner))
             due = recipe.run.checkpoint_every and step % recipe.run.checkpoint_every == 0
             if due or interrupt.requested or step == steps:
                 with checkpoints.writing(step, written=lambda: all(ranks.call("saved"))) as draft:
                     ranks.call("save", draft / "learner", True)
                     write_state(draft, {"step": step})
         if step == steps:
-            found = measure(ranks, held_tokens, recipe)
+            found = measure(ranks, held, encoder, recipe.learner)
             _log_measured(tracker, step, found)
             _export(ranks, folder.path / "model", found, step)
     return step == steps
 
 
-def _encode(pairs: Sequence[Pair], spec: PreferenceSpec, codec: ChatCodec) -> list[tuple[Pair, TokenPair]]:
-    """The pairs with their tokens; those that are too long fail or are left out, as the recipe says."""
-    encoded = []
-    for pair in pairs:
-        answers = (codec.encode_answer(pair.chosen), codec.encode_answer(pair.rejected))
-        tokens = TokenPair(codec.encode(pair.prompt, limit=False), *answers)
-        if tokens.length <= spec.max_tokens:
-            encoded.append((pair, tokens))
-        elif spec.too_long == "fail":
+class Encoder:
+    """Makes tokens of pairs; those that are too long fail or are left out, as the recipe says.
+
+    A pair of texts is encoded once; one with pictures whenever it is used, because pictures take memory.
+    """
+
+    def __init__(self, spec: PreferenceSpec, codec: ChatCodec) -> None:
+        self._spec = spec
+        self._codec = codec
+        self._texts: dict[str, TokenPair] = {}
+
+    def usable(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """Pairs that are not known to be too long. Raises: DataError when none is left."""
+        found = [pair for pair in pairs if pair.prompt.media or self.encode(pair) is not None]
+        if not found:
+            raise self._none_left()
+        if len(found) < len(pairs):
+            left_out = len(pairs) - len(found)
+            announce(f"{left_out} of {len(pairs)} pairs are left out: longer than {self._spec.max_tokens} tokens")
+        return found
+
+    def encode_all(self, pairs: Sequence[Pair]) -> list[tuple[Pair, TokenPair]]:
+        """The pairs with their tokens, without those that are too long. Raises: DataError when none is left."""
+        found = [(pair, tokens) for pair in pairs if (tokens := self.encode(pair)) is not None]
+        if not found:
+            raise self._none_left()
+        return found
+
+    def _none_left(self) -> DataError:
+        return DataError(f"no pair has preference.max_tokens={self._spec.max_tokens} tokens or less")
+
+    def encode(self, pair: Pair) -> TokenPair | None:
+        """The pair's tokens; None when it is too long and left out. Raises: DataError when that is not allowed."""
+        if pair.where in self._texts:
+            return self._texts[pair.where]
+        answers = (self._codec.encode_answer(pair.chosen), self._codec.encode_answer(pair.rejected))
+        tokens = TokenPair(self._codec.encode(pair.prompt, limit=False), *answers)
+        most = self._spec.max_tokens
+        if tokens.length > most:
+            if self._spec.too_long == "skip":
+                return None
             raise DataError(
                 f"{pair.where}: the prompt and its answers have {tokens.length} tokens, more than "
-                f"preference.max_tokens={spec.max_tokens}; allow more, or leave such pairs out with too_long=skip"
+                f"preference.max_tokens={most}; allow more, or leave such pairs out with too_long=skip"
             )
-    if not encoded:
-        raise DataError(f"no pair has preference.max_tokens={spec.max_tokens} tokens or less")
-    if len(encoded) < len(pairs):
-        left_out = len(pairs) - len(encoded)
-        announce(f"{left_out} of {len(pairs)} pairs are left out: longer than {spec.max_tokens} tokens")
-    return encoded
+        if not pair.prompt.media:
+            self._texts[pair.where] = tokens
+        return tokens
 
 
 def _step(
@@ -180,18 +212,26 @@ def _step(
     return metrics
 
 
-def measure(ranks: Ranks, held: Sequence[tuple[Pair, TokenPair]], recipe: PreferenceRecipe) -> Measured:
+def measure(ranks: Ranks, held: Sequence[Pair], encoder: Encoder, spec: LearnerSpec) -> Measured:
     """Score held-out pairs and compare with what people preferred."""
-    tokens = [pair for _, pair in held]
-    batch = pair_batch(tokens)
-    spec = recipe.learner
+    scores: list[tuple[float, float]] = []
+    lengths: list[tuple[int, int]] = []
+    questions: list[str] = []
+    for first in range(0, len(held), PORTION):
+        portion = encoder.encode_all(held[first : first + PORTION])
+        scores += _scores(ranks, [tokens for _, tokens in portion], spec)
+        lengths += [(len(tokens.chosen_T), len(tokens.rejected_T)) for _, tokens in portion]
+        questions += [pair.question for pair, _ in portion]
+    return judge(np.array(scores), np.array(lengths), questions)
+
+
+def _scores(ranks: Ranks, pairs: Sequence[TokenPair], spec: LearnerSpec) -> list[tuple[float, float]]:
+    batch = pair_batch(pairs)
     plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), spec.tokens_per_microbatch, spec.ranks)
     scored: dict[int, tuple[float, float]] = {}
     for part in ranks.call("score", batch, plan):
         scored |= part
-    scores_N2 = np.array([scored[row] for row in range(len(held))])
-    lengths_N2 = np.array([(len(pair.chosen_T), len(pair.rejected_T)) for pair in tokens])
-    return judge(scores_N2, lengths_N2, [pair.question for pair, _ in held])
+    return [scored[row] for row in range(len(pairs))]
 
 
 def judge(scores_N2: np.ndarray, lengths_N2: np.ndarray, questions: Sequence[str]) -> Measured:

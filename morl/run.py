@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import textwrap
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -204,7 +205,7 @@ _NOT_SET = object()
 
 
 def _shown(value: Any) -> str:
-    return "not set" if value is _NOT_SET else repr(value)
+    return "not set" if value is _NOT_SET else textwrap.shorten(repr(value), 120, placeholder=" …")
 
 
 def _load_yaml(text: str) -> Any:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from morl.data.sources import SOURCES
 from morl_mini import gui, tasks
+from morl_mini.draw import SIDE
 from morl_mini.streams import Split, split_of, stream
 from morl_mini.tasks import Draft
 
@@ -31,7 +32,7 @@ class Kind:
     """The options of the verifier."""
 
 
-_PIXELS = {"frame": "absolute_resized", "gold_frame": "absolute"}
+_PIXELS = {"frame": "absolute_resized", "gold_frame": "absolute", "max_pixels": 4 * SIDE * SIDE}
 
 KINDS: dict[str, Kind] = {
     "math": Kind(tasks.math, "", "math"),
