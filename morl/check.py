@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from morl.data import PromptSet, load_prompts
-from morl.errors import BadMediaError, MorlError, Problem
+from morl.errors import BadMediaError, MorlError, Problem, UsageError
+from morl.missing import lacks_data, missing_checkpoints
 from morl.recipe import ObjectiveSpec, Recipe, go_offline, inspect_recipe
 from morl.rewards.checks import check_examples, score_golds
 from morl.rewards.runner import Runner
@@ -18,6 +19,9 @@ from morl.types import Prompt
 
 SHOWN = 5
 """Places that are shown of problems that read the same."""
+
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+"""Files of a checkpoint that say how pictures are resized."""
 
 Advance = Callable[[], None]
 
@@ -30,6 +34,10 @@ class CheckReport:
     """What is wrong with the recipe itself."""
     data: list[Problem] = field(default_factory=list)
     """What is wrong with rows, golds and the rewards' examples."""
+    missing: list[Problem] = field(default_factory=list)
+    """Data that are not on this machine."""
+    checkpoints: list[Problem] = field(default_factory=list)
+    """Models that are not on this machine, and that a check can do without."""
     sets: int = 0
     """Objectives and evaluation sets whose rows were looked at."""
     rows: int = 0
@@ -39,8 +47,8 @@ class CheckReport:
 
     @property
     def exit_code(self) -> int:
-        """2 when the recipe is wrong, 1 when data or rewards are, else 0."""
-        return 2 if self.recipe else 1 if self.data else 0
+        """2 when the recipe is wrong or names data that are not there, 1 when data or rewards are wrong, else 0."""
+        return 2 if self.recipe or self.missing else 1 if self.data else 0
 
 
 def check(path: str | Path, overrides: Sequence[str] = (), *, rows: int | None = None) -> CheckReport:
@@ -62,6 +70,7 @@ def check(path: str | Path, overrides: Sequence[str] = (), *, rows: int | None =
     go_offline(recipe)
     specs = {f"objectives.{name}": spec for name, spec in recipe.objectives.items()}
     specs |= {f"eval.sets.{name}": spec for name, spec in recipe.eval_objectives().items()}
+    report.checkpoints = missing_checkpoints(recipe)
     opened = {label: prompts for label, spec in specs.items() if (prompts := _open(label, spec, report)) is not None}
     wrong = {problem.path for problem in problems}
     with _runner(recipe) as runner, _progress(sum(_count(prompts, rows) for prompts in opened.values())) as advance:
@@ -71,6 +80,7 @@ def check(path: str | Path, overrides: Sequence[str] = (), *, rows: int | None =
             # A gold that could not be read from the recipe says nothing about the data.
             spec = specs[label].model_copy(update={"rewards": []}) if f"{label}.gold" in wrong else specs[label]
             _check_rows(label, spec, prompts, _count(prompts, rows), runner, report, advance)
+    report.data += _check_frames(recipe, specs)
     return report
 
 
@@ -86,7 +96,9 @@ def _open(label: str, spec: ObjectiveSpec, report: CheckReport) -> PromptSet | N
     try:
         return load_prompts(spec, label)
     except MorlError as error:
-        report.data.append(Problem("", f"{label}.data", str(error)))
+        # What paths are relative to is told once, not with each of them.
+        told = str(error).partition("; paths are relative to")[0]
+        (report.missing if lacks_data(spec) else report.data).append(Problem("", f"{label}.data", told))
     except Exception as error:  # noqa: BLE001  # a plugin's source may raise anything
         report.data.append(Problem("", f"{label}.data", f"cannot be opened: {type(error).__name__}: {error}"))
     return None
@@ -135,6 +147,29 @@ def _check_rows(
     report.data += [Problem(prompts.where(index), label, reason) for index, reason in sorted(found)]
 
 
+def _check_frames(recipe: Recipe, specs: Mapping[str, ObjectiveSpec]) -> list[Problem]:
+    """Rewards that resize pictures otherwise than the processor of the model does, if that is on this machine."""
+    resized = {
+        label: spec
+        for label, spec in specs.items()
+        if any(term.options.get("frame") == "absolute_resized" for term in spec.rewards)
+    }
+    folder = Path(recipe.model.path).expanduser()
+    if not resized or not any((folder / name).is_file() for name in _PROCESSORS):
+        return []
+    from morl.vision import MediaProcessor, check_frames
+
+    media = MediaProcessor.load(folder)
+    found = []
+    for label, spec in resized.items():
+        try:
+            check_frames(media, {label: spec})
+        except UsageError as error:
+            place, _, told = str(error).partition(": ")
+            found.append(Problem("", place, told))
+    return found
+
+
 @contextmanager
 def _progress(total: int) -> Iterator[Advance]:
     """A bar of rows on the terminal; nothing when the errors do not go to one."""
@@ -150,7 +185,7 @@ def _progress(total: int) -> Iterator[Advance]:
 
 
 def print_report(report: CheckReport) -> int:
-    """Print what is wrong, problems that read the same together; returns the exit code."""
+    """Print what is wrong and what is not there, problems that read the same together; returns the exit code."""
     lines = [str(problem) for problem in report.recipe]
     counts = Counter((problem.path, problem.message) for problem in report.data)
     seen: Counter[tuple[str, str]] = Counter()
@@ -161,12 +196,19 @@ def print_report(report: CheckReport) -> int:
             lines.append(str(problem))
         elif seen[same] == counts[same]:
             lines.append(f"{problem.path}: … and {counts[same] - SHOWN} more rows: {problem.message}")
+    if report.missing:
+        lines += [str(problem) for problem in (*report.missing, *report.checkpoints)]
+        lines.append(f"paths are relative to the working folder, {Path.cwd()}")
+    elif report.checkpoints:
+        # A check needs no model, so this is no part of what was found.
+        sys.stderr.write("".join(f"note: {problem}\n" for problem in report.checkpoints))
     looked = f"{_counted(report.rows, 'row')} of {_counted(report.sets, 'set')} read"
     if report.skipped:
         looked += f", {_counted(report.skipped, 'row')} skipped because of bad pictures or videos"
     if report.exit_code:
         wrong = _counted(len(report.recipe), "problem")
-        lines.append(f"{wrong} in the recipe, {len(report.data)} in data and rewards; {looked}")
+        absent = f", {_counted(len(report.missing), 'file')} of data missing" if report.missing else ""
+        lines.append(f"{wrong} in the recipe, {len(report.data)} in data and rewards{absent}; {looked}")
     else:
         lines.append(f"all is well: {looked}, golds and examples of rewards hold")
     sys.stdout.write("\n".join(lines) + "\n")

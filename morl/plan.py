@@ -7,13 +7,15 @@ that are assumed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from morl.errors import UsageError
 from morl.learner.head import CHUNK_BYTES
+from morl.missing import missing_checkpoints
 from morl.model import resolve_model
 from morl.recipe import Recipe
+from morl.reward_server import ServerSettings
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -100,11 +102,13 @@ def plan(recipe: Recipe, machines: Machines | None) -> list[Item]:
         machines: what there is; without, nothing is held against it.
     """
     items = _arithmetic(recipe) + _placement(recipe, machines)
+    items += [Item("not here", problem.path, problem.message) for problem in missing_checkpoints(recipe)]
     try:
         shape = Shape.of(resolve_model(recipe.model.path), recipe.model.dtype)
     except (UsageError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        return [*items, Item("memory", "not estimated", f"model.path: {reason}", fits=False)]
+        reason = str(error).splitlines()[0].removeprefix("model.path: ")
+        told = f"model.path: {reason}. For a plan a folder with the model's config.json is enough"
+        return [*items, Item("memory", "not estimated", told, fits=False)]
     learner = _learner_memory(recipe, shape)
     engine, sequences = _engine_memory(recipe, shape, machines)
     items += _memory_items("a learner's GPU", learner, machines)
@@ -116,11 +120,10 @@ def plan(recipe: Recipe, machines: Machines | None) -> list[Item]:
 def _arithmetic(recipe: Recipe) -> list[Item]:
     rollout, share = recipe.rollout, sum(spec.share for spec in recipe.objectives.values())
     samples = rollout.prompts_per_step * rollout.samples_per_prompt
-    row = rollout.max_prompt_tokens + rollout.samples_per_prompt * rollout.max_new_tokens
     items = [
         Item("a step", "prompts x samples", f"{rollout.prompts_per_step} x {rollout.samples_per_prompt} = {samples:,}"),
         Item("a step", "tokens written, at most", f"{samples * rollout.max_new_tokens:,}"),
-        Item("a step", "tokens of a learner's row, at most", f"{row:,}"),
+        Item("a step", "tokens of a learner's row, at most", f"{_row_tokens(recipe):,}"),
     ]
     for name, spec in recipe.objectives.items():
         prompts = rollout.prompts_per_step * spec.share / share
@@ -128,11 +131,19 @@ def _arithmetic(recipe: Recipe) -> list[Item]:
     return [*items, Item("the run", "steps x samples", f"{recipe.run.steps:,} x {samples:,}")]
 
 
+def _row_tokens(recipe: Recipe) -> int:
+    """Tokens of a row of the learner's, at most: a prompt with all its answers, or with one of them."""
+    rollout = recipe.rollout
+    answers = rollout.samples_per_prompt if recipe.learner.share_prefix else 1
+    return rollout.max_prompt_tokens + answers * rollout.max_new_tokens
+
+
 def _placement(recipe: Recipe, machines: Machines | None) -> list[Item]:
     wide = _tensor_parallel(recipe)
     engines, ranks = recipe.rollout.engines * wide, recipe.learner.ranks
     critic = ranks if recipe.algorithm.has_critic else 0
-    needed = engines + ranks + critic
+    judges = _reward_models(recipe)
+    needed = engines + ranks + critic + judges
     has = "" if machines is None else f" of {machines.all}"
     fits = machines is None or needed <= machines.all
     remedy = "" if fits else "; lower rollout.engines or learner.ranks, or give more machines"
@@ -140,8 +151,18 @@ def _placement(recipe: Recipe, machines: Machines | None) -> list[Item]:
         Item("GPUs", "engines", f"{recipe.rollout.engines} x {wide} = {engines}"),
         Item("GPUs", "learner ranks", str(ranks)),
         *([Item("GPUs", "critic ranks", str(critic))] if critic else []),
+        *([Item("GPUs", "reward models", str(judges))] if judges else []),
         Item("GPUs", "together", f"{needed}{has}{remedy}", fits),
     ]
+
+
+def _reward_models(recipe: Recipe) -> int:
+    """Replicas of reward models; terms of equal settings share them."""
+    known = {item.name for item in fields(ServerSettings)}
+    specs = [*recipe.objectives.values(), *recipe.eval_objectives().values()]
+    terms = [term.options for spec in specs for term in spec.rewards if term.use == "reward_model"]
+    settings = {ServerSettings(**{key: value for key, value in term.items() if key in known}) for term in terms}
+    return sum(one.replicas for one in settings)
 
 
 def _tensor_parallel(recipe: Recipe) -> int:
@@ -155,7 +176,7 @@ def _learner_memory(recipe: Recipe, shape: Shape) -> dict[str, float]:
     parted = {stage: spec.ranks if spec.zero >= stage else 1 for stage in (1, 2, 3)}
     # ZeRO keeps float32 masters beside any weights; without it only lower precision needs them.
     master = 4 if spec.zero or size < 4 else 0
-    budget = max(spec.tokens_per_microbatch, recipe.rollout.max_prompt_tokens + recipe.rollout.max_new_tokens)
+    budget = max(spec.tokens_per_microbatch, _row_tokens(recipe))  # a row is never cut
     layer = budget * shape.hidden * ACTIVATIONS * size / 2
     kept = budget * shape.hidden * size
     found = {
