@@ -120,7 +120,7 @@ def _run_stage(stage: _Stage, folder: RunFolder, cluster: Cluster, interrupt: In
             ranks.call("load", newest / "learner")
         for batch in examples.batches(stage.end - step, stage.spec.examples_per_step):
             step += 1
-            tracker.log(step, _step(ranks, batch, stage, step, watch))
+            tracker.log(step, _step(ranks, batch, stage, step, watch) | examples.skipped_rows)
             checkpoints.check()
             measures = stage.spec.measure_every and (step - stage.start) % stage.spec.measure_every == 0
             if measures or step == stage.end:
@@ -156,6 +156,11 @@ class _Examples:
     def state(self) -> Mapping[str, Any]:
         """Where the stream stands after the last batch that was given out."""
         return self._drawn
+
+    @property
+    def skipped_rows(self) -> dict[str, float]:
+        """Metrics: how often a row of a data set was passed over for its bad pictures, up to the last batch."""
+        return {f"sft/{name}/skipped_rows": float(count) for name, count in self._drawn["passed_over"].items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
@@ -235,7 +240,8 @@ def _step(ranks: Ranks, examples: list[Example], stage: _Stage, step: int, watch
 def _measure(ranks: Ranks, examples: _Examples, stage: _Stage, step: int, tracker: Tracker) -> None:
     """Loss on the held-out rows of each data set."""
     for name, prompts in examples.held_out.items():
-        found = measure(ranks, examples.encode(list(prompts)), stage.learner)
+        usable = [prompt for index in range(len(prompts)) if (prompt := prompts.usable(index)) is not None]
+        found = measure(ranks, examples.encode(usable), stage.learner)
         tracker.log_eval({"step": step, "set": name, "stage": stage.name, **found})
         announce(f"step {step}: held-out {name}: {found['nats_per_token']:.4f} nats a token")
 

@@ -156,7 +156,8 @@ def test_pictures_are_learnt_from_and_only_what_is_named(vision_model: Path, tmp
     tmp_path.mkdir(exist_ok=True)
     for number in range(4):
         noise((28, 56), number).save(tmp_path / f"{number}.png")
-    lines = [{"picture": str(tmp_path / f"{i}.png"), "answer": "yes" if i % 2 else "no"} for i in range(4)]
+    (tmp_path / "4.png").write_bytes((tmp_path / "3.png").read_bytes()[:-100])
+    lines = [{"picture": str(tmp_path / f"{i}.png"), "answer": "yes" if i % 2 else "no"} for i in range(5)]
     (tmp_path / "pictures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
     (tmp_path / "projector.yaml").write_text(
         f"""
@@ -165,12 +166,13 @@ model: {{path: {vision_model}}}
 stages:
   projector:
     steps: 1
-    examples_per_step: 4
+    examples_per_step: 8
     lr: 1.0e-3
     train: ["*.merger.*"]
     datasets:
       pictures:
-        data: {{source: jsonl, path: {tmp_path}/pictures.jsonl}}
+        data: &rows {{source: jsonl, path: {tmp_path}/pictures.jsonl, bad_media: skip}}
+        held_out: *rows
         prompt: [{{image: "{{{{ picture }}}}"}}, "Is it?"]
         answer: "{{{{ answer }}}}"
 """
@@ -180,6 +182,9 @@ stages:
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {name for name in before if ".merger." in name}
     ChatCodec.load(tmp_path / "runs/projector/models/projector", 100)  # all its files came along
+    (step,) = rows(tmp_path / "runs/projector/metrics.jsonl")
+    assert step["sft/pictures/skipped_rows"] in (1, 2)  # a picture that is cut off, once an epoch
+    assert [row["n"] for row in rows(tmp_path / "runs/projector/eval.jsonl")] == [4]
 
 
 def test_what_is_wrong_is_said(tiny_model: Path, tmp_path: Path) -> None:
