@@ -159,7 +159,11 @@ def _check_frames(recipe: Recipe, specs: Mapping[str, ObjectiveSpec]) -> list[Pr
         return []
     from morl.vision import MediaProcessor, check_frames
 
-    media = MediaProcessor.load(folder)
+    try:
+        media = MediaProcessor.load(folder)
+    except (OSError, ValueError) as error:
+        told = str(error).partition("\n")[0].removeprefix("model.path: ")
+        return [Problem("", "model.path", f"{recipe.model.path}: its processor cannot be loaded: {told}")]
     found = []
     for label, spec in resized.items():
         try:
