@@ -25,7 +25,8 @@ lint: install  ## style, format and types
 	$(BIN)/ruff format --check .
 	# The folders rewards/, rollout/ and recipes/ are packages below morl: mypy wants to see them there.
 	rm -rf $(TYPES) && mkdir -p $(TYPES)/morl && ln -s $(CURDIR)/morl/* $(CURDIR)/rewards $(CURDIR)/rollout $(CURDIR)/recipes $(TYPES)/morl/
-	cd $(TYPES) && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p morl
+	ln -s $(CURDIR)/examples/mini/morl_mini $(TYPES)/
+	cd $(TYPES) && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p morl -p morl_mini
 
 install: $(STAMP)
 
