@@ -81,6 +81,24 @@ def test_the_data_of_an_objective_without_a_right_reward_are_looked_at():
     assert [problem.where for problem in check("r.yaml").data] == ["sums.jsonl:17"]
 
 
+def test_data_that_are_not_there_are_told_apart_from_wrong_ones(capsys):
+    spoil(17, '{"qestion": "1?", "answer": "1"}')
+    Path("r.yaml").write_text(RECIPE + TEST_SET)
+    report = check("r.yaml")
+    assert [str(problem) for problem in report.missing] == ["eval.sets.sums.data: test.jsonl: no such file"]
+    assert [problem.where for problem in report.data] == ["sums.jsonl:17"]
+    assert print_report(report) == 2
+    assert "model.path: model: not on this machine\n" in capsys.readouterr().out
+
+
+def test_a_model_that_is_not_there_is_noted_and_not_wanted(capsys):
+    assert print_report(check("r.yaml")) == 0
+    assert capsys.readouterr().err == "note: model.path: model: not on this machine\n"
+    Path("model").mkdir()
+    assert print_report(check("r.yaml")) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_bad_data_alone_is_exit_code_1():
     spoil(17, '{"qestion": "1?", "answer": "1"}')
     report = check("r.yaml")

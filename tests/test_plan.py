@@ -68,6 +68,27 @@ def test_memory_is_parted_as_zero_says(path: Path, learner: str, parts: tuple[in
     assert bytes_each == pytest.approx(parts)
 
 
+def test_a_row_is_never_cut(path: Path) -> None:
+    apart = load_recipe(path, ["learner.share_prefix=false", "learner.tokens_per_microbatch=1"])
+    together = load_recipe(path, ["learner.tokens_per_microbatch=1"])
+    assert told(apart)["tokens of a learner's row, at most"] == "150"
+    shape = Shape.of(Path(apart.model.path), "float32")
+    activations = [_learner_memory(recipe, shape)["activations"] for recipe in (apart, together)]
+    assert activations[1] / activations[0] == pytest.approx(850 / 150)
+
+
+def test_a_reward_model_takes_a_gpu_for_each_replica(path: Path) -> None:
+    judge = "{use: reward_model, path: judge, replicas: 2}"
+    shared = load_recipe(path, [f"objectives.{name}.rewards=[{judge}]" for name in "ab"])
+    assert told(shared, Machines(10, 1, 80.0))["reward models"] == "2"
+    assert told(shared, Machines(10, 1, 80.0))["together"] == "10 of 10"
+    apart = load_recipe(
+        path, [f"objectives.a.rewards=[{judge}]", "objectives.b.rewards=[{use: reward_model, path: b}]"]
+    )
+    assert told(apart)["reward models"] == "3"
+    assert told(apart)["objectives.b.rewards.0.path"].startswith("b: not on this machine")
+
+
 def test_what_does_not_fit_is_said(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = load_recipe(path)
     assert told(recipe, Machines(8, 1, 80.0))["together"] == "8 of 8"
