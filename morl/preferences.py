@@ -12,9 +12,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from morl.data.prompts import load_rows
-from morl.data.sources import folder_of
-from morl.data.templates import PromptTemplate
+from morl.data import load_prompts
 from morl.errors import DataError
 from morl.schema import (
     ClusterSpec,
@@ -59,6 +57,11 @@ class PreferenceSpec(Spec):
     centering: Annotated[Float, Field(ge=0)] = 0.01
     """Weight of a loss that draws the two scores of a pair to opposite sides of 0; their difference stays free."""
 
+    @property
+    def gold(self) -> dict[str, str]:
+        """The answers take the place of an objective's gold."""
+        return {"chosen": self.chosen, "rejected": self.rejected}
+
 
 class PreferenceRecipe(Document):
     """Everything the training of a reward model is."""
@@ -97,18 +100,16 @@ class Pair:
 
 
 def load_pairs(spec: PreferenceSpec) -> list[Pair]:
-    """All pairs of the data; rows whose two answers are the same are left out with a warning.
+    """All pairs of the data, less those whose two answers are the same, and those that `bad_media: skip` leaves out.
 
     Raises: DataError naming the row that cannot be read.
     """
-    rows = load_rows(spec.data)
-    answers_of = {"chosen": spec.chosen, "rejected": spec.rejected}
-    template = PromptTemplate(spec.prompt, answers_of, folder_of(rows), spec.data.media.limits)
-    last = len(rows) if spec.data.take is None else min(len(rows), spec.data.skip + spec.data.take)
+    prompts = load_prompts(spec, "preference")
     pairs, same = [], 0
-    for row in range(spec.data.skip, last):
-        where = rows.where(row)
-        prompt = template.render(rows[row], f"preference/{row}", "preference", where)
+    for index in range(len(prompts)):
+        prompt, where = prompts.usable(index), prompts.where(index)
+        if prompt is None:
+            continue
         answers = [prompt.gold[side] for side in ("chosen", "rejected")]
         for side, answer in zip(("chosen", "rejected"), answers, strict=True):
             if not isinstance(answer, str) or not answer.strip():
@@ -118,7 +119,9 @@ def load_pairs(spec: PreferenceSpec) -> list[Pair]:
         else:
             pairs.append(Pair(prompt, answers[0], answers[1], where))
     if same:
-        logger.warning("%d of %d pairs are left out: their two answers are the same", same, last - spec.data.skip)
+        logger.warning("%d of %d pairs are left out: their two answers are the same", same, len(prompts))
+    if prompts.skipped:
+        logger.warning("%d of %d pairs are left out: their pictures are bad", prompts.skipped, len(prompts))
     return pairs
 
 

@@ -234,6 +234,8 @@ def _seen(item: Picture | Video) -> Image.Image:
 
 
 COLOURS = {"gold": "#1a9e3f", "answer": "#d62728"}
+WIDTH = {"gold": 5, "answer": 3}
+"""Pixels of a line: the gold is seen below an answer that is right."""
 
 
 def _data_uri(picture: Image.Image, marks: Iterable[Mark]) -> str:
@@ -248,9 +250,10 @@ def _data_uri(picture: Image.Image, marks: Iterable[Mark]) -> str:
         places = [value * size[i % 2] for i, value in enumerate(mark.at)]
         if mark.is_box:
             x1, y1, x2, y2 = places
-            pen.rectangle((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), outline=COLOURS[mark.side], width=3)
+            corners = min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+            pen.rectangle(corners, outline=COLOURS[mark.side], width=WIDTH[mark.side])
         else:
-            pen.circle(places, 6, fill=COLOURS[mark.side], outline="white", width=2)
+            pen.circle(places, 3 + WIDTH[mark.side], fill=COLOURS[mark.side], outline="white", width=2)
         if mark.label:
             pen.text((places[0] + 4, places[1] + 4), mark.label, fill=COLOURS[mark.side])
     file = io.BytesIO()

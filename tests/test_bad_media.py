@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 from morl.check import CheckReport, check
+from morl.errors import BadMediaError
+from morl.preferences import PreferenceSpec, load_pairs
 
 RECIPE = """
 run: {{name: bad, steps: 1}}
@@ -150,6 +152,22 @@ def test_check_finds_nothing_else(failing: CheckReport) -> None:
 def test_check_skips_and_counts_what_the_recipe_says_to_skip(folder: Path) -> None:
     report = check(folder / "skip.yaml")
     assert (report.exit_code, report.rows, report.skipped) == (0, len(GOOD), len(BAD))
+
+
+@pytest.mark.parametrize("bad_media", ["fail", "skip"])
+def test_pairs_of_answers_leave_out_what_the_recipe_says_to_skip(
+    folder: Path, bad_media: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = {"source": "jsonl", "path": str(folder / "image.jsonl"), "bad_media": bad_media}
+    spec = PreferenceSpec(
+        data=data, prompt=[{"image": "{{ medium }}"}, "What?"], chosen="{{ medium }}", rejected="no", pairs_per_step=1
+    )
+    if bad_media == "fail":
+        with pytest.raises(BadMediaError, match=r"image\.jsonl:5: .*text\.png cannot be read"):
+            load_pairs(spec)
+        return
+    assert [pair.chosen for pair in load_pairs(spec)] == GOOD[:3]
+    assert f"8 of {len(own('image'))} pairs are left out: their pictures are bad" in caplog.text
 
 
 PEAK = """
