@@ -52,6 +52,7 @@ class HFEngine:
         from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
         from morl.rollout.hf_attention import use_decode_attention
+        from morl.rollout.hf_layout import store_by_columns
 
         self._version = version
         self._max_sequences = max_sequences
@@ -60,6 +61,8 @@ class HFEngine:
         kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
         self._model: Any = kind.from_pretrained(model, dtype=getattr(torch, dtype)).to(device).eval()
         use_decode_attention(self._model)
+        if (device, dtype) == ("cpu", "float32"):
+            store_by_columns(self._model)
         self._context = int(self._model.config.get_text_config().max_position_embeddings)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="hf-engine")
         self._in_flight: set[str] = set()
@@ -169,6 +172,8 @@ class HFEngine:
         """
         import torch
 
+        from morl.rollout.drawing import draw
+
         sampling, device = rows[0].request.sampling, self._model.device
         uniforms_BT = torch.from_numpy(np.stack([uniform_stream(row, sampling.max_new_tokens) for row in rows]))
         uniforms_BT = uniforms_BT.to(device)
@@ -210,7 +215,8 @@ class HFEngine:
         """
         import torch
 
-        from morl.rollout.hf_cache import roomy_cache
+        from morl.rollout.hf_attention import can_share
+        from morl.rollout.hf_cache import RoomyCache
 
         slots: dict[tuple[tuple[int, ...], int], int] = {}
         # Equal tokens with other pictures are another prompt.
@@ -218,7 +224,7 @@ class HFEngine:
         slot_of_row = [slots.setdefault(key, len(slots)) for key in keys]
         prompts = [rows[slot_of_row.index(slot)].request for slot in range(len(slots))]
         token_ids_PT, mask_PT = _left_pad([prompt.prompt_ids_T for prompt in prompts], self._model.device)
-        cache = roomy_cache(self._model.config.get_text_config())
+        cache = RoomyCache(self._model.config.get_text_config())
         features = [prompt.features for prompt in prompts]
         positions_APT = _positions(mask_PT, features)
         seen = {name: tensor.to(mask_PT.device) for name, tensor in together(features).items()}
@@ -226,7 +232,7 @@ class HFEngine:
         # A picture takes as many positions as its longer side, not as many as its tokens.
         state = _State(cache, mask_PT, positions_APT.amax(dim=(0, 2))[:, None] + 1)
         slot_of_row_B = torch.tensor(slot_of_row, device=mask_PT.device)
-        state.keep(slot_of_row_B)
+        state.spread(slot_of_row_B, share=can_share(self._model, cache))
         return logits_PV[slot_of_row_B], state
 
     def _decode(self, tokens_B: torch.Tensor, state: _State) -> torch.Tensor:
@@ -276,39 +282,18 @@ class _State:
     position_B1: torch.Tensor
     """Of each row's next token."""
 
+    def spread(self, prompt_of_row: torch.Tensor, *, share: bool) -> None:
+        """Go on from prompts to rows: each with its prompt's cache, or, where that can be shared, without a copy."""
+        if share:
+            self.cache.share(prompt_of_row)
+            self.mask_BT, self.position_B1 = self.mask_BT[prompt_of_row], self.position_B1[prompt_of_row]
+        else:
+            self.keep(prompt_of_row)
+
     def keep(self, rows: torch.Tensor) -> None:
         """Keep these rows, in this order; a row may be named twice."""
         self.cache.batch_select_indices(rows)
         self.mask_BT, self.position_B1 = self.mask_BT[rows], self.position_B1[rows]
-
-
-def draw(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
-    """A token for each row by inverse CDF, and its log-prob before `top_p`.
-
-    `logits_BV` (float32) is overwritten; `uniforms_B` (float64) lie in [0, 1).
-    """
-    import torch
-
-    logits_BV[:, list(sampling.banned_token_ids)] = -float("inf")
-    logprobs_BV = torch.log_softmax(logits_BV.div_(sampling.scale), dim=-1)
-    if sampling.temperature == 0:
-        tokens_B = logprobs_BV.argmax(dim=-1)
-    else:
-        probs_BV = logprobs_BV.exp()
-        if sampling.top_p < 1:
-            probs_BV = nucleus(probs_BV, sampling.top_p)
-        cdf_BV = probs_BV.cumsum(dim=-1, dtype=torch.float64)
-        # Just below the whole mass, so that rounding cannot reach past the last token that has any.
-        whole_B1 = torch.nextafter(cdf_BV[:, -1:], torch.zeros_like(cdf_BV[:, -1:]))
-        tokens_B = torch.searchsorted(cdf_BV, uniforms_B[:, None] * whole_B1, right=True).squeeze(1)
-    return tokens_B, logprobs_BV.gather(1, tokens_B[:, None]).squeeze(1)
-
-
-def nucleus(probs_BV: torch.Tensor, top_p: float) -> torch.Tensor:
-    """The probabilities with all but the likeliest tokens, which together reach `top_p`, set to 0."""
-    sorted_BV, order_BV = probs_BV.sort(dim=-1, descending=True)
-    before_BV = sorted_BV.cumsum(dim=-1) - sorted_BV
-    return probs_BV.scatter(1, order_BV, sorted_BV.masked_fill(before_BV >= top_p, 0.0))
 
 
 def uniform_stream(row: _Row, length: int) -> np.ndarray[Any, np.dtype[np.float64]]:

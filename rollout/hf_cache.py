@@ -1,7 +1,8 @@
-"""A key-value cache that a token is written into, rather than copied for."""
+"""A key-value cache that a token is written into, rather than copied for, and that holds each prompt once."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,6 +10,50 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 _ROOM = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """Which of B rows go on from which of P prompts; S is the most that one has."""
+
+    prompts: int
+    row_of_place: torch.Tensor
+    """For each of P * S places a row; any where a prompt has fewer."""
+    place_of_row_B: torch.Tensor
+    in_order: bool
+    """Whether rows and places are the same."""
+
+    @classmethod
+    def of(cls, prompt_of_row_B: torch.Tensor, prompts: int) -> Sharing:
+        """What follows from the prompt of each row."""
+        counts_P = torch.bincount(prompt_of_row_B, minlength=prompts)
+        order_B, most = prompt_of_row_B.argsort(stable=True), int(counts_P.max())
+        rows_B = torch.arange(len(order_B), device=order_B.device)
+        sorted_B = prompt_of_row_B[order_B]
+        place_of_row_B = torch.empty_like(order_B)
+        place_of_row_B[order_B] = sorted_B * most + rows_B - (counts_P.cumsum(0) - counts_P)[sorted_B]
+        row_of_place = order_B.new_zeros(prompts * most)
+        row_of_place[place_of_row_B] = rows_B
+        return cls(prompts, row_of_place, place_of_row_B, torch.equal(row_of_place, rows_B))
+
+    def by_prompt(self, rows_BKGX: torch.Tensor) -> torch.Tensor:
+        """What the rows of a prompt have, below each other: (P, K, S * G, X)."""
+        places = rows_BKGX if self.in_order else rows_BKGX[self.row_of_place]
+        return places.unflatten(0, (self.prompts, -1)).transpose(1, 2).flatten(2, 3)
+
+    def by_row(self, prompts_PKYX: torch.Tensor, group: int) -> torch.Tensor:
+        """`by_prompt` undone: (B, K, G, X)."""
+        places = prompts_PKYX.unflatten(2, (-1, group)).transpose(1, 2).flatten(0, 1)
+        return places if self.in_order else places[self.place_of_row_B]
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """Keys or values of rows whose prompts are shared."""
+
+    prompt_PKTD: torch.Tensor
+    own_BKRD: torch.Tensor
+    sharing: Sharing
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]
@@ -20,14 +65,14 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     keys: torch.Tensor
     values: torch.Tensor
     _buffers: tuple[torch.Tensor, torch.Tensor] | None = None
+    _prompts: tuple[torch.Tensor, torch.Tensor] | None = None
+    sharing: Sharing | None = None
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append (B, heads, t, size) and return everything held."""
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> tuple[Any, Any]:
+        """Append (B, heads, t, size) and return everything held: as `Continued` where prompts are shared."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        held = self.get_seq_length()
+        held = self.keys.shape[-2] if self.keys.numel() else 0
         wanted = held + key_states.shape[-2]
         if self._buffers is None or wanted > self._buffers[0].shape[-2]:
             capacity = wanted + held // 2 + _ROOM
@@ -36,11 +81,25 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         keys[:, :, held:wanted] = key_states
         values[:, :, held:wanted] = value_states
         self.keys, self.values = keys[:, :, :wanted], values[:, :, :wanted]
-        return self.keys, self.values
+        if self._prompts is None or self.sharing is None:
+            return self.keys, self.values
+        prompt_keys, prompt_values = self._prompts
+        return Continued(prompt_keys, self.keys, self.sharing), Continued(prompt_values, self.values, self.sharing)
+
+    def get_seq_length(self) -> int:
+        """Tokens held of a row, its prompt included."""
+        own: int = super().get_seq_length()
+        return own if self._prompts is None else own + self._prompts[0].shape[-2]
+
+    def share(self, sharing: Sharing) -> None:
+        """Take all that is held for prompts, from which rows go on."""
+        self._prompts, self.sharing, self._buffers = (self.keys, self.values), sharing, None
+        self.keys = self.values = self.keys.new_empty(0)
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep these rows, in this order; a row may be named twice."""
-        super().batch_select_indices(indices)
+        if self.keys.numel():
+            super().batch_select_indices(indices)
         self._buffers = None
 
 
@@ -52,8 +111,29 @@ def _grown(held: torch.Tensor, new: torch.Tensor, capacity: int) -> torch.Tensor
     return buffer
 
 
-def roomy_cache(config: Any) -> Any:
-    """An empty cache for a model of this text configuration; layers with a sliding window stay as they are."""
-    cache = DynamicCache(config=config)
-    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    return cache
+class RoomyCache(DynamicCache):  # type: ignore[misc]
+    """An empty cache for a model of a text configuration; layers with a sliding window stay as they are."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config=config)
+        self.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in self.layers]
+        self._prompt_of_row_B: torch.Tensor | None = None
+
+    def share(self, prompt_of_row_B: torch.Tensor) -> None:
+        """Have each row go on from one of the prompts that are held, none of which is copied.
+
+        All layers have to be roomy ones, and the attention has to understand `Continued`.
+        """
+        sharing = Sharing.of(prompt_of_row_B, len(self.layers[0].keys))
+        self._prompt_of_row_B = prompt_of_row_B
+        for layer in self.layers:
+            layer.share(sharing)
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep these rows, in this order; a row may be named twice."""
+        super().batch_select_indices(indices)
+        if self._prompt_of_row_B is not None:
+            self._prompt_of_row_B = self._prompt_of_row_B[indices]
+            sharing = Sharing.of(self._prompt_of_row_B, self.layers[0].sharing.prompts)
+            for layer in self.layers:
+                layer.sharing = sharing

@@ -11,6 +11,9 @@ import torch
 CHUNK_BYTES = 64 * 1024**2
 """Size of the logits that are held at once, in float32."""
 
+KEPT_BYTES = 512 * 1024**2
+"""Size of all probabilities, in float32, up to which they are kept for the gradient."""
+
 BANNED = -1e30
 """A logit whose softmax is 0."""
 
@@ -18,8 +21,8 @@ BANNED = -1e30
 class _TokenLogprobs(torch.autograd.Function):
     """Log-softmax of a linear map, gathered at targets, chunk by chunk of the rows.
 
-    The logits of a chunk are computed once for the forward pass and once more for the gradient, which is
-    `softmax` minus one at the target: memory is that of one chunk, whatever the number of rows.
+    The gradient is `softmax` minus one at the target. What the softmax takes is kept for it where that is little;
+    else the logits of a chunk are computed once more: memory is that of one chunk, whatever the number of rows.
     """
 
     @staticmethod
@@ -33,13 +36,16 @@ class _TokenLogprobs(torch.autograd.Function):
         banned: torch.Tensor,
         temperature: float,
         chunk: int,
+        keep: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx.probs_UV = hidden_UH.new_empty(len(hidden_UH), len(weight_VH), dtype=torch.float32) if keep else None
         logprobs_N = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_UH.device)
         entropy_U = torch.empty(len(hidden_UH), dtype=torch.float32, device=hidden_UH.device)
         for rows, mine in _chunks(len(hidden_UH), source_of_N, chunk):
             logprobs_CV = _logits(hidden_UH[rows], weight_VH, bias_V, banned, temperature).log_softmax(dim=-1)
             logprobs_N[mine] = logprobs_CV[source_of_N[mine] - rows.start, targets_N[mine]]
-            entropy_U[rows] = torch.linalg.vecdot(logprobs_CV.exp(), logprobs_CV).neg_()
+            probs_CV = torch.exp(logprobs_CV, out=ctx.probs_UV[rows] if keep else None)
+            entropy_U[rows] = torch.linalg.vecdot(probs_CV, logprobs_CV).neg_()
         ctx.save_for_backward(hidden_UH, weight_VH, bias_V, source_of_N, targets_N, banned)
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.mark_non_differentiable(entropy_U)
@@ -51,10 +57,15 @@ class _TokenLogprobs(torch.autograd.Function):
         grad_hidden_UH = torch.empty_like(hidden_UH)
         wants_weight, wants_bias = ctx.needs_input_grad[1], ctx.needs_input_grad[2]
         grad_weight_VH = torch.zeros_like(weight_VH) if wants_weight else None
+        # Given up, for they are overwritten below; who goes backward a second time has them computed.
+        probs_UV, ctx.probs_UV = ctx.probs_UV, None
         grad_bias_V = torch.zeros_like(bias_V, dtype=torch.float32) if wants_bias else None
-        for rows, mine in _chunks(len(hidden_UH), source_of_N, ctx.chunk):
+        for rows, mine in _chunks(len(hidden_UH), source_of_N, ctx.chunk if probs_UV is None else len(hidden_UH)):
             local = source_of_N[mine] - rows.start
-            grad_CV = _logits(hidden_UH[rows], weight_VH, bias_V, banned, ctx.temperature).softmax(dim=-1)
+            if probs_UV is None:
+                grad_CV = _logits(hidden_UH[rows], weight_VH, bias_V, banned, ctx.temperature).softmax(dim=-1)
+            else:
+                grad_CV = probs_UV[rows]
             total_C = torch.zeros(len(grad_CV), dtype=torch.float32, device=grad_CV.device)
             total_C.index_add_(0, local, grad_N[mine])
             grad_CV.mul_(-total_C[:, None] / ctx.temperature)
@@ -70,7 +81,7 @@ class _TokenLogprobs(torch.autograd.Function):
             grad_hidden_UH,
             grad_weight_VH,
             None if grad_bias_V is None else grad_bias_V.to(bias_V.dtype),
-            *(None,) * 5,
+            *(None,) * 6,
         )
 
 
@@ -127,7 +138,8 @@ def token_logprobs(
     if chunk is None:
         chunk = max(16, CHUNK_BYTES // (4 * len(weight_VH)))
     banned = torch.as_tensor(list(banned_token_ids), dtype=torch.long, device=hidden_UH.device)
-    arguments = (hidden_UH, weight_VH, bias_V, source_of_N, targets_N, banned, temperature, chunk)
+    keep = torch.is_grad_enabled() and 4 * len(hidden_UH) * len(weight_VH) <= KEPT_BYTES
+    arguments = (hidden_UH, weight_VH, bias_V, source_of_N, targets_N, banned, temperature, chunk, keep)
     found: tuple[torch.Tensor, torch.Tensor] = _TokenLogprobs.apply(*arguments)  # type: ignore[no-untyped-call]
     return found
 

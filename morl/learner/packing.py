@@ -165,7 +165,7 @@ def plan_microbatches(lengths_B: Sequence[int], budget: int, ranks: int) -> list
     order = sorted(range(len(lengths_B)), key=lambda row: (-lengths_B[row], row))
     # Without this cap one big microbatch would leave the other ranks idle.
     share = max(lengths_B[order[0]], -(-sum(lengths_B) // ranks))
-    limit = min(budget, share)
+    limit = min(budget, share) if ranks > 1 else budget
     microbatches: list[list[int]] = []
     for row in order:
         if microbatches and (len(microbatches[-1]) + 1) * lengths_B[microbatches[-1][0]] <= limit:

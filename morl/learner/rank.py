@@ -20,6 +20,7 @@ from morl.learner.attention import use_shared_prefix
 from morl.learner.finite import guard
 from morl.learner.holdings import forget_trial_step, restore, snapshot
 from morl.learner.liger import use_liger
+from morl.learner.norm import use_lean_norms
 from morl.recipe import LearnerSpec, LoraSpec, import_plugin
 from morl.registry import did_you_mean
 from morl.types import Batch
@@ -108,6 +109,8 @@ class Rank:
         model = self._load()
         use_shared_prefix(model, self._attention())
         use_liger(model, spec.liger, gpu=gpu)
+        if not gpu:
+            use_lean_norms(model)
         module = self._module(prepare(model, spec))
         self.engine, *_ = deepspeed.initialize(
             model=module,

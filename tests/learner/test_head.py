@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from morl.learner import head
 from morl.learner.head import token_logprobs
 
 U, V, H = 23, 57, 8
@@ -33,7 +34,9 @@ def whole(hidden, weight, bias, source, targets, temperature):
 @pytest.mark.parametrize("chunk", [1, 5, 23, 100])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("bias", [True, False])
-def test_values_and_gradients_are_those_of_the_whole_softmax(chunk, temperature, bias):
+@pytest.mark.parametrize("kept", [0, 1 << 20])
+def test_values_and_gradients_are_those_of_the_whole_softmax(monkeypatch, chunk, temperature, bias, kept):
+    monkeypatch.setattr(head, "KEPT_BYTES", kept)
     hidden, weight, offset, source, targets = problem(bias=bias)
     wanted = [tensor for tensor in (hidden, weight, offset) if tensor is not None]
     upstream = torch.linspace(-1, 2, len(targets))
@@ -49,6 +52,14 @@ def test_values_and_gradients_are_those_of_the_whole_softmax(chunk, temperature,
         strict=True,
     ):
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+
+
+def test_going_backward_twice_gives_the_same_gradient():
+    hidden, weight, _, source, targets = problem()
+    found = token_logprobs(hidden, weight, None, source, targets, banned_token_ids=BANNED, chunk=5)[0].sum()
+    first = torch.autograd.grad(found, (hidden, weight), retain_graph=True)
+    for one, other in zip(first, torch.autograd.grad(found, (hidden, weight)), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_a_frozen_head_gets_no_gradient():

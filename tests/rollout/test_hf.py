@@ -9,7 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from morl.rollout import Sampling
-from morl.rollout.hf import HFEngine, batches, draw, nucleus
+from morl.rollout.drawing import BLOCK, draw, invert, nucleus
+from morl.rollout.hf import HFEngine, batches
+from morl.rollout.hf_cache import Sharing
 
 from .conftest import answers, ask, worst_logprob_error
 
@@ -43,6 +45,26 @@ def test_batch_size_does_not_change_the_samples(hf, run, tiny_model, size):
     landed, wanted = run(answers(other, *requests())), run(answers(hf, *requests()))
     assert {k: c.token_ids_T for k, c in landed.items()} == {k: c.token_ids_T for k, c in wanted.items()}
     run(other.close())
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=9))
+def test_rows_come_back_from_their_prompts_as_they_were(prompt_of_row):
+    sharing = Sharing.of(torch.tensor(prompt_of_row), 4)
+    rows = torch.randn(len(prompt_of_row), 2, 3, 5)
+    by_prompt = sharing.by_prompt(rows)
+    assert torch.equal(sharing.by_row(by_prompt, 3), rows)
+    for prompt in set(prompt_of_row):
+        own = rows[torch.tensor(prompt_of_row) == prompt].transpose(0, 1).flatten(1, 2)
+        assert torch.equal(by_prompt[prompt, :, : own.shape[1]], own)
+
+
+def test_a_prompt_is_held_once_however_many_go_on_from_it(run, tiny_model):
+    engine = HFEngine(str(tiny_model), dtype="float32")
+    rows = next(batches(requests(), 64))
+    _, state = engine._prefill(rows)
+    assert all(len(tensor) == len(PROMPTS) < len(rows) for layer in state.cache.layers for tensor in layer._prompts)
+    run(engine.close())
 
 
 def test_batches_hold_one_sampling_and_every_row_once():
@@ -86,6 +108,24 @@ def test_the_ends_of_the_unit_interval_draw_allowed_tokens(uniform):
     assert token.item() in (1, 2)
 
 
+@settings(deadline=None)
+@given(st.integers(1, 5 * BLOCK), st.integers(0, 2**32))
+def test_an_entry_is_found_block_first_as_it_is_one_by_one(entries, seed):
+    """The entry's own stretch of the unit interval holds the number, and entries without weight have none."""
+    rng = np.random.default_rng(seed)
+    weights = rng.random((7, entries)) * (rng.random((7, entries)) < 0.3)
+    weights[:, rng.integers(entries)] += 0.5
+    uniforms = np.append(rng.random(6), np.nextafter(1.0, 0.0))
+    found = invert(torch.from_numpy(weights).float(), torch.from_numpy(uniforms)).numpy()[:, None]
+    cdf = weights.cumsum(1) / weights.sum(1, keepdims=True)
+    own = np.take_along_axis(weights, found, 1) / weights.sum(1, keepdims=True)
+    end = np.take_along_axis(cdf, found, 1)
+    assert (own > 0).all()
+    assert (end > uniforms[:, None] - 1e-6).all()
+    assert (end - own < uniforms[:, None] + 1e-6).all()
+
+
+@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=9), st.floats(0.05, 1.0))
 def test_the_nucleus_is_the_smallest_set_that_reaches_the_mass(weights, top_p):
     probs = torch.tensor(weights, dtype=torch.float64)
