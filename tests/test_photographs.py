@@ -23,11 +23,12 @@ from morl.check import check
 from morl.cli import main
 from morl.data import load_prompts
 from morl.model import ChatCodec
-from morl.recipe import load_recipe
+from morl.recipe import load_document, load_recipe
 from morl.registry import call_by_name
 from morl.report import COLOURS, LONGEST_SIDE, write_report
 from morl.rewards import REWARDS
 from morl.run import RunFolder
+from morl.stages import SftRecipe
 from morl.track.jsonl import read_rows, read_samples, write_samples
 from morl.types import Group, Prompt, Sample, Score, TermScore
 
@@ -105,6 +106,15 @@ def test_gold_boxes_and_counts_hold(overrides: list[str]) -> None:
     report = check(RECIPE, overrides)
     assert (report.exit_code, report.skipped) == (0, 0), report
     assert report.rows >= 4 * len(MADE)  # three objectives and an evaluation set
+
+
+def test_what_is_learnt_by_heart_is_what_the_reward_wants(overrides: list[str]) -> None:
+    learnt = load_document(SftRecipe, RECIPE.with_name("by_heart.yaml")).stages["by_heart"].datasets["find"]
+    options = load_recipe(RECIPE, overrides).objectives["find"].rewards[0].options
+    for asked, given in zip(prompts(overrides), load_prompts(learnt, "find"), strict=True):
+        assert asked.messages == given.messages
+        known = {"response": given.gold, "gold": asked.gold, "media": asked.media, "meta": asked.meta}
+        assert call_by_name(REWARDS.load("box"), known, options).value > 0.97  # whole pixels
 
 
 def test_the_model_sees_them_at_their_own_size(overrides: list[str], vision_model: Path) -> None:
