@@ -19,6 +19,7 @@ checkpoint: install  ## train the miniature's checkpoint and its reward model fr
 	$(BIN)/python -m morl_mini.build runs/mini-untrained
 	$(BIN)/morl sft mini/pretrain --resume
 	$(BIN)/morl rm mini/judge --resume
+	$(BIN)/python -m morl_mini.pack runs/mini-pretrain/models/reasoning runs/mini-judge/model
 
 lint: install  ## style, format and types
 	$(BIN)/ruff check .

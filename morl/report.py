@@ -10,6 +10,7 @@ import functools
 import io
 import json
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ PER_OBJECTIVE = {
 MOST_FRAMES = 8
 """Of a video, side by side."""
 LONGEST_SIDE = 480
-"""Pixels to which pictures are brought, so that the file stays small and small pictures are seen."""
+"""Pixels that pictures are brought to or near, so that the file stays small and small pictures are seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,11 +241,13 @@ WIDTH = {"gold": 5, "answer": 3}
 
 def _data_uri(picture: Image.Image, marks: Iterable[Mark]) -> str:
     """A picture as PNG in the page itself, with boxes and points drawn in."""
-    from PIL import ImageDraw
+    from PIL import Image, ImageDraw
 
     scale = LONGEST_SIDE / max(picture.size)
+    # A small picture's pixels become squares: a whole factor keeps them sharp, and the file small.
+    scale = math.floor(scale) if scale >= 1 else scale
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    picture = picture.resize(size)
+    picture = picture.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS)
     pen = ImageDraw.Draw(picture)
     for mark in marks:
         places = [value * size[i % 2] for i, value in enumerate(mark.at)]

@@ -75,18 +75,29 @@ def test_every_recipe_that_ships_parses(name: str) -> None:
     assert recipe.eval.sets
 
 
-def test_the_quickstart_passes_its_own_check() -> None:
-    said = morl("check", "quickstart")
+@pytest.mark.parametrize("name", ["quickstart", "smollm2"])
+def test_a_recipe_that_runs_as_it_is_passes_its_own_check(name: str) -> None:
+    said = morl("check", name, "--rows", "40")
     assert said.returncode == 0, said.stdout + said.stderr
 
 
-def test_the_quickstart_never_trains_on_what_it_measures() -> None:
+def test_no_recipe_trains_on_what_it_measures() -> None:
+    from morl_mini import World
+
     from morl.data import load_prompts
 
-    recipe = load_recipe("quickstart")
+    recipe = load_recipe("smollm2")
     for name, held_out in recipe.eval_objectives().items():
         trained = {prompt.messages[-1]["content"] for prompt in load_prompts(recipe.objectives[name], name)}
         asked = {prompt.messages[-1]["content"] for prompt in load_prompts(held_out, name)}
+        assert len(asked) >= 50
+        assert not trained & asked
+    recipe = load_recipe("quickstart")
+    assert {name.removesuffix("_greedy") for name in recipe.eval.sets} == set(recipe.objectives)
+    for name, eval_set in recipe.eval.sets.items():
+        datas = (recipe.objectives[name.removesuffix("_greedy")].data, eval_set.data)
+        rows = [(World(**{k: v for k, v in data.options.items() if k != "count"}), data) for data in datas]
+        trained, asked = ({repr(world.draft(i).content) for i in range(data.options["count"])} for world, data in rows)
         assert len(asked) >= 50
         assert not trained & asked
 

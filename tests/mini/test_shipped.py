@@ -1,0 +1,66 @@
+"""The checkpoint and the reward model that ship: what they know, and that a run from them goes through."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from morl_mini import World
+from morl_mini.build import build
+
+from morl.cli import main
+from morl.evaluate import evaluate_models
+from morl.media import Picture
+from morl.recipe import load_recipe
+from morl.reward_server import RewardModelServer, ServerSettings
+from morl.run import RunFolder
+from morl.track.jsonl import read_rows
+
+SFT = Path(str(files("morl_mini") / "sft"))
+LEAST = {"math": 0.15, "count": 0.2, "grounding": 0.4, "action": 0.3, "clips": 0.3}
+"""Greedy rewards that chance or a broken checkpoint would not come near."""
+
+
+def test_the_checkpoint_has_the_tokenizer_and_the_processor_that_are_built(tmp_path: Path) -> None:
+    built = build(tmp_path)
+    for name in ("tokenizer.json", "processor_config.json", "chat_template.jinja"):
+        assert (SFT / name).read_bytes() == (built / name).read_bytes(), name
+
+
+def test_the_checkpoint_knows_what_it_was_taught(tmp_path: Path) -> None:
+    recipe = load_recipe("quickstart")
+    rows = {name: recipe.eval.sets[f"{name}_greedy"].data.options | {"count": 32} for name in LEAST}
+    sets = {name: {"data": {"source": "mini", **row}} for name, row in rows.items()}
+    recipe = load_recipe("quickstart", [f"eval.sets={sets!r}"])
+    (found,) = evaluate_models(recipe, [recipe.model.path], local=True)
+    assert {row["set"]: row["reward"] for row in found if row["reward"] < LEAST[row["set"]]} == {}
+
+
+def test_the_reward_model_prefers_what_is_liked() -> None:
+    judge = RewardModelServer(ServerSettings("package:morl_mini/judge"))
+    world = World("describe", "held_out", level=2)
+    rows = [world[index] for index in range(60)]
+    content = [{"type": "image"}, {"type": "text", "text": "what do you see? /no_think"}]
+    questions = [(({"role": "user", "content": content},), (Picture.of(row["image"]),)) for row in rows]
+    chosen, rejected = (judge.score(questions, [row[side] for row in rows]) for side in ("chosen", "rejected"))
+    right = sum(float(a) > float(b) for a, b in zip(chosen, rejected, strict=True))
+    assert right >= 42
+
+
+def test_a_step_of_the_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("quickstart")
+    fewer = [
+        f"eval.sets.{name}.data.count=4"
+        for name, spec in recipe.eval.sets.items()
+        if name.endswith("_greedy") or not spec.objective
+    ]
+    assert main(["train", "quickstart", "--local", "run.steps=1", "learner.warmup_steps=0", *fewer]) == 0
+    told = capsys.readouterr().out
+    assert all(name in told for name in recipe.eval.sets)
+    run = RunFolder(tmp_path / "runs" / "quickstart")
+    (row,) = read_rows(run.metrics)
+    assert row["policy/logprob_mismatch"] < 1e-4
+    assert {name for name in recipe.objectives if f"objective/{name}/reward" in row} == set(recipe.objectives)
+    assert "data:image/" in (run.path / "report.html").read_text()
