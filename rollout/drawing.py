@@ -33,7 +33,7 @@ def invert(weights_BV: torch.Tensor, uniforms_B: torch.Tensor) -> torch.Tensor:
     The block it lies in comes first, so that one block is summed up entry by entry and not the vocabulary.
     """
     short = -weights_BV.shape[1] % BLOCK
-    blocks_BNK = torch.nn.functional.pad(weights_BV, (0, short)).unflatten(1, (-1, BLOCK))
+    blocks_BNK = torch.nn.functional.pad(weights_BV, (0, short)).view(len(weights_BV), -1, BLOCK)
     block_B, uniforms_B = _invert_whole(blocks_BNK.sum(dim=-1), uniforms_B)
     rows_B = torch.arange(len(block_B), device=block_B.device)
     entry_B, _ = _invert_whole(blocks_BNK[rows_B, block_B], uniforms_B)

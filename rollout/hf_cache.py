@@ -39,11 +39,13 @@ class Sharing:
     def by_prompt(self, rows_BKGX: torch.Tensor) -> torch.Tensor:
         """What the rows of a prompt have, below each other: (P, K, S * G, X)."""
         places = rows_BKGX if self.in_order else rows_BKGX[self.row_of_place]
-        return places.unflatten(0, (self.prompts, -1)).transpose(1, 2).flatten(2, 3)
+        by_prompt = places.reshape(self.prompts, -1, *places.shape[1:])
+        return by_prompt.transpose(1, 2).flatten(2, 3)
 
     def by_row(self, prompts_PKYX: torch.Tensor, group: int) -> torch.Tensor:
         """`by_prompt` undone: (B, K, G, X)."""
-        places = prompts_PKYX.unflatten(2, (-1, group)).transpose(1, 2).flatten(0, 1)
+        prompts, kinds, _, size = prompts_PKYX.shape
+        places = prompts_PKYX.reshape(prompts, kinds, -1, group, size).transpose(1, 2).flatten(0, 1)
         return places if self.in_order else places[self.place_of_row_B]
 
 
@@ -116,16 +118,17 @@ class RoomyCache(DynamicCache):  # type: ignore[misc]
 
     def __init__(self, config: Any) -> None:
         super().__init__(config=config)
-        self.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in self.layers]
+        self.layers: list[Any] = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in self.layers]
         self._prompt_of_row_B: torch.Tensor | None = None
+        self._prompts = 0
 
     def share(self, prompt_of_row_B: torch.Tensor) -> None:
         """Have each row go on from one of the prompts that are held, none of which is copied.
 
         All layers have to be roomy ones, and the attention has to understand `Continued`.
         """
-        sharing = Sharing.of(prompt_of_row_B, len(self.layers[0].keys))
-        self._prompt_of_row_B = prompt_of_row_B
+        self._prompt_of_row_B, self._prompts = prompt_of_row_B, len(self.layers[0].keys)
+        sharing = Sharing.of(prompt_of_row_B, self._prompts)
         for layer in self.layers:
             layer.share(sharing)
 
@@ -134,6 +137,6 @@ class RoomyCache(DynamicCache):  # type: ignore[misc]
         super().batch_select_indices(indices)
         if self._prompt_of_row_B is not None:
             self._prompt_of_row_B = self._prompt_of_row_B[indices]
-            sharing = Sharing.of(self._prompt_of_row_B, self.layers[0].sharing.prompts)
+            sharing = Sharing.of(self._prompt_of_row_B, self._prompts)
             for layer in self.layers:
                 layer.sharing = sharing

@@ -17,7 +17,8 @@ class _RMSNorm(torch.autograd.Function):
         mean_T1 = torch.linalg.vecdot(states_TH, states_TH)[..., None] / states_TH.shape[-1]
         scale_T1 = mean_T1.add_(epsilon).rsqrt_()
         ctx.save_for_backward(states_TH, weight_H, scale_T1)
-        return (states_TH * scale_T1).mul_(weight_H)
+        scaled_TH: torch.Tensor = (states_TH * scale_T1).mul_(weight_H)
+        return scaled_TH
 
     @staticmethod
     def backward(ctx: Any, grad_TH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
