@@ -239,13 +239,17 @@ WIDTH = {"gold": 5, "answer": 3}
 """Pixels of a line: the gold is seen below an answer that is right."""
 
 
+def scale_of(size: tuple[int, int]) -> float:
+    """How much larger or smaller a picture is drawn; a whole factor keeps a small one sharp, and the file small."""
+    scale = LONGEST_SIDE / max(size)
+    return math.floor(scale) if scale >= 1 else scale
+
+
 def _data_uri(picture: Image.Image, marks: Iterable[Mark]) -> str:
     """A picture as PNG in the page itself, with boxes and points drawn in."""
     from PIL import Image, ImageDraw
 
-    scale = LONGEST_SIDE / max(picture.size)
-    # A small picture's pixels become squares: a whole factor keeps them sharp, and the file small.
-    scale = math.floor(scale) if scale >= 1 else scale
+    scale = scale_of(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     picture = picture.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS)
     pen = ImageDraw.Draw(picture)

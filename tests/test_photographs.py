@@ -25,7 +25,7 @@ from morl.data import load_prompts
 from morl.model import ChatCodec
 from morl.recipe import load_document, load_recipe
 from morl.registry import call_by_name
-from morl.report import COLOURS, LONGEST_SIDE, write_report
+from morl.report import COLOURS, scale_of, write_report
 from morl.rewards import REWARDS
 from morl.run import RunFolder
 from morl.stages import SftRecipe
@@ -187,7 +187,7 @@ def box_as_seen(prompt: Prompt) -> tuple[float, float]:
 def check_drawing(picture: Image.Image, prompt: Prompt, by: int) -> None:
     """See that the gold and an answer beside it by so many pixels of the resized picture are where they should be."""
     size, box = prompt.meta["size"], prompt.gold[0]["bbox_xyxy"]
-    scale = LONGEST_SIDE / max(size)
+    scale = scale_of(size)
     assert picture.size == (round(size[0] * scale), round(size[1] * scale))
     gold, answer = (tuple(int(COLOURS[side][i : i + 2], 16) for i in (1, 3, 5)) for side in ("gold", "answer"))
     wanted = [value * scale for value in box]

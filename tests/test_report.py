@@ -95,11 +95,11 @@ def test_gold_and_answer_are_drawn_where_they_are(run: Path) -> None:
     seen = pictures(page)
     assert len(seen) == 3  # held out before and after; the worst of the last step
     before, after, worst = seen
-    assert before.size == after.size == worst.size == (480, 384)
+    assert before.size == after.size == worst.size == (400, 320)
     colours = {side: tuple(int(code[i : i + 2], 16) for i in (1, 3, 5)) for side, code in COLOURS.items()}
-    assert after.getpixel((48, 100)) == colours["gold"]  # the left edge, at x = 10 of 100
-    assert after.getpixel((96, 150)) == colours["answer"]
-    assert worst.getpixel((48, 100)) == colours["gold"]
+    assert after.getpixel((40, 83)) == colours["gold"]  # the left edge, at x = 10 of 100
+    assert after.getpixel((80, 125)) == colours["answer"]
+    assert worst.getpixel((40, 83)) == colours["gold"]
     assert colours["answer"] not in {colour for _, colour in worst.getcolors(10000)}  # an answer without a box
 
 
