@@ -93,9 +93,9 @@ def test_no_recipe_trains_on_what_it_measures() -> None:
         assert len(asked) >= 50
         assert not trained & asked
     recipe = load_recipe("quickstart")
-    assert {name.removesuffix("_greedy") for name in recipe.eval.sets} == set(recipe.objectives)
+    assert {eval_set.objective or name for name, eval_set in recipe.eval.sets.items()} == set(recipe.objectives)
     for name, eval_set in recipe.eval.sets.items():
-        datas = (recipe.objectives[name.removesuffix("_greedy")].data, eval_set.data)
+        datas = (recipe.objectives[eval_set.objective or name].data, eval_set.data)
         rows = [(World(**{k: v for k, v in data.options.items() if k != "count"}), data) for data in datas]
         trained, asked = ({repr(world.draft(i).content) for i in range(data.options["count"])} for world, data in rows)
         assert len(asked) >= 50
