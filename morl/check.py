@@ -11,6 +11,7 @@ from pathlib import Path
 
 from morl.data import PromptSet, load_prompts
 from morl.errors import BadMediaError, MorlError, Problem, UsageError
+from morl.files import local_path
 from morl.missing import lacks_data, missing_checkpoints
 from morl.recipe import ObjectiveSpec, Recipe, go_offline, inspect_recipe
 from morl.rewards.checks import check_examples, score_golds
@@ -154,7 +155,10 @@ def _check_frames(recipe: Recipe, specs: Mapping[str, ObjectiveSpec]) -> list[Pr
         for label, spec in specs.items()
         if any(term.options.get("frame") == "absolute_resized" for term in spec.rewards)
     }
-    folder = Path(recipe.model.path).expanduser()
+    try:
+        folder = local_path(recipe.model.path)
+    except FileNotFoundError:  # told among the checkpoints that are not there
+        return []
     if not resized or not any((folder / name).is_file() for name in _PROCESSORS):
         return []
     from morl.vision import MediaProcessor, check_frames

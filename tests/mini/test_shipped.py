@@ -9,6 +9,7 @@ import pytest
 from morl_mini import World
 from morl_mini.build import build
 
+from morl.check import check
 from morl.cli import main
 from morl.evaluate import evaluate_models
 from morl.media import Picture
@@ -47,6 +48,12 @@ def test_the_reward_model_prefers_what_is_liked() -> None:
     chosen, rejected = (judge.score(questions, [row[side] for row in rows]) for side in ("chosen", "rejected"))
     right = sum(float(a) > float(b) for a, b in zip(chosen, rejected, strict=True))
     assert right >= 42
+
+
+def test_boxes_in_other_pixels_than_a_packaged_model_sees_are_told_by_check() -> None:
+    wrong = "objectives.grounding.rewards=[{use: box, frame: absolute_resized}]"
+    told = {str(problem) for problem in check("quickstart", [wrong], rows=1).data}
+    assert any(one.startswith("objectives.grounding.rewards.0") and "max_pixels: 50176" in one for one in told)
 
 
 def test_a_step_of_the_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
