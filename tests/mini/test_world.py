@@ -54,7 +54,7 @@ def wrong(row: Mapping[str, Any]) -> str:
         case "math" | "count":
             return boxed(gold + 1)
         case "box":
-            first = gold[0]["bbox_2d"] if row["kind"] == "caption" else gold
+            first = gold[0]["bbox_2d"] if isinstance(gold[0], dict) else gold
             return row["answer"].replace(str(first), str([first[0] + 7, *first[1:]]), 1)
         case "choice":
             return "B" if gold == "A" else "A"

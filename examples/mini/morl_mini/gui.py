@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from morl_mini import screens
-from morl_mini.answers import centre, place
+from morl_mini.answers import centre, labelled, listed, place
 from morl_mini.answers import point as pointed
 from morl_mini.screens import Element, Layout, Screen
 from morl_mini.tasks import Draft
@@ -30,6 +30,14 @@ TEXTS = ("ann", "ben", "eva", "tom", "zoe", "max", "kim", "rome", "oslo", "paris
 def _draft(shown: Screen, question: str, gold: Any, answer: str, thought: str, target: Element | None) -> Draft:
     extra = {} if target is None else {"target": list(target.box)}
     return Draft(shown, question, gold, answer, thought, lambda rng: screens.paint(shown, rng), extra)
+
+
+def elements(rng: Random, level: int) -> Draft:
+    """Every element with its box: as `caption` does for scenes, it teaches to read and where words stand."""
+    shown = screens.screen(rng, rng.choice(_LAYOUTS[level]), level)
+    gold = [labelled(f"{element.name} {element.role}", element.box) for element in shown.elements]
+    told = ", ".join(f"{element.name} {element.role} at {place(element.box)}" for element in shown.elements)
+    return _draft(shown, "list everything.", gold, listed(gold), told, None)
 
 
 def point(rng: Random, level: int) -> Draft:

@@ -38,7 +38,7 @@ def _boxes(row: Mapping[str, Any]) -> list[list[int]]:
     match row["kind"]:
         case "box":
             return [row["gold"]]
-        case "caption":
+        case "caption" | "elements":
             return [item["bbox_2d"] for item in row["gold"]]
         case "ocr":
             return list(row["ink"])
