@@ -1,6 +1,6 @@
 """Pictures and videos of rows: what names them, what is wrong with them, and their pixels when they are wanted.
 
-A row holds a picture as a path, as encoded bytes, as the `{"bytes", "path"}` of a Hugging Face
+A row holds a picture as a path or URL, as encoded bytes, as the `{"bytes", "path"}` of a Hugging Face
 dataset, or as a PIL image. What flows through a run is a `Picture` or a `Video`: a name and a size,
 read from the header. Pixels are decoded where they are needed, and nowhere kept.
 """
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from morl.downloads import fetch
 from morl.errors import BadMediaError
 
 if TYPE_CHECKING:
@@ -74,19 +75,22 @@ class Picture:
     limits: Limits = UNLIMITED
 
     @classmethod
-    def of(cls, value: Any, folder: Path | None = None, limits: Limits = UNLIMITED) -> Picture:
+    def of(
+        cls, value: Any, folder: Path | None = None, limits: Limits = UNLIMITED, downloads: Path | None = None
+    ) -> Picture:
         """The picture that a row's value names; its header is read, its pixels are not.
 
         Args:
-            value: a path, bytes, `{"bytes", "path"}`, a PIL image or a picture.
+            value: a path, URL, bytes, `{"bytes", "path"}`, a PIL image or a picture.
             folder: what paths are relative to; the working folder when it is not given.
             limits: how large it may be when the model sees it.
+            downloads: where what is named by URL is kept; URLs are refused when it is not given.
 
         Raises: BadMediaError when it is not there, no picture, or of a size that no model takes.
         """
         if isinstance(value, Picture):
             return value
-        source = _source(value, folder, "picture")
+        source = _source(value, folder, "picture", downloads)
         with _opened(source) as image:
             return cls(source, *upright_size(image), limits)
 
@@ -130,14 +134,17 @@ class Video:
     limits: Limits = UNLIMITED
 
     @classmethod
-    def of(cls, value: Any, folder: Path | None = None, limits: Limits = UNLIMITED) -> Video:
+    def of(
+        cls, value: Any, folder: Path | None = None, limits: Limits = UNLIMITED, downloads: Path | None = None
+    ) -> Video:
         """The video that a row's value names; of its frames only headers are read.
 
         Args:
-            value: a file or its bytes (read by PyAV), a folder of frames, a list of pictures, `{"bytes",
+            value: a file, its URL or its bytes (read by PyAV), a folder of frames, a list of pictures, `{"bytes",
                 "path"}`, `{"frames", "fps"}` or a video. Frames without an `fps` were taken at `limits.fps`.
             folder: what paths are relative to; the working folder when it is not given.
             limits: how large it may be when the model sees it, and how many frames of it.
+            downloads: where what is named by URL is kept; URLs are refused when it is not given.
 
         Raises: BadMediaError when it is not there, no video, or of a size that no model takes;
             MissingExtraError when PyAV is needed and not installed.
@@ -150,11 +157,11 @@ class Video:
         if isinstance(value, Sequence) and not isinstance(value, str | bytes):
             listed = list(value)
         else:
-            source = _source(value, folder, "video")
+            source = _source(value, folder, "video", downloads)
             if not (isinstance(source, Path) and source.is_dir()):
                 return cls._of_file(source, limits)
             listed = sorted((file for file in source.iterdir() if file.is_file()), key=_natural)
-        return cls._of_frames([Picture.of(frame, folder, limits) for frame in listed], recorded, limits)
+        return cls._of_frames([Picture.of(frame, folder, limits, downloads) for frame in listed], recorded, limits)
 
     @classmethod
     def _of_frames(cls, frames: Sequence[Picture], recorded: float, limits: Limits) -> Video:
@@ -251,7 +258,7 @@ def check_size(width: int, height: int) -> None:
         raise BadMediaError(f"{width} x {height} pixels: more than the {most} that are decoded (a decompression bomb?)")
 
 
-def _source(value: Any, folder: Path | None, kind: str) -> Path | bytes | Any:
+def _source(value: Any, folder: Path | None, kind: str, downloads: Path | None) -> Path | bytes | Any:
     """A value of a row as a file that exists, as bytes, or as it is. Raises: BadMediaError."""
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
@@ -260,8 +267,13 @@ def _source(value: Any, folder: Path | None, kind: str) -> Path | bytes | Any:
     if isinstance(value, str | Path):
         text = str(value)
         if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", text) and not Path(text).exists():
-            scheme = text.partition(":")[0]
-            remedy = "store its bytes" if scheme == "data" else "download it, and name the file"
+            scheme = text.partition(":")[0].lower()
+            if scheme in ("http", "https") and downloads is not None:
+                return fetch(text, downloads)
+            remedy = {
+                "data": "store its bytes",
+                "http": "name a folder to keep it in, data.media.downloads, or download it and name the file",
+            }.get(scheme.removesuffix("s"), "download it, and name the file")
             raise BadMediaError(f"a {kind} given by '{scheme}:' is not read: {remedy}")
         path = (folder or Path()) / Path(text).expanduser()
         if not path.exists():

@@ -95,7 +95,7 @@ def broken(folder: Path) -> dict[str, object]:
         str(saved(folder / "strip.png", noise(20_000, 10))): "20000 x 10 pixels: one side is more than 200 times",
         str(saved(folder / "bomb.png", bomb)): "more pixels than the 89478485 that are decoded (a decompression bomb?)",
         str(saved(folder / "large.png", smaller)): "10000 x 10000 pixels: more than the 89478485 that are decoded",
-        "https://example.org/a.png": "given by 'https:' is not read: download it",
+        "https://example.org/a.png": "given by 'https:' is not read: name a folder to keep it in, data.media.downloads",
         "data:image/png;base64,AAAA": "given by 'data:' is not read: store its bytes",
     }
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from morl.data.sources import SOURCES, Rows, folder_of
 from morl.data.templates import PromptTemplate
 from morl.errors import BadMediaError, DataError
+from morl.files import local_path
 from morl.registry import check_options
 from morl.types import Prompt
 
@@ -39,7 +40,9 @@ class PromptSet:
         """
         self._objective = objective
         self._rows = load_rows(spec.data)
-        self._template = PromptTemplate(spec.prompt, spec.gold, folder_of(self._rows), spec.data.media.limits)
+        media = spec.data.media
+        downloads = local_path(media.downloads) if media.downloads else None
+        self._template = PromptTemplate(spec.prompt, spec.gold, folder_of(self._rows), media.limits, downloads)
         self._skips_bad_media = spec.data.bad_media == "skip"
         self._skipped: set[int] = set()
         self._first = spec.data.skip

@@ -99,6 +99,7 @@ class PromptTemplate:
             that is one expression, `"{{ box }}"`, gives the field's own value; any other, text.
         folder: what the paths of pictures and videos are relative to; the working folder if it is not given.
         limits: how large these may be when the model sees them.
+        downloads: where those that are named by URL are kept; URLs are refused if it is not given.
 
     Every field of the row is a variable, and the row itself is `row`, for fields whose names
     are no identifiers: `{{ row["Final answer"] }}`.
@@ -110,8 +111,10 @@ class PromptTemplate:
         gold: Any = None,
         folder: Path | None = None,
         limits: Limits = UNLIMITED,
+        downloads: Path | None = None,
     ) -> None:
         self._folder = folder
+        self._downloads = downloads
         self._limits = limits
         self._conversation = _value(prompt["messages"]) if isinstance(prompt, Mapping) else None
         turns: Sequence[Any] = [] if isinstance(prompt, Mapping) else _turns(prompt)
@@ -164,7 +167,7 @@ class PromptTemplate:
                 typed.append({"type": "text", "text": value})
             else:
                 typed.append({"type": kind})
-                media.append(KINDS[kind].of(value, self._folder, self._limits))
+                media.append(KINDS[kind].of(value, self._folder, self._limits, self._downloads))
         return typed
 
 

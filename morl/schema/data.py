@@ -24,6 +24,9 @@ class MediaSpec(Spec):
     """Frames of a second of video that are shown; frames that come without their own rate were taken at this one."""
     max_frames: Annotated[Int, Field(ge=1)] = 256
     """Most frames of a video; of a longer one fewer a second are shown."""
+    downloads: Text | None = None
+    """Folder where pictures and videos that are named by an http or https URL are kept, each fetched once; all nodes
+    must see it. URLs are refused when it is not given."""
 
     @model_validator(mode="after")
     def _check_pixels(self) -> Self:
@@ -35,7 +38,7 @@ class MediaSpec(Spec):
     @property
     def limits(self) -> Limits:
         """The same, for the pictures of a row."""
-        return Limits(**self.model_dump())
+        return Limits(**self.model_dump(exclude={"downloads"}))
 
 
 class DataSpec(ChoiceSpec):
