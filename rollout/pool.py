@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from morl.compat import PATIENCE
 from morl.errors import RunError, UsageError
 from morl.rollout.actor import ActorEngine, Deadlines, EngineSpec
 from morl.rollout.engine import ENGINES, Completion, Engine, Request
@@ -118,8 +119,7 @@ def _environment(count: int) -> dict[str, str]:
         **{name: os.environ[name] for name in offline if name in os.environ},
         # Ray sets 1 for an actor that reserves less than a core.
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
-        # Waiting threads sleep: spinning, they starve the one they wait for when a reward worker wants a core too.
-        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
+        **{name: os.environ.get(name, value) for name, value in PATIENCE.items()},
         # Memory in pages of 2 MB, where Linux has them for who asks: on the CPU each token reads all weights.
         "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"),
         # Otherwise an actor that reserves no GPU sees them all.

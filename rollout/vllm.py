@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from morl.compat import PATIENCE
 from morl.errors import CheckpointError, MissingExtraError, UsageError
 from morl.rollout.engine import Completion, Request, check_fits
 from morl.rollout.vllm_media import check_expanded, engine_arguments, vllm_prompt
@@ -285,9 +286,7 @@ def _cpu_environment() -> dict[str, str]:
         # and half as many tokens a second again. It then takes its threads from OMP_NUM_THREADS.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "OMP_NUM_THREADS": str(os.cpu_count() or 1),
-        # Threads that wait sleep. Spinning, they starve the very thread they wait for as soon as anything else
-        # wants a core, and reward workers do: ten times fewer tokens a second were measured.
-        "OMP_WAIT_POLICY": "passive",
+        **PATIENCE,
         # The sampler's helpers would be compiled at the first token (20 s), and gain nothing from it.
         "TORCH_COMPILE_DISABLE": "1",
     }

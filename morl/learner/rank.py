@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from morl.compat import guard_torchvision
+from morl.compat import PATIENCE, guard_torchvision
 from morl.errors import UsageError
 from morl.learner.attention import use_shared_prefix
 from morl.learner.finite import guard
@@ -28,9 +28,7 @@ from morl.types import Batch
 if TYPE_CHECKING:
     from morl.sync.nccl import Link
 
-CPU_ENVIRONMENT = {
-    # Waiting threads that spin take the core from the process that has work to do.
-    "OMP_WAIT_POLICY": "passive",
+CPU_ENVIRONMENT = PATIENCE | {
     # Keep freed memory instead of giving it back to the system: activations come and go in
     # megabytes, and faulting their pages in anew took most of a step's time.
     "MALLOC_ARENA_MAX": "1",

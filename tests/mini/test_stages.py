@@ -20,12 +20,13 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "mini" / "pretrain.yaml"
 EVERYTHING = ("model.language_model.", "lm_head.", "model.visual.")
 TAUGHT = {
     "foundation": EVERYTHING,
+    "reading": EVERYTHING,
     "warmup": ("model.visual.merger.",),
     "alignment": ("model.visual.",),
     "multimodal": EVERYTHING,
     "reasoning": EVERYTHING,
 }
-"""Beginnings of the names of parameters that learn: MiMo-VL's four stages, after one that stands for its origins."""
+"""Beginnings of the names of parameters that learn: MiMo-VL's four stages, after two that stand for its origins."""
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,6 @@ from safetensors.torch import load_file, save_file
 
 from morl.compat import guard_torchvision
 from morl.rollout import Completion, EnginePool, Request, Sampling
-
-# Read when torch is loaded: spinning threads make tiny models ten times slower when anything else runs.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "hf": {"max_sequences": 16},
