@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +16,13 @@ from morl.model import resolve_model
 
 if TYPE_CHECKING:
     from morl.learner.policy import Policy
-    from morl.recipe import Recipe
+    from morl.recipe import LearnerSpec
 
 logger = logging.getLogger(__name__)
 
 
 def export(folder: Path, out: Path, *, adapter: bool = False) -> None:
-    """Write the policy of a run's newest good checkpoint, LoRA merged, to `out`.
+    """Write the policy of the newest good checkpoint of a run, supervised or not, LoRA merged, to `out`.
 
     It takes one process and the memory of the host, however many ranks wrote the checkpoint, and on what.
 
@@ -33,27 +34,54 @@ def export(folder: Path, out: Path, *, adapter: bool = False) -> None:
     Raises: UsageError, CheckpointError.
     """
     from morl.learner.weights import adapter_weights, full_weights, write_adapter, write_weights
-    from morl.recipe import go_offline, load_recipe
 
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"--out: '{out}' is not empty")
     run, checkpoint = _checkpoint(folder)
-    recipe = load_recipe(run / "recipe.yaml")
-    if adapter and recipe.learner.lora is None:
+    origin = _origin(run, checkpoint)
+    if adapter and origin.learner.lora is None:
         raise UsageError(f"--adapter: '{run}' trains the weights themselves, with no adapter; leave --adapter out")
-    go_offline(recipe)
-    model = resolve_model(recipe.model.path)
-    policy = _policy(recipe, model, checkpoint)
-    version = read_state(checkpoint)["policy_version"]
+    policy = _policy(origin, checkpoint)
     target = out.absolute()
     if adapter:
-        write_adapter(policy.model, adapter_weights(policy.model, sharded=False, keep=True), target, version)
+        write_adapter(policy.model, adapter_weights(policy.model, sharded=False, keep=True), target, origin.version)
     else:
         weights = full_weights(policy.language_model, sharded=False, keep=True)
-        write_weights(policy.language_model, weights, model, target, version)
+        write_weights(policy.language_model, weights, origin.model, target, origin.version)
 
 
-def _policy(recipe: Recipe, model: Path, checkpoint: Path) -> Policy:
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What a checkpoint's learner had before it learnt."""
+
+    model: Path
+    dtype: str
+    learner: LearnerSpec
+    version: int
+    """How many updates the checkpoint is from there, or from the beginning of the run."""
+
+
+def _origin(run: Path, checkpoint: Path) -> _Origin:
+    """Raises: UsageError when it is of a run that trains no policy, RecipeError."""
+    from morl.recipe import go_offline, load_document, load_recipe
+    from morl.stages import SftRecipe
+
+    state = read_state(checkpoint)
+    if "stage" in state:
+        staged = load_document(SftRecipe, run / "recipe.yaml")
+        go_offline(staged)
+        stage = state["stage"]
+        before = list(staged.stages)[: list(staged.stages).index(stage)]
+        model = run / "models" / before[-1] if before else resolve_model(staged.model.path)
+        return _Origin(model, staged.model.dtype, staged.learner_of(staged.stages[stage]), state["step"])
+    if "policy_version" not in state:
+        raise UsageError(f"'{run}' trains a reward model; when it is done, that lies in '{run / 'model'}'")
+    recipe = load_recipe(run / "recipe.yaml")
+    go_offline(recipe)
+    return _Origin(resolve_model(recipe.model.path), recipe.model.dtype, recipe.learner, state["policy_version"])
+
+
+def _policy(origin: _Origin, checkpoint: Path) -> Policy:
     """The policy as the checkpoint's learner held it, on the CPU."""
     import torch
 
@@ -64,11 +92,8 @@ def _policy(recipe: Recipe, model: Path, checkpoint: Path) -> Policy:
     from morl.model import load_policy
 
     saved = Shards(checkpoint / "learner")
-    policy = Policy(
-        prepare(load_policy(model, recipe.model.dtype), recipe.learner),
-        temperature=recipe.rollout.temperature,
-        banned_token_ids=(),
-    )
+    model = prepare(load_policy(origin.model, origin.dtype), origin.learner)
+    policy = Policy(model, temperature=1.0, banned_token_ids=())  # neither of which is in the weights
     saved.require(shapes_of(policy))
     with torch.no_grad():
         for name, parameter in policy.named_parameters():

@@ -11,6 +11,7 @@ from learner_groups import noise
 from safetensors.torch import load_file
 
 from morl.errors import DataError, RecipeError, UsageError
+from morl.export import export
 from morl.learner.packing import microbatch
 from morl.learner.policy import Policy
 from morl.learner.supervised import Example, example_batch
@@ -94,6 +95,17 @@ def test_it_learns_and_says_so(finished: Path) -> None:
         (6, "all", "sums", 10),
     ]
     assert measured[2]["nats_per_token"] < measured[0]["nats_per_token"]
+
+
+def test_each_checkpoint_can_be_exported(finished: Path, tmp_path: Path) -> None:
+    (last, whole) = finished / "checkpoints/step-000006", weights(finished / "models/all")
+    for folder in (finished, last):
+        export(folder, tmp_path / folder.name)
+        assert all(torch.equal(whole[name], tensor) for name, tensor in weights(tmp_path / folder.name).items())
+    between = finished / "checkpoints/step-000004"
+    export(between, tmp_path / "between")
+    moved = {name for name, tensor in weights(tmp_path / "between").items() if not torch.equal(whole[name], tensor)}
+    assert moved == set(whole)
 
 
 def test_a_run_that_is_done_stays_done(finished: Path) -> None:
