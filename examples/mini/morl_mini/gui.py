@@ -40,6 +40,16 @@ def elements(rng: Random, level: int) -> Draft:
     return _draft(shown, "list everything.", gold, listed(gold), told, None)
 
 
+def element(rng: Random, level: int) -> Draft:
+    """The boxes of some elements, in the order in which they are named: what `point` asks for, several times over."""
+    shown = screens.screen(rng, rng.choice(_LAYOUTS[level]), level)
+    asked = rng.sample(shown.elements, rng.randint(1, min(4, len(shown.elements))))
+    gold = [labelled(f"{element.name} {element.role}", element.box) for element in asked]
+    named = ", ".join(f"the {item['label']}" for item in gold)
+    told = ", ".join(f"{item['label']} at {place(element.box)}" for item, element in zip(gold, asked, strict=True))
+    return _draft(shown, f"box {named}.", gold, listed(gold), told, None)
+
+
 def point(rng: Random, level: int) -> Draft:
     """Where an element is."""
     shown = screens.screen(rng, rng.choice(_LAYOUTS[level]), level)

@@ -38,7 +38,7 @@ def _boxes(row: Mapping[str, Any]) -> list[list[int]]:
     match row["kind"]:
         case "box":
             return [row["gold"]]
-        case "caption" | "elements":
+        case "caption" | "elements" | "element":
             return [item["bbox_2d"] for item in row["gold"]]
         case "ocr":
             return list(row["ink"])

@@ -47,6 +47,7 @@ KINDS: dict[str, Kind] = {
     "chart": Kind(tasks.chart, "image", "text"),
     "describe": Kind(tasks.describe, "image", "mini_taste"),
     "elements": Kind(gui.elements, "image", "box", {**_PIXELS, "match_labels": True, "metric": "iou"}),
+    "element": Kind(gui.element, "image", "box", {**_PIXELS, "match_labels": True, "metric": "iou"}),
     "point": Kind(gui.point, "image", "point", _PIXELS),
     "gui_action": Kind(gui.gui_action, "image", "gui_action", _PIXELS),
     "temporal": Kind(tasks.temporal, "video", "temporal"),
@@ -54,7 +55,7 @@ KINDS: dict[str, Kind] = {
 
 KindName = Literal[
     "math", "read", "retell", "caption", "box", "locate", "count", "choice", "ocr", "chart", "describe", "elements",
-    "point", "gui_action", "temporal",
+    "element", "point", "gui_action", "temporal",
 ]  # fmt: skip
 
 
