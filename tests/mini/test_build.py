@@ -13,7 +13,8 @@ from morl_mini.tokenizer import SPECIAL, VOCABULARY
 
 MOST = {
     "math": 3, "read": 56, "retell": 15, "caption": 56, "box": 12, "locate": 2, "count": 3, "choice": 1, "ocr": 5,
-    "chart": 2, "describe": 15, "elements": 90, "element": 60, "point": 5, "gui_action": 13, "temporal": 5,
+    "chart": 2, "describe": 15, "elements": 90, "element": 60, "point": 5, "point_colour": 5,
+    "gui_action": 13, "act_colour": 13, "temporal": 5,
 }  # fmt: skip
 """Tokens of the longest answer."""
 

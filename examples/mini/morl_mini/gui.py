@@ -51,8 +51,16 @@ def element(rng: Random, level: int) -> Draft:
 
 
 def point(rng: Random, level: int) -> Draft:
-    """Where an element is."""
-    shown = screens.screen(rng, rng.choice(_LAYOUTS[level]), level)
+    """Where an element is, told by what it says."""
+    return _pointed(screens.screen(rng, rng.choice(_LAYOUTS[level]), level), rng)
+
+
+def point_colour(rng: Random, level: int) -> Draft:
+    """Where an element is, told by its colour: for who cannot read yet."""
+    return _pointed(screens.screen(rng, "palette", level), rng)
+
+
+def _pointed(shown: Screen, rng: Random) -> Draft:
     target = rng.choice(shown.elements)
     answer = pointed(*centre(target.box))
     question = f"point to the {target.name} {target.role}."
@@ -114,6 +122,20 @@ def gui_action(rng: Random, level: int) -> Draft:
             question, steps = f"click the {target.name} button.", [_both({"action": "wait"})]
     golds, written = zip(*steps, strict=True)
     return _draft(shown, question, _one(golds), json.dumps(_one(written)), kind, target)
+
+
+def act_colour(rng: Random, level: int) -> Draft:
+    """As `gui_action`, on elements that are told by their colour."""
+    kind = rng.choice(("click", "click", "longpress", "drag")[: level + 2])
+    shown = screens.screen(rng, "palette", level)
+    target, other = rng.sample(shown.elements, 2)
+    gold, step = _at(target, kind)
+    question = f"{'hold' if kind == 'longpress' else kind} the {target.name} button."
+    if kind == "drag":
+        question = f"drag {target.name} to {other.name}."
+        gold = {**gold, "end_bbox": list(other.box)}
+        step = {**step, "end_point": list(centre(other.box))}
+    return _draft(shown, question, gold, json.dumps(step), kind, target)
 
 
 def _one(steps: Sequence[Step]) -> Any:

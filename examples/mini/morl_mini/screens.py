@@ -18,7 +18,7 @@ MENUS = ("file", "edit", "view", "help")
 ITEMS = ("new", "open", "save", "copy", "print", "find", "close", "undo")
 TITLES = ("sign up", "order", "profile", "search", "my list", "inbox")
 
-Layout = Literal["buttons", "form", "list", "menu", "home", "busy"]
+Layout = Literal["buttons", "form", "list", "menu", "home", "busy", "palette"]
 Role = Literal["button", "field", "row", "menu", "item", "app"]
 
 
@@ -46,9 +46,7 @@ class Screen:
 
 def screen(rng: Random, layout: Layout, level: int = 2) -> Screen:
     """An interface of a layout; at level 1 with fewer and larger elements."""
-    elements = {"buttons": _buttons, "form": _form, "list": _list, "menu": _menu, "home": _home, "busy": _busy}[layout](
-        rng, level
-    )
+    elements = _ELEMENTS[layout](rng, level)
     return Screen(layout, rng.choice(TITLES), tuple(elements))
 
 
@@ -102,6 +100,26 @@ def _busy(rng: Random, level: int) -> list[Element]:
     return [Element("button", rng.choice(BUTTONS), _box(35, 84, 42, 14))]
 
 
+def _palette(rng: Random, level: int) -> list[Element]:
+    """Buttons that differ in colour and say nothing."""
+    places = [(x, y) for y in (21, 49, 77) for x in (7, 42, 77)]
+    count = rng.randint(2, 2 * level + 1)
+    chosen = sorted(rng.sample(places, count), key=lambda at: (at[1], at[0]))
+    named = zip(rng.sample(tuple(draw.COLOURS), count), chosen, strict=True)
+    return [Element("button", name, _box(x, y, 28, rng.choice((14, 21)))) for name, (x, y) in named]
+
+
+_ELEMENTS = {
+    "buttons": _buttons,
+    "form": _form,
+    "list": _list,
+    "menu": _menu,
+    "home": _home,
+    "busy": _busy,
+    "palette": _palette,
+}
+
+
 _WINDOWS: tuple[Colour, ...] = ((250, 250, 250), (238, 241, 245), (245, 240, 230))
 _THEMES: tuple[Colour, ...] = ((40, 90, 200), (20, 120, 90), (120, 60, 160), (70, 80, 95), (190, 80, 30))
 _WHITE: Colour = (255, 255, 255)
@@ -112,7 +130,7 @@ def paint(shown: Screen, rng: Random) -> Image.Image:
     """The picture of an interface."""
     image = Image.new("RGB", (SIDE, SIDE), rng.choice(_WINDOWS))
     theme, face = rng.choice(_THEMES), rng.choice(("sans", "sans", "bold"))
-    if shown.layout in ("buttons", "form", "list", "busy"):
+    if shown.layout in ("buttons", "form", "list", "busy", "palette"):
         draw.panel(image, (0, 0, SIDE, 12), theme, edge=None)
         draw.write(image, shown.title, (4, 2), "sans", 10, _WHITE)
     elif shown.layout == "menu":
@@ -122,8 +140,13 @@ def paint(shown: Screen, rng: Random) -> Image.Image:
         draw.panel(image, (21, 56, 91, 64), _WHITE)
         draw.panel(image, (21, 56, rng.randint(30, 80), 64), theme)
     for element in shown.elements:
-        _PAINTERS[element.role](image, element, theme, face, rng)
+        paint_it = _paint_blank if shown.layout == "palette" else _PAINTERS[element.role]
+        paint_it(image, element, theme, face, rng)
     return image
+
+
+def _paint_blank(image: Image.Image, element: Element, theme: Colour, face: str, rng: Random) -> None:
+    draw.panel(image, element.box, draw.jitter(draw.COLOURS[element.name], rng), radius=3)
 
 
 def _paint_button(image: Image.Image, element: Element, theme: Colour, face: str, rng: Random) -> None:

@@ -49,13 +49,15 @@ KINDS: dict[str, Kind] = {
     "elements": Kind(gui.elements, "image", "box", {**_PIXELS, "match_labels": True, "metric": "iou"}),
     "element": Kind(gui.element, "image", "box", {**_PIXELS, "match_labels": True, "metric": "iou"}),
     "point": Kind(gui.point, "image", "point", _PIXELS),
+    "point_colour": Kind(gui.point_colour, "image", "point", _PIXELS),
     "gui_action": Kind(gui.gui_action, "image", "gui_action", _PIXELS),
+    "act_colour": Kind(gui.act_colour, "image", "gui_action", _PIXELS),
     "temporal": Kind(tasks.temporal, "video", "temporal"),
 }
 
 KindName = Literal[
     "math", "read", "retell", "caption", "box", "locate", "count", "choice", "ocr", "chart", "describe", "elements",
-    "element", "point", "gui_action", "temporal",
+    "element", "point", "point_colour", "gui_action", "act_colour", "temporal",
 ]  # fmt: skip
 
 
