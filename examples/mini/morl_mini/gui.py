@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -56,8 +57,10 @@ def point(rng: Random, level: int) -> Draft:
 
 
 def point_colour(rng: Random, level: int) -> Draft:
-    """Where an element is, told by its colour: for who cannot read yet."""
-    return _pointed(screens.screen(rng, "palette", level), rng)
+    """Where an element is, told by its colour: for who cannot read yet. The thought is the element's box."""
+    shown = screens.screen(rng, "palette", level)
+    draft = _pointed(shown, rng)
+    return replace(draft, thought=_boxes([element for element in shown.elements if list(element.box) == draft.gold]))
 
 
 def _pointed(shown: Screen, rng: Random) -> Draft:
@@ -65,6 +68,10 @@ def _pointed(shown: Screen, rng: Random) -> Draft:
     answer = pointed(*centre(target.box))
     question = f"point to the {target.name} {target.role}."
     return _draft(shown, question, list(target.box), answer, f"it is at {place(target.box)}", target)
+
+
+def _boxes(elements: Sequence[Element]) -> str:
+    return listed(labelled(f"{element.name} {element.role}", element.box) for element in elements)
 
 
 Step = Mapping[str, Any]
@@ -129,13 +136,14 @@ def act_colour(rng: Random, level: int) -> Draft:
     kind = rng.choice(("click", "click", "longpress", "drag")[: level + 2])
     shown = screens.screen(rng, "palette", level)
     target, other = rng.sample(shown.elements, 2)
-    gold, step = _at(target, kind)
+    (gold, step), thought = _at(target, kind), _boxes([target])
     question = f"{'hold' if kind == 'longpress' else kind} the {target.name} button."
     if kind == "drag":
         question = f"drag {target.name} to {other.name}."
         gold = {**gold, "end_bbox": list(other.box)}
         step = {**step, "end_point": list(centre(other.box))}
-    return _draft(shown, question, gold, json.dumps(step), kind, target)
+        thought = _boxes([target, other])
+    return _draft(shown, question, gold, json.dumps(step), thought, target)
 
 
 def _one(steps: Sequence[Step]) -> Any:
