@@ -15,7 +15,7 @@ train: install  ## train the embedded default; goes on where an earlier run stop
 test: install  ## run the tests
 	$(BIN)/python -m pytest
 
-checkpoint: install  ## train the miniature's checkpoint and its reward model from nothing: about an hour on two cores
+checkpoint: install  ## train the miniature's checkpoint and its reward model from nothing: some 75 minutes on two cores
 	$(BIN)/python -m morl_mini.build runs/mini-untrained
 	$(BIN)/morl sft mini/pretrain --resume
 	$(BIN)/morl rm mini/judge --resume

@@ -20,7 +20,8 @@ def wait_briefly() -> None:
     It is read when torch is loaded.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.update(PATIENCE | {name: os.environ[name] for name in PATIENCE if name in os.environ})
+        for name, value in PATIENCE.items():
+            os.environ.setdefault(name, value)
 
 
 def guard_torchvision() -> None:

@@ -108,6 +108,15 @@ def test_each_checkpoint_can_be_exported(finished: Path, tmp_path: Path) -> None
     assert moved == set(whole)
 
 
+def test_an_export_has_what_earlier_stages_taught(tiny_model: Path, tmp_path: Path) -> None:
+    tail = "  tail: {{steps: 2, examples_per_step: 8, train: [model.norm.*], lr: 1.0e-2, datasets: {{sums: *sums}}}}\n"
+    assert run(write_recipe(tmp_path, tiny_model, RECIPE + tail))
+    made = tmp_path / "runs" / "staged"
+    export(made, tmp_path / "out")
+    whole = weights(made / "models/tail")
+    assert all(torch.equal(whole[name], tensor) for name, tensor in weights(tmp_path / "out").items())
+
+
 def test_a_run_that_is_done_stays_done(finished: Path) -> None:
     before = (finished / "metrics.jsonl").read_bytes()
     assert run(finished.parent.parent / "staged.yaml", resume=True)

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from morl_mini import screens
-from morl_mini.answers import centre, labelled, listed, place
+from morl_mini.answers import Labelled, centre, labelled, listed, place
 from morl_mini.answers import point as pointed
 from morl_mini.screens import Element, Layout, Screen
 from morl_mini.tasks import Draft
@@ -36,19 +36,17 @@ def _draft(shown: Screen, question: str, gold: Any, answer: str, thought: str, t
 def elements(rng: Random, level: int) -> Draft:
     """Every element with its box: as `caption` does for scenes, it teaches to read and where words stand."""
     shown = screens.screen(rng, rng.choice(_LAYOUTS[level]), level)
-    gold = [labelled(f"{element.name} {element.role}", element.box) for element in shown.elements]
-    told = ", ".join(f"{element.name} {element.role} at {place(element.box)}" for element in shown.elements)
-    return _draft(shown, "list everything.", gold, listed(gold), told, None)
+    gold = _boxes(shown.elements)
+    return _draft(shown, "list everything.", gold, listed(gold), _places(shown.elements), None)
 
 
 def element(rng: Random, level: int) -> Draft:
     """The boxes of some elements, in the order in which they are named: what `point` asks for, several times over."""
     shown = screens.screen(rng, rng.choice(_LAYOUTS[level]), level)
     asked = rng.sample(shown.elements, rng.randint(1, min(4, len(shown.elements))))
-    gold = [labelled(f"{element.name} {element.role}", element.box) for element in asked]
+    gold = _boxes(asked)
     named = ", ".join(f"the {item['label']}" for item in gold)
-    told = ", ".join(f"{item['label']} at {place(element.box)}" for item, element in zip(gold, asked, strict=True))
-    return _draft(shown, f"box {named}.", gold, listed(gold), told, None)
+    return _draft(shown, f"box {named}.", gold, listed(gold), _places(asked), None)
 
 
 def point(rng: Random, level: int) -> Draft:
@@ -60,7 +58,8 @@ def point_colour(rng: Random, level: int) -> Draft:
     """Where an element is, told by its colour: for who cannot read yet. The thought is the element's box."""
     shown = screens.screen(rng, "palette", level)
     draft = _pointed(shown, rng)
-    return replace(draft, thought=_boxes([element for element in shown.elements if list(element.box) == draft.gold]))
+    target = [element for element in shown.elements if list(element.box) == draft.gold]
+    return replace(draft, thought=listed(_boxes(target)))
 
 
 def _pointed(shown: Screen, rng: Random) -> Draft:
@@ -70,8 +69,12 @@ def _pointed(shown: Screen, rng: Random) -> Draft:
     return _draft(shown, question, list(target.box), answer, f"it is at {place(target.box)}", target)
 
 
-def _boxes(elements: Sequence[Element]) -> str:
-    return listed(labelled(f"{element.name} {element.role}", element.box) for element in elements)
+def _boxes(elements: Sequence[Element]) -> list[Labelled]:
+    return [labelled(f"{element.name} {element.role}", element.box) for element in elements]
+
+
+def _places(elements: Sequence[Element]) -> str:
+    return ", ".join(f"{element.name} {element.role} at {place(element.box)}" for element in elements)
 
 
 Step = Mapping[str, Any]
@@ -143,7 +146,7 @@ def act_colour(rng: Random, level: int) -> Draft:
         gold = {**gold, "end_bbox": list(other.box)}
         step = {**step, "end_point": list(centre(other.box))}
         thought = _boxes([target, other])
-    return _draft(shown, question, gold, json.dumps(step), thought, target)
+    return _draft(shown, question, gold, json.dumps(step), listed(thought), target)
 
 
 def _one(steps: Sequence[Step]) -> Any:
