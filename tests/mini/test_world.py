@@ -276,6 +276,20 @@ def test_rows_are_drawn_only_when_they_are_read_and_say_where_they_stand() -> No
     assert listed([{"label": row["question"][8:-1], "bbox_2d": prompt.gold}]) == row["answer"]
 
 
+def test_rows_of_several_levels_come_in_turn() -> None:
+    made = load_rows(DataSpec(source="mini", kind="math", level=[3, 1], seed=4, count=5))
+    assert [made.where(index) for index in range(3)] == [
+        f"mini(math, train, level {level}, seed 4)[{index}]" for index, level in enumerate((3, 1, 3))
+    ]
+    assert list(made) == [World("math", level=(3, 1)[index % 2], seed=4)[index] for index in range(5)]
+
+
+@pytest.mark.parametrize("level", [0, 4, [], [1, 4], "easy"])
+def test_a_level_that_is_none_is_refused(level: Any) -> None:
+    with pytest.raises(ValueError, match="level"):
+        DataSpec(source="mini", kind="math", level=level)
+
+
 def test_a_sheet_shows_36_rows(tmp_path: Path) -> None:
     write_sheet([str(tmp_path / "sheet.png"), "--level", "2"])
     sheet = draw.Image.open(io.BytesIO((tmp_path / "sheet.png").read_bytes()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Annotated, Any, Literal
@@ -17,6 +17,7 @@ from morl_mini.tasks import Draft
 
 LEVELS = (1, 2, 3)
 """From easy to hard."""
+Level = Annotated[int, Field(ge=1, le=3)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +106,14 @@ class World:
         return f"mini({self._kind}, {self._split}, level {self._level}, seed {self._seed})[{index}]"
 
 
-class Rows(World):
-    """The first `count` rows of a world; each is made when it is asked for."""
+class Rows:
+    """The first `count` rows of a world, or of several in turn; each is made when it is asked for."""
 
-    def __init__(self, count: int, kind: KindName, split: Split, level: int, seed: int) -> None:
-        super().__init__(kind, split, level, seed)
-        self._count = count
+    def __init__(self, worlds: Sequence[World], count: int) -> None:
+        self._worlds, self._count = worlds, count
+
+    def _world(self, index: int) -> World:
+        return self._worlds[index % len(self._worlds)]
 
     def __len__(self) -> int:
         return self._count
@@ -119,7 +122,11 @@ class Rows(World):
         """As of a world. Raises: IndexError beyond the last row."""
         if index >= self._count:
             raise IndexError(f"there are {self._count} rows, and none is {index}")
-        return super().__getitem__(index)
+        return self._world(index)[index]
+
+    def where(self, index: int) -> str:
+        """As of a world."""
+        return self._world(index).where(index)
 
 
 @SOURCES.register("mini")
@@ -128,8 +135,12 @@ def mini(
     kind: Annotated[KindName, Field(description="What is asked.")],
     split: Annotated[Split, Field(description="No scene is in both.")] = "train",
     count: Annotated[int, Field(ge=1, description="Rows.")] = 100_000,
-    level: Annotated[int, Field(ge=1, le=3, description="1 is easy.")] = 1,
+    level: Annotated[
+        Level | Annotated[list[Level], Field(min_length=1)],
+        Field(description="1 is easy; of several, rows come in turn."),
+    ] = 1,
     seed: Annotated[int, Field(ge=0, description="Another seed, other rows.")] = 0,
 ) -> Rows:
     """Generated rows of the miniature world: pictures, interfaces, charts and clips, with questions and answers."""
-    return Rows(count, kind, split, level, seed)
+    levels = level if isinstance(level, list) else [level]
+    return Rows([World(kind, split, one, seed) for one in levels], count)
