@@ -50,6 +50,19 @@ def test_the_reward_model_prefers_what_is_liked() -> None:
     assert right >= 42
 
 
+def test_answers_about_one_picture_score_in_one_row_what_they_score_alone() -> None:
+    judge = RewardModelServer(ServerSettings("package:morl_mini/judge"))
+    row = World("describe", "held_out", level=2)[0]
+    content = [{"type": "image"}, {"type": "text", "text": "what do you see? /no_think"}]
+    question = (({"role": "user", "content": content},), (Picture.of(row["image"]),))
+    answers = [row["chosen"], row["rejected"], "a cat."]
+    alone = judge.score([question] * len(answers), answers)
+    prompt = judge._encode(*question)
+    together = judge._forward([(prompt, [judge._codec.encode_answer(answer) for answer in answers])])[0]
+    assert together == pytest.approx(alone, abs=1e-5)
+    assert len(set(alone)) == len(answers)
+
+
 def test_boxes_in_other_pixels_than_a_packaged_model_sees_are_told_by_check() -> None:
     wrong = "objectives.grounding.rewards=[{use: box, frame: absolute_resized}]"
     told = {str(problem) for problem in check("quickstart", [wrong], rows=1).data}
