@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from typing import TypeVar
 
 MAX_DIGITS = 400
 """Numbers with more digits, or a greater power of ten, have no value: nobody means them."""
@@ -57,11 +58,14 @@ def within_tags(text: str) -> str:
 
 _BRACES = re.compile(r"\\\\?(?:boxed|fbox|framebox)\s*\{|\\.|[{}]", re.DOTALL)
 
+_BRACELESS = re.compile(r"\\boxed\s{0,3}(-?\d[\d,./]{0,40}(?<![,./])|[A-Za-z](?!\w))")
 
-def boxes(text: str) -> list[Span]:
+
+def boxes(text: str, *, braceless: bool = True) -> list[Span]:
     r"""The contents of each `\boxed{…}` whose braces balance, outermost ones only.
 
-    An escaped brace counts as text. A box that is never closed is none.
+    An escaped brace counts as text. A box that is never closed is none. Where none has braces, `\boxed 4` is
+    one, unless `braceless` is off.
     """
     opened: list[tuple[int, int] | None] = []
     closed: list[tuple[int, int, int, int]] = []
@@ -79,17 +83,20 @@ def boxes(text: str) -> list[Span]:
     for start, inner_start, inner_end, end in sorted(closed):
         if not outer or start >= outer[-1].end:
             outer.append(Span(text[inner_start:inner_end].strip(), start, end))
+    if braceless and not outer and "\\boxed" in text:
+        return [Span(match[1], *match.span()) for match in _BRACELESS.finditer(text)]
     return outer
 
 
 _STATED = re.compile(
     r"""
-    (?: \banswers?\b [*_]{0,2} (?: [^.\n:：=]{0,40}? \b(?:is|are)\b )? | 答案(?:是|为)? )
+    (?: \banswers?\b [*_]{0,2} (?: (?: (?!\b(?:since|because|as|if|when|where|while|for)\b) [^.\n:：=] ){0,40}?
+        \b(?:is|are)\b )? | 答案(?:是|为)? )
     \s{0,3} [*_]{0,2} \s{0,3} [:：=]? [ \t*_]{0,4}
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-_HASHES = re.compile(r"^####[ \t]{0,3}(?=[-+$\\(]{0,2}\d)", re.MULTILINE)
+_HASHES = re.compile(r"^####[ \t]{0,3}(?=[-+$\\(*]{0,4}\d)", re.MULTILINE)
 _SENTENCE_END = re.compile(r"[.!?。](?=\s|$)|\n")
 
 
@@ -237,6 +244,47 @@ def offered_together(gap: str) -> bool:
     if not between or (between <= _LEAD_INS and re.search(r"[.!?\n]", gap)):
         return True
     return not _TURNS.intersection(words) and last_sentence == gap and _JOINT.search(gap) is not None
+
+
+_DENYING = re.compile(
+    r"""
+    (?: \bnot\b | n['’]t\b | \bcannot\b | \bnever\b | \binstead\s+of\b
+      | \b(?:rather|other|more|less|fewer|greater|larger|smaller|higher|lower|bigger)\s+than\b )
+    (?: \s{1,3} (?:be|equal|to|exactly|just|quite|really|the|an?)\b ){0,3} [\s$*_(\[{\\]{0,6} $
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def denied(text: str, span: Span) -> bool:
+    """Whether the words before the span say that it is not the answer: "not 5", "rather than 5", "more than 5"."""
+    return _DENYING.search(text[max(0, span.start - 40) : span.start]) is not None
+
+
+_S = TypeVar("_S", bound=Span)
+_OPERATOR = re.compile(
+    r"(?:^|[\s)}\]])(?:[-+−–*×·÷/=≈^]|\\(?:times|cdot|div|approx)\b|(?:plus|minus|times|equals|divided by)\b)",
+    re.IGNORECASE,
+)
+_RESULT = re.compile(r"=|≈|\\approx|\b(?:equals|is|gives|makes)\b", re.IGNORECASE)
+
+
+def first_together(text: str, spans: Sequence[_S]) -> list[_S]:
+    """The first span with those that are offered together with it, in order; of "3 + 4 = 7", the 7."""
+    first = last = 0
+    while last + 1 < len(spans):
+        gap = text[spans[last].end : spans[last + 1].start]
+        if (
+            len(gap) <= MAX_GAP
+            and not _BREAK.search(gap)
+            and (last > first or _OPERATOR.search(gap))
+            and _RESULT.search(gap)
+        ):
+            first = last + 1
+        elif not (len(gap) <= 30 and _OPERATOR.search(gap)) and not offered_together(gap):
+            break
+        last += 1
+    return list(spans[first : last + 1])
 
 
 def last_together(text: str, spans: Sequence[Span]) -> list[Span]:

@@ -155,12 +155,14 @@ def chosen_letters(text: str, texts: Mapping[str, str], letters: Iterable[str]) 
 def _from_boxes(text: str, texts: Mapping[str, str], letters: set[str]) -> set[str]:
     chosen: set[str] = set()
     for box in last_together(text, boxes(text)):
-        content = re.sub(r"\\[a-z]+\s*\{|[{}$\\]", " ", box.text).strip()
+        content = re.sub(r"\\[a-z]+\s*\{|[{}$\\]", " ", _OR.sub(" or ", box.text)).strip()
         same = _same_text(box.text, texts)
         if len(content) == 1:
             chosen |= {content.upper()} & letters
         elif same:
             chosen |= set(same)
+        elif _REJECTED.search(box.text) and len(content) < 30:
+            chosen.add("none of them")
         else:
             label = _LABEL.match(content)
             rest = content[label.end() :] if label else content
@@ -169,12 +171,16 @@ def _from_boxes(text: str, texts: Mapping[str, str], letters: set[str]) -> set[s
     return chosen
 
 
+_OR = re.compile(r"\\(?:lor|land|vee|wedge|cup|cap)(?![a-z])")
+_REJECTED = re.compile(r"\b(?:not|wrong|incorrect|false)\b|\\(?:neg|lnot|overline|cancel)(?![a-z])", re.IGNORECASE)
+
+
 # What may not touch a letter that names an option. Chinese, Japanese and Korean write no space there.
-_OF_A_WORD = r"(?![\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3])[\w'’]"
+_OF_A_WORD = r"(?![\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3])(?:\w|['’]\w)"
 # A capital letter on its own, or any letter in brackets; "A" and "I" before a word are words themselves.
 _TOKEN = re.compile(
     rf"""
-    (?<![a-zA-Z0-9_'’\\-]) (?: \(([A-Za-z])\) | \[([A-Z])\] | ([A-Z]) ) (?! {_OF_A_WORD} | - )
+    (?<![a-zA-Z0-9_\\-]) (?<!\w['’]) (?: \(([A-Za-z])\) | \[([A-Z])\] | ([A-Z]) ) (?! {_OF_A_WORD} | - )
     (?! (?<=[AI]) \s+ (?! (?:or|and|because|since|as|is|but|not|for|with|while|which)\b ) [a-z] )
     """,
     re.VERBOSE,
@@ -189,17 +195,29 @@ def _tokens(text: str, letters: set[str]) -> list[Span]:
 _LEAD = re.compile(
     rf"""
     (?: (?<![^\W_]) answers? (?![^\W_]) [*_]{{0,2}} (?: [^.\n:：=]{{0,40}}? \b(?:is|are|be)\b )?
-      | (?<!不) (?: (?:答案|정답) (?:是|为|选|은)? | 选项 (?:是|为|(?=[:：])) | 选(?!项) )
+      | (?<!不) (?: (?:答案|정답) (?:是|为|选|은)? | 选项 (?:是|为|(?=[:：])) | 选(?!项)择? )
       | \b(?:correct|right|best) \s (?:option|choice|one)\b [*_]{{0,2}} (?: \s (?:is|are) )?
       | \b(?:choose|chose|select|pick|go \s with) \b
       | \b(?:option|choice) (?: \s is | \s? [:：] )
       | \bit (?: ['’]s | \s is | \s (?:must|should|has \s to) \s be ) )
-    [\s*_]{{0,4}} (?: [:：] | \s? [–—-] (?=\s) )? [\s*_"'$]{{0,4}}
+    [\s*_"']{{0,4}} (?: [:：] | \s? [–—-] (?=\s) )? [\s*_"'$`]{{0,4}}
     (?: (?: the|option|choice|letter|answer|either|both|probably|likely|most|clearly|definitely|therefore|thus|just ) \b
         [\s:：*_]{{1,3}} ){{0,3}}
     (?= [\[($\\*_{{]{{0,4}} (?:text|mathbf|textbf|boxed)? [\[({{]{{0,2}} (?P<letter>[A-Za-z]) (?! {_OF_A_WORD} ) )
     """,
     re.VERBOSE | re.IGNORECASE,
+)
+
+
+_DENIED_LEAD = re.compile(
+    r"(?:\bnot|n['’]t|\bcannot|\bnever|\bunlikely)\b(?:\s+(?:be|to|is|likely|necessarily))*[\s*_:'\"$`]*"
+    r"(?:(?:the|option|choice|letter|answer|either)\b[\s:*_]*)*$",
+    re.IGNORECASE,
+)
+# What is told of another option does not choose it: "The answer is B. C is wrong."
+_SAID_OF = re.compile(
+    r"[*_)\]'\"]{0,4}(?:,?\s(?:and|or)\s[(*_]{0,3}[A-Z][*_)]{0,3})?\s{1,3}"
+    r"(?:is|are|was|were|would|can|cannot|does|do|did|has|have|gives?|fails?)\b",
 )
 
 
@@ -209,6 +227,8 @@ def _from_statements(text: str, texts: Mapping[str, str], letters: set[str]) -> 
         return set(_same_text(said, texts))
     spans: list[Span] = []
     for match in list(_LEAD.finditer(text))[-MAX_STATEMENTS:]:
+        if _DENIED_LEAD.search(match.group()):
+            continue
         start = match.end()
         line = text[start : start + 200].split("\n", 1)[0]
         first = _first_token(line, match["letter"], letters)
@@ -217,7 +237,7 @@ def _from_statements(text: str, texts: Mapping[str, str], letters: set[str]) -> 
         together = [first]
         for token in _tokens(line, letters):
             if token.start >= first.end:
-                if not offered_together(line[together[-1].end : token.start]):
+                if _SAID_OF.match(line, token.end) or not offered_together(line[together[-1].end : token.start]):
                     break
                 together.append(token)
         spans += [Span(span.text, start + span.start, start + span.end) for span in together]
@@ -245,7 +265,8 @@ _JUDGEMENT = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _DOUBT = re.compile(
-    r"\bnot\b|n['’]t\b|\b(?:neither|nor|if|whether|unless|why|would|could|might|when|wrong|incorrect)\b", re.IGNORECASE
+    r"\b(?:not|cannot|never|unlikely)\b|n['’]t\b|\b(?:neither|nor|if|whether|unless|why|would|could|might|when|wrong|incorrect)\b",
+    re.IGNORECASE,
 )
 
 _CORRECTION = re.compile(r"\b(?:but|however|wait|actually|no|instead|finally|so|thus|hence|therefore)\b", re.IGNORECASE)
@@ -289,7 +310,7 @@ def _from_ending(text: str, letters: set[str]) -> set[str]:
     return {token.text for token in together}
 
 
-_ALONE = re.compile(r"[\s*_(\[\"'#>]*([A-Za-z])[\s*_)\].:\"']*")
+_ALONE = re.compile(r"[\s*_(\[\"'#>$`-]*([A-Za-z])[\s*_)\].:\"'$`]*")
 _LABELLED = re.compile(
     r"[\s*_>-]*[(\[]?(?:([A-Za-z])[)\].:]+[\s*_]+\S|([A-Z])[)\].:]*[*_]*,?\s+(?:because|since|as)\b).*"
 )
@@ -323,7 +344,7 @@ def _labels(line: str) -> list[str]:
     return found
 
 
-_DENIAL = re.compile(r"\bnot\b|n't\b|\bwrong\b|\bincorrect\b|\bneither\b", re.IGNORECASE)
+_DENIAL = re.compile(r"\b(?:not|cannot|never|unlikely)\b|n['’]t\b|\bwrong\b|\bincorrect\b|\bneither\b", re.IGNORECASE)
 
 
 def _from_last_sentence(text: str, texts: Mapping[str, str]) -> set[str]:

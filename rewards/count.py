@@ -51,9 +51,9 @@ def count(
     r"""1 when the one number of the answer is the gold count, else 0; several different numbers are wrong.
 
     Reads the last `\boxed{}` or `<answer>` after the thinking; else the number that follows "answer is"; else the
-    one after "total of"; else the last number. English number words up to 999 are numbers too ("three",
-    "twenty-one"), but not the pronoun of "this one". 43.0 is 43; 43.5 is wrong. The gold is a whole number that is
-    not negative, or its text.
+    one after "total of"; else the last number that is not denied ("not 3", "more than 3"). English number words are
+    numbers too ("three", "twenty-one", "two dozen", "7 thousand"), but not the pronoun of "this one". 43.0 is 43; 43.5
+    is wrong. The gold is a whole number that is not negative, or its text.
 
     Several numbers are wrong, but of "3 cats: one black and two white", "3 apples in 1 basket" and "5 cats, 2 of
     them black" the first one counts, and of "3 people and 1 dog" the one whose noun the question asks for ("how
@@ -99,17 +99,23 @@ def _total(text: str) -> str | None:
         return None
     rest = text[starts[-1] :]
     end = _SENTENCE_END.search(rest)
-    return rest[: end.start()] if end else rest
+    return _without_parts(rest[: end.start()] if end else rest)
 
 
 _NONE = re.compile(
-    r"\W*(?:none|(?:[^.\n]{0,80}\s)?there\s(?:(?:is|are|were)\snone|(?:are|were)\sno\s(?!ways?\b|means\b|details\b|clues?\b)"
-    r"(?:[a-z'-]{1,30}\s){0,2}[a-z'-]{1,30})(?:\s(?:in|on|at|visible|present|shown|here|depicted)\b[^.\n]{0,100})?)\W*",
+    r"\W*(?:(?:(?:the|my|final|correct)\s){0,3}(?:answer\W{1,3}(?:is\s)?)?none"
+    r"|(?:[^.\n]{0,80}\s)?there\s(?:is|are|were)\snone"
+    r"|(?:(?:[^.\n]{0,80}\s)?(?:there\s(?:is|are|were)|contains?|shows?|has|have|i\s(?:can\s)?see)\s)?no\s"
+    r"(?!ways?\b|means\b|details?\b|clues?\b|ideas?\b|one\b|image\b|picture\b|answer\b|information\b|doubt\b)"
+    r"(?:[a-z'-]{1,30}\s){0,2}[a-z'-]{1,30}"
+    r"|i\s(?:do\snot|don['’]t|can['’]t|cannot)\ssee\sany\s(?:[a-z'-]{1,30}\s){0,2}[a-z'-]{1,30})(?:(?:\s(?:in|on|at|visible|present|shown|here|depicted)\b[^.\n]{0,100})?)\W*",
     re.IGNORECASE,
 )
-_BREAKDOWN = re.compile(r"[0-9]{1,9}(?:[ ][a-z'-]{1,30}){0,4}[ ]?[:(]", re.IGNORECASE)
+_BREAKDOWN = re.compile(r"[0-9]{1,9}(?:[ ][a-z'-]{1,30}){0,4}[ ]?[:(,.]", re.IGNORECASE)
 _PART = re.compile(
-    r"[ ](?:in|on|at|across|over|out[ ]of|of)[ ](?:the[ ]|these[ ]|those[ ]|all[ ])?[0-9]{1,9}(?![0-9.,]*[0-9/])"
+    r"[ ](?:in|on|at|across|over|out[ ]of|of)[ ]"
+    r"(?:(?:the|these|those|all|image|picture|photo|figure|frame|panel|scene)[ ]){0,2}[0-9]{1,9}(?![0-9.,]*[0-9/])"
+    r"|,?[ ]including[ ][0-9]{1,9}\b"
     r"|(?:,[ ]|[ ]and[ ])[0-9]{1,9}[ ]of[ ](?:which|them|these|those)\b"
     r"|,?[ ]of[ ]which[ ][0-9]{1,9}\b",
     re.IGNORECASE,
@@ -219,7 +225,7 @@ def _is_number_one(text: str, start: int, end: int) -> bool:
 
 
 def numbers_for_words(text: str) -> str:
-    """The text with English number words up to 999 written in digits; in linear time."""
+    """The text with English number words written in digits, "7 thousand" and "two dozen" too; in linear time."""
 
     def digits(match: re.Match[str]) -> str:
         if match.group().lower() == "one" and not _is_number_one(text, *match.span()):
@@ -228,7 +234,21 @@ def numbers_for_words(text: str) -> str:
         value = _small(match["rest"] or "") if hundreds else _small(match["small"])
         return str(value + 100 * (_VALUES.get(hundreds.lower(), 1) if hundreds else 0))
 
-    return _WORDS.sub(digits, text)
+    return _MULTIPLE.sub(_multiplied, _WORDS.sub(digits, text))
+
+
+_MULTIPLES = {"dozen": 12, "hundred": 100, "thousand": 1000, "k": 1000, "million": 10**6, "billion": 10**9}
+_MULTIPLE = re.compile(
+    r"(?<![\w.,^])(\d{1,9}(?:\.\d{1,6})?|an?)((?:[\s-]{1,2}(?:dozen|hundred|thousand|million|billion)\b){1,2}|k\b)",
+    re.IGNORECASE,
+)
+
+
+def _multiplied(match: re.Match[str]) -> str:
+    value = Fraction(match[1] if match[1][0].isdigit() else 1)
+    for word in re.findall(r"[a-z]+", match[2].lower()):
+        value *= _MULTIPLES[word]
+    return str(value) if value.denominator == 1 else match.group()
 
 
 def _small(words: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -54,13 +55,16 @@ def exact(
         # A full stop may end a sentence or stand in a name, and a gold may itself be a sentence with "answer".
         readings = [text, stated(text, whole_line=True), stated(text)]
         if boxed:
-            given = {normal(box) for box in boxed}
+            given = {normal(_TEXT.sub(r"\1", box)) for box in boxed}
         elif readings[-1] is not None:
             said = [normal(reading) for reading in readings if reading is not None]
             given = {next((reading for reading in said if reading in known), said[-1])}
     if given == {""}:
         return Verdict(0.0, "no_answer", "no answer after the thinking")
     return Verdict(float(given <= known and len(given) == 1), "ok", " ; ".join(sorted(item[:100] for item in given)))
+
+
+_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 
 
 def _normal(text: str, ignore_case: bool, ignore_punctuation: bool) -> str:

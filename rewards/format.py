@@ -94,7 +94,7 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\b")
 
 
 def _has_boxes(answer: str, wanted: int) -> bool:
-    found = boxes(answer)
+    found = boxes(answer, braceless=False)
     return len(_BOX.findall(answer)) == len(found) == wanted and all(says_something(box.text) for box in found)
 
 

@@ -138,7 +138,7 @@ def _lacks(target: Target) -> str:
 
 def plain_text(text: str, ignore_case: bool) -> str:
     """A typed text with Unicode forms and spaces made one, and invisible characters left out."""
-    return normalised(text, case=ignore_case, punctuation=False)
+    return normalised(text, case=ignore_case, punctuation=False, latex=False)
 
 
 def plain_app(name: str) -> str:

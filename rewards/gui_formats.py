@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from morl.rewards.answer import offered_together
+from morl.rewards.coordinates import finite
 from morl.rewards.gui_steps import Action, ActionType, Convention, Step, Unread, action_type, plain_name, to_action
 
 MAX_TAIL = 50_000
@@ -42,6 +43,9 @@ def steps_from(value: Any, scroll: Convention = "finger") -> list[Step]:
     ]
 
 
+_ARGUMENTS = ("arguments", "args", "parameters", "params", "action_args")
+
+
 def named_action(value: Mapping[str, Any], depth: int = 0) -> tuple[str, Mapping[str, Any]] | None:
     """The name of the action that an object describes, and the object with its arguments."""
     if "arguments" in value and isinstance(value.get("name"), str):
@@ -53,6 +57,9 @@ def named_action(value: Mapping[str, Any], depth: int = 0) -> tuple[str, Mapping
         return (named_action(arguments, 1) if depth == 0 else None) or (value["name"], arguments)
     for key in ("action", "action_type", "action_name", "operation", "op", "type"):
         name = value.get(key)
+        inner = next((value[key] for key in _ARGUMENTS if isinstance(value.get(key), Mapping)), None)
+        if isinstance(name, str) and inner is not None:
+            value = {**value, **inner}
         # Many things that are no actions have a type.
         if isinstance(name, str) and (key != "type" or action_type(name)[0]):
             return name, value
@@ -119,7 +126,7 @@ def _alternatives(gap: str) -> bool:
 
 _TAGS = r"(?:</?[|\w]{2,80}>\s*+)*+"
 _LEAD = r"^[ \t>*`•-]*+(?:[0-9]{1,3}[.)][ \t]*+)?+(?:(?i:step)[ \t]*+[0-9]{0,3}[ \t]*+:[ \t]*+)?+"
-_HEADER = r"\b(?i:actions?)[*_]{0,2}[ \t]*+[0-9]{0,3}+[ \t]*+[:：][*_]{0,2}\s*+[>*`-]*+[ \t]*+"
+_HEADER = r"\b(?i:actions?|operations?)[*_]{0,2}[ \t]*+[0-9]{0,3}+[ \t]*+[:：][*_]{0,2}\s*+[>*`-]*+[ \t]*+"
 _BEGIN = re.compile(
     rf"(?P<json>[{{\[])|(?:{_LEAD}{_TAGS}|{_HEADER}{_TAGS}|;[ \t]*+)"
     r"(?:(?P<call>(?:[A-Za-z]\w{0,40}\.)?[A-Za-z]\w{0,40})(?=\()|(?P<verb>[A-Z][A-Z_]{2,40})\b(?![(.:]))",
@@ -214,6 +221,11 @@ _ARGUMENT = re.compile(
     re.DOTALL,
 )
 _POSITION = re.compile(r"\s*+([-+0-9.eE]{1,40}+)\s*+,\s*+([-+0-9.eE]{1,40}+)\s*+(?=[,)]),?+")
+_VALUE = re.compile(
+    r"\s*+(?:'(?P<single>(?:[^'\\]|\\.){0,3000}+)'|\"(?P<double>(?:[^\"\\]|\\.){0,3000}+)\"|(?P<bare>[-+]?[0-9.]{1,20}+))"
+    r"\s*+(?=[,)]),?+",
+    re.DOTALL,
+)
 _CALL_ENDS = re.compile(r"\s*+\)[`*.]*+[ \t]*+(?:#[^\n]*+)?+(?=[;<\n]|$)")
 _LINE_ENDS = re.compile(r"[ \t`*.]*+(?=[;<\n]|$)")
 
@@ -221,8 +233,18 @@ _LINE_ENDS = re.compile(r"[ \t`*.]*+(?=[;<\n]|$)")
 def _call_at(text: str, match: re.Match[str], scroll: Convention) -> _Found | None:
     """The call on this line; unread unless its arguments are named literals, after x and y, and nothing follows it."""
     name, fields, position = match["call"].rpartition(".")[2], dict[str, Any](), match.end() + 1
-    twice = False
-    if position_xy := _POSITION.match(text, position):
+    twice, kind = False, action_type(name)[0]
+    if kind in _ARGUMENT_OF or kind == "wait":
+        told: list[str] = []
+        while value := _VALUE.match(text, position):
+            quoted = value["single"] if value["single"] is not None else value["double"]
+            told.append(value["bare"] if quoted is None else _unescaped(quoted))
+            position = value.end()
+        if told and kind in _ARGUMENT_OF:
+            wheel = kind == "scroll" and finite(told[0]) is not None
+            fields["pixels" if wheel else _ARGUMENT_OF[kind]] = told if kind == "press" else told[0]
+        twice = len(told) > 1 and kind != "press"
+    elif position_xy := _POSITION.match(text, position):
         fields["x"], fields["y"] = position_xy.groups()
         position = position_xy.end()
     while argument := _ARGUMENT.match(text, position):
@@ -233,10 +255,12 @@ def _call_at(text: str, match: re.Match[str], scroll: Convention) -> _Found | No
         if not argument["more"]:
             break
     end = _CALL_ENDS.match(text, position)
+    if end is not None and "(" in end.group():  # another action in a remark
+        end = None
     if end is None:
         stop = text.find("\n", position)
         unread = Unread(f"{name}: arguments that cannot be read, or words behind them")
-        return _Found(match.start("call"), len(text) if stop < 0 else stop, [unread]) if action_type(name)[0] else None
+        return _Found(match.start("call"), len(text) if stop < 0 else stop, [unread]) if kind else None
     if plain_name(name) == "finished":
         fields.setdefault("status", "success")
     step = Unread("an argument that is given twice") if twice else to_action(name, fields, scroll)

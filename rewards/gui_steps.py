@@ -69,7 +69,7 @@ _NAMES: dict[str, tuple[ActionType, dict[str, Any]]] = {
     **dict.fromkeys(("hover", "mousemove", "moveto", "move"), ("hover", {})),
     **dict.fromkeys(("scroll", "swipe"), ("scroll", {})),
     **{f"{verb}{way}": ("scroll", {"direction": way}) for verb in ("scroll", "swipe") for way in OPPOSITE},
-    **dict.fromkeys(("input", "type", "inputtext", "typetext"), ("input", {})),
+    **dict.fromkeys(("input", "type", "inputtext", "typetext", "write", "typewrite"), ("input", {})),
     **dict.fromkeys(("select", "selectoption"), ("select", {})),
     **dict.fromkeys(("drag", "leftdrag", "leftclickdrag", "draganddrop"), ("drag", {})),
     **dict.fromkeys(("open", "openapp", "launch", "launchapp"), ("open", {})),
@@ -134,7 +134,9 @@ def to_action(name: str, fields: Mapping[str, Any], scroll: Convention = "finger
                 return Action(kind, *_place(fields, xy=True))
             case "input":
                 return Action(
-                    kind, *_place(fields, xy=True), text=_text(fields, ("text", "content", "value", "input_text"))
+                    kind,
+                    *_place(fields, xy=True),
+                    text=_text(fields, ("text", "content", "value", "input_text", "message")),
                 )
             case "select":
                 return Action(
@@ -172,13 +174,23 @@ def _text(fields: Mapping[str, Any], names: Sequence[str]) -> str | None:
 
 
 def _mouse(fields: Mapping[str, Any]) -> dict[str, Any]:
-    button, clicks = fields.get("button", "left"), fields.get("clicks", 1)
-    if button not in ("left", "right", "middle") or type(clicks) is not int:
+    button, clicks = str(fields.get("button", "left")).lower(), finite(fields.get("clicks", 1))
+    if button not in ("left", "right", "middle") or clicks is None or not clicks.is_integer():
         raise ValueError("the button is left, right or middle, and clicks are a whole number")
-    return {"button": button, "clicks": clicks}
+    return {"button": button, "clicks": int(clicks)}
 
 
-_START = ("start_point", "point", "start_box", "start_coordinate", "position", "click_point", "coordinate")
+_START = (
+    "start_point",
+    "point",
+    "start_box",
+    "start_coordinate",
+    "position",
+    "click_point",
+    "point_2d",
+    "coordinates",
+    "coordinate",
+)
 BOX_NAMES = ("bbox", "bbox_2d", "box", "boxes", "box_2d")
 """Where a gold has its target; in an answer that names no point, one box stands for its middle."""
 _END = ("end_point", "end_box", "end_coordinate", "coordinate2")

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import jsonschema
+from jsonschema import validators
 from jsonschema.validators import validator_for
 from jsonschema_specifications import REGISTRY
 from pydantic import AfterValidator
@@ -44,6 +45,7 @@ def _validator(text: str) -> Any:
     try:
         kind = validator_for(schema, default=jsonschema.Draft202012Validator)
         kind.check_schema(schema)
+        kind = validators.extend(kind, {"uniqueItems": _unique})
         # A registry that is given is all there is: without one, references would be fetched from the network.
         validator = kind(schema, registry=REGISTRY)
         next(validator.iter_errors(None), None)
@@ -55,6 +57,25 @@ def _validator(text: str) -> Any:
     except (RecursionError, TypeError, AttributeError, re.error) as error:
         raise ValueError("no JSON schema: it refers to itself without end, or names no known standard") from error
     return validator
+
+
+def _unique(validator: Any, wanted: Any, items: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
+    """The keyword `uniqueItems`, in linear time; jsonschema compares each item with each."""
+    if wanted is True and isinstance(items, list) and len(set(map(_canonical, items))) < len(items):
+        yield jsonschema.ValidationError("items that are the same")
+
+
+def _canonical(value: Any) -> str:
+    """A text that two JSON values share if they are equal: 1 and 1.0, or objects in another order."""
+    return json.dumps(_without_point_zero(value), sort_keys=True)
+
+
+def _without_point_zero(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_point_zero(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_point_zero(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _unresolved(error: Unresolvable) -> str:

@@ -13,7 +13,18 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from morl.rewards.answer import Span, boxes, different, final_text, formulas, last_together, numbers, stated
+from morl.rewards.answer import (
+    Span,
+    boxes,
+    denied,
+    different,
+    final_text,
+    first_together,
+    formulas,
+    last_together,
+    numbers,
+    stated,
+)
 from morl.rewards.count import numbers_for_words
 from morl.rewards.decorator import Example, Verdict, reward
 from morl.rewards.plain import compared, plain_value
@@ -91,7 +102,8 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
     shown = " ; ".join(parts)
     if _squeezed(shown) == _squeezed(gold_latex):
         return Verdict(1.0, "ok", f"{shown[:200]}: the gold itself")
-    if any(left_undone(part, gold_latex, _asked(messages)) for part in parts):
+    pieces = [piece for part in parts for piece in _BETWEEN.split(part)]
+    if any(left_undone(piece, gold_latex, _asked(messages)) for piece in pieces):
         return Verdict(0.0, "ok", f"{shown[:200]}: a calculation, not its result")
     refusal = _refusal(shown)
     if refusal is None and _too_large(shown) and not _too_large(gold_latex):
@@ -100,15 +112,23 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
         return Verdict(0.0, "ok", f"{shown[:200]}: {refusal}")
     try:
         right = _equal(gold_latex, " ; ".join(parts)) or (
-            len(parts) > 1 and all(_equal(gold_latex, part) for part in parts)
+            len(pieces) > 1 and all(_equal(gold_latex, piece) for piece in pieces)
         )
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001  # whatever algebra runs into with what a policy wrote
         return Verdict(0.0, "ok", f"{shown[:200]}: cannot be compared with the gold ({type(error).__name__})")
+    except BaseException as error:
+        # math-verify's own timeout, which is no Exception. What takes so long beside a plain number is no result.
+        if type(error).__name__ != "TimeoutException" or not isinstance(plain_value(gold_latex), Fraction):
+            raise
+        return Verdict(0.0, "ok", f"{shown[:200]}: a calculation too long to be done")
     if right:
         return Verdict(1.0, "ok", shown)
     return Verdict(0.0, "ok", f"{shown}: not equal to {gold_latex[:100]}")
+
+
+_BETWEEN = re.compile(r"\s*(?:\\text\s*\{\s*or\s*\}|\bor\b)\s*")
 
 
 def _asked(messages: Sequence[Any]) -> str:
@@ -149,32 +169,50 @@ def answer_parts(response: str) -> tuple[str, ...]:
     if "\\boxed" in text:
         return ()  # cut off within its box
     said = stated(text)
-    return _unboxed(text[-MAX_TAIL:] if said is None else said[:MAX_TAIL])
+    return _unboxed(text[-MAX_TAIL:], stated=False) if said is None else _unboxed(said[:MAX_TAIL], stated=True)
 
 
-_OR = re.compile(r"[\s$)\\,.]{0,6}\bor\b[\s$(\\]{0,6}", re.IGNORECASE)
+_OR = re.compile(
+    r"[\s$)\\,.;:(*]{0,6}(?:text\{\s*)?(?:\b(?:or|alternatively|maybe|perhaps|possibly|otherwise|even|else|also)\b[\s,]{0,3}){1,4}"
+    r"(?<!\beven\s)(?<!\belse\s)(?<!\balso\s)\}?[\s$(\\*:]{0,6}"
+    r"|[\s$)\\,.;:(*]{0,6}or\s+(?:even|else|also)\s[\s$(\\*:]{0,6}",
+    re.IGNORECASE,
+)
 
 
 def _with_hedge(text: str, found: list[Span]) -> list[Span]:
-    """The boxes, with a bare number that an "or" joins to them."""
+    """The boxes, with a number or a formula that an "or" joins to them."""
     start, end = found[0].start, found[-1].end
     before, after = text[max(0, start - 60) : start], text[end : end + 60]
-    left = [number for number in numbers(before)[-1:] if _OR.fullmatch(before, number.end)]
-    right = [number for number in numbers(after)[:1] if _OR.fullmatch(after, 0, number.start)]
+    left = [other for other in _candidates(before)[-1:] if _OR.fullmatch(before, other.end)]
+    right = [other for other in _candidates(after)[:1] if _OR.fullmatch(after, 0, other.start)]
     return [*left, *found, *right]
 
 
 _PROSE = re.compile(r"(?<![\\\w])(?!(?:or|and|sqrt|pi|ln|log|sin|cos|tan|exp)\b)[^\W\d_]{2,}")
+MAX_LEAD = 2
+"""Words between "answer is" and its number, as in "answer is about 5", at most; with more the number comes last."""
 
 
-def _unboxed(text: str) -> tuple[str, ...]:
-    in_formulas = formulas(text)
-    bare = [number for number in numbers(text) if not any(f.start <= number.start < f.end for f in in_formulas)]
-    # A few symbols, or a name, are the answer as a whole; in prose it is the last formula or number.
+def _candidates(text: str) -> list[Span]:
+    """The formulas of a text, and its numbers that stand in none, in order."""
+    found = formulas(text)
+    bare = [number for number in numbers(text) if not any(f.start <= number.start < f.end for f in found)]
+    return sorted([*found, *bare], key=lambda span: span.start)
+
+
+def _unboxed(text: str, *, stated: bool) -> tuple[str, ...]:
+    candidates = _candidates(text)
+    in_formulas = bool(formulas(text))
+    # A few symbols, or a name, are the answer as a whole; in prose it is a formula or number: what is stated
+    # begins with it, and what leads to an answer ends with it.
     words = _PROSE.findall(text)
-    if not in_formulas and len(text) <= 60 and (not words or (len(words) <= 2 and not bare)):
+    if not in_formulas and len(text) <= 60 and (not words or (len(words) <= 2 and not candidates)):
         return (text,)
-    return different(last_together(text, sorted([*in_formulas, *bare], key=lambda span: span.start)))
+    meant = [span for span in candidates if not denied(text, span)]
+    if stated and meant and len(_PROSE.findall(text, 0, meant[0].start)) <= MAX_LEAD:
+        return different(first_together(text, meant))
+    return different(last_together(text, meant))
 
 
 _SYMBOLS = str.maketrans(
@@ -200,13 +238,14 @@ _SYMBOLS = str.maketrans(
         "\u2009": " ",
     }
 )
-_COMMANDS = dict.fromkeys((r"\(", r"\)", r"\[", r"\]", "**", "`"), " ") | {
+_CURRENCIES = dict.fromkeys(map(ord, "$€£¥₹"))
+_COMMANDS = dict.fromkeys((r"\(", r"\)", r"\[", r"\]", "**", "`", "~", r"\;", r"\,"), " ") | {
     r"\leqslant": r"\le",
     r"\geqslant": r"\ge",
     r"\varnothing": r"\emptyset",
 }
-# math-verify drops a text at the end as a unit, also "5 \text{ or 6}".
-_TEXT_WITH_DIGITS = re.compile(r"\\(?:text|textbf|mbox|mathrm)\s*\{([^{}]*\d[^{}]*)\}")
+_TEXT = re.compile(r"\\(?:text|textbf|mbox|mathrm)\s*\{([^{}]*)\}(\s*$)?")
+_DIGIT = re.compile(r"(?<![\^\w])\d")
 _SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d+)")
 _WRITINGS = [
     (re.compile(r"\\mathrm\s*\{\s*([ei])\s*\}"), r"\1"),
@@ -221,12 +260,14 @@ _WRITINGS = [
 """How calculators and people write what LaTeX writes otherwise."""
 _DECIMAL_COMMA = re.compile(r"^(-?\d+),(?!\d{3}$)(\d+)$")
 _COUNTED = re.compile(
-    r"(-?[\d,]*\.?\d+|-?\d+/\d+|-?\\[dt]?frac\{\d+\}\{\d+\})\s+([a-z]{2,}(?:[ /-][a-z]+){0,3})", re.IGNORECASE
+    r"(-?[\d,]*\.?\d+|-?\d+/\d+|-?\\[dt]?frac\{\d+\}\{\d+\})\s+"
+    r"((?:[a-z]{2,}|[a-z](?=/))(?:[ /-][a-z]+){0,3}(?:\^\{?\d\}?)?)",
+    re.IGNORECASE,
 )
 _NO_UNITS = frozenset(
     "or and nor not to versus percent hundred thousand million billion trillion dozen half halves third thirds "  # noqa: SIM905
     "quarter quarters fourths fifths sixths sevenths eighths ninths tenths elevenths twelfths hundredths thousandths "
-    "maybe perhaps possibly either plus minus times".split()
+    "maybe perhaps possibly either alternatively plus minus times wrong incorrect false more less".split()
 )
 
 
@@ -239,16 +280,35 @@ def _tidy(text: str) -> str:
         inner = boxes(text)
         if len(inner) == 1 and (inner[0].start, inner[0].end) == (0, len(text)):
             text = inner[0].text
-    text = text.translate(_SYMBOLS).replace(r"\$", "").replace("$", "")
+    text = text.translate(_SYMBOLS).replace(r"\$", "").translate(_CURRENCIES)
     for pattern, latex in _WRITINGS:
         text = pattern.sub(latex, text)
     for mark, plain in _COMMANDS.items():
         text = text.replace(mark, plain)
-    text = _TEXT_WITH_DIGITS.sub(r" \1 ", text)
+    text = _REPEATING.sub(_fraction, _TEXT.sub(_said, text))
     text = re.sub(r"(?<=\d)\.(?!\d)", "", text)  # "5." and "1./3"
-    text = " ".join(text.split()).lstrip("=≈ ").rstrip("\\.,;:= ")
+    text = _ABOUT.sub("", " ".join(text.split())).rstrip("\\.,;:= ")
     scientific = _SCIENTIFIC.fullmatch(text)
     return rf"{scientific[1]} \times 10^{{{scientific[2]}}}" if scientific else text
+
+
+_ABOUT = re.compile(r"^(?:[=≈\s]|\\approx(?:eq)?(?![a-zA-Z]))+")
+_REPEATING = re.compile(r"(?<![\d.])(\d{1,9})\.(\d{0,9})\\(?:overline|bar)\s*\{?(\d{1,9})\}?")
+
+
+def _fraction(match: re.Match[str]) -> str:
+    """A repeating decimal as a fraction."""
+    whole, start, again = match.groups()
+    ahead = int(whole + start)
+    value = Fraction(int(whole + start + again) - ahead, (10 ** len(again) - 1) * 10 ** len(start))
+    return str(value) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def _said(match: re.Match[str]) -> str:
+    r"""A `\text{}` as its words, if they are more than a unit: math-verify drops what ends a formula, also " or 6"."""
+    words = set(re.findall(r"[a-z]+", match[1].lower()))
+    counts = _DIGIT.search(match[1]) or numbers_for_words(match[1]) != match[1]
+    return f" {match[1]} " if counts or (match[2] is not None and words & _NO_UNITS) else match.group()
 
 
 def _without_unit(text: str) -> str:
@@ -314,6 +374,8 @@ def _equal(gold: str, answer: str) -> bool:
     same = compared(gold, answer)
     if same is not None:
         return same
+    if gold.endswith("%") != answer.endswith("%") and compared(_PERCENT.sub("", gold), _PERCENT.sub("", answer)):
+        return True
     named, chain = _NAMED.fullmatch(gold), _NAMED.fullmatch(answer)
     if named and chain and named[1] == chain[1] and "=" in chain[2] and "=" not in named[2]:
         return _equal(named[2], chain[2])  # "x = 5 + 6 = 11" for "x = 11"
@@ -327,6 +389,9 @@ def _equal(gold: str, answer: str) -> bool:
         list(known), list(given), allow_set_relation_comp=True, timeout_seconds=TIMEOUT_S, raise_on_error=True
     )
     return bool(same) and not _is_mistaken(known[0], given[0], percent=percent)
+
+
+_PERCENT = re.compile(r"\s*\\?%$")
 
 
 def _are_far_apart(gold: Any, answer: Any) -> bool:

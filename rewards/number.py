@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from morl.rewards.answer import Number, boxes, final_text, last_together, numbers, offered_together, stated
+from morl.rewards.answer import Number, boxes, denied, final_text, first_together, last_together, numbers, stated
 from morl.rewards.decorator import Example, Verdict, reward
 from morl.rewards.reading import answer_text
 
@@ -76,29 +76,20 @@ def answer_numbers(response: str) -> list[Number]:
         return [item for box in boxed for item in _result(box.text[:MAX_TAIL])]
     said = stated(text)
     if said is not None:
-        found = _first_together(said[:MAX_TAIL])
+        found = first_together(said[:MAX_TAIL], _meant(said[:MAX_TAIL]))
         if found:
             return found
     tail = text[-MAX_TAIL:]
-    found = numbers(tail)
+    found = _meant(tail)
     together = last_together(tail, found)
     return found[-len(together) :] if together else []
+
+
+def _meant(text: str) -> list[Number]:
+    """The numbers of a text without those that it denies: of "4, not 3" only the 4."""
+    return [number for number in numbers(text) if not denied(text, number)]
 
 
 def _result(text: str) -> list[Number]:
     """All numbers after the last equals sign: of "2 + 3 = 5" only the 5."""
     return numbers(text.rpartition("=")[2]) or numbers(text)
-
-
-def _first_together(text: str) -> list[Number]:
-    """The first number with those offered together with it; of "3 + 4 = 7", the 7."""
-    found = numbers(text)
-    first, last = 0, 0
-    while last + 1 < len(found):
-        gap = text[found[last].end : found[last + 1].start]
-        if gap.lstrip()[:1] in ("+", "-", "−", "*", "×", "=", "÷"):
-            first = last + 1 if "=" in gap else first
-        elif not offered_together(gap):
-            break
-        last += 1
-    return found[first : last + 1]

@@ -168,7 +168,7 @@ async def reward_model(
     open_ = [place for place, verdict in enumerate(told) if verdict is None]
     questions = [(messages[place], tuple(media[place])) for place in open_]
     raw = await resource.scores(questions, [texts[place] for place in open_])
-    resource.observe([score for score in raw if isinstance(score, float)])
+    resource.observe([score for score in raw if isinstance(score, float) and math.isfinite(score)])
     middles: Sequence[float | str | None]
     if center == "reference":
         middles = await resource.reference_scores(questions, [final_text(golds[place]) for place in open_])

@@ -95,20 +95,21 @@ _HOURS, _MINUTES, _SECONDS = r"(?:hours?|hrs?|h)", r"(?:minutes?|mins?|m|分钟?
 _END = r"(?![A-Za-z])"
 _TIME = (
     r"(?:(?<![A-Za-z0-9_.:])(?:"
-    r"[0-9]{1,5}+:[0-9]{2}:[0-9]{2},[0-9]{3}(?![0-9:])|[0-9]{1,5}+:[0-9]{2}(?::[0-9]{2})?+(?:\.[0-9]++)?+(?![0-9:])"
+    r"[0-9]{1,5}+:[0-9]{2}:[0-9]{2},[0-9]{3}(?![0-9]|:[0-9])|[0-9]{1,5}+:[0-9]{2}(?::[0-9]{2})?+(?:\.[0-9]++)?+(?![0-9]|:[0-9])"
     rf"|{_NUMBER}\s*+{_HOURS}{_END}(?:\s*+{_NUMBER}\s*+{_MINUTES}{_END})?+(?:\s*+{_NUMBER}\s*+{_SECONDS}{_END})?+"
     rf"|{_NUMBER}\s*+{_MINUTES}{_END}(?:\s*+{_NUMBER}\s*+{_SECONDS}{_END})?+"
     rf"|{_NUMBER}(?![0-9:])(?:\s*+{_SECONDS}{_END})?+))"
 )
-_SIDE = r"[\s\"'<>*$|]*+"
+_SIDE = r"[\s\"'<>*$|`]*+"
 _TO = r"(?:-{1,2}+>?+|–|—|→|~|to\b|until\b|till\b|through\b|up\s+to\b|到|至)"
-_AT = r"(?:seconds?\s++|t\s*+=\s*+)?+"
+_AT = r"(?:(?:(?:the|around|about|approximately|roughly|seconds?)\s++|t\s*+=\s*+|第))*+"
 _SEGMENT = re.compile(
     rf"[\[(]{_SIDE}{_TIME}{_SIDE}(?:[,;]|{_TO}|and\b|(?<=\s)){_SIDE}{_TIME}{_SIDE}[\])]"
-    rf"|[\[(]?{_TIME}{_SIDE}[\])]?{_SIDE}{_TO}{_SIDE}{_AT}[\[(]?{_SIDE}{_TIME}"
-    rf"|\bbetween\s++{_SIDE}{_TIME}{_SIDE}and\s++{_SIDE}{_TIME}"
+    rf"|[\[(]?(?<![\s(\[]-)(?<!\A-){_TIME}(?:\s++mark\b)?+{_SIDE}[\])]?{_SIDE}{_TO}{_SIDE}{_AT}[\[(]?{_SIDE}{_TIME}"
+    r"(?!\s*+[-–—]\s*+[0-9])"
+    rf"|\bbetween\s++{_SIDE}{_AT}{_TIME}{_SIDE}and\s++{_SIDE}{_AT}{_TIME}"
     rf"|\b(?:start|begin)[^0-9\[\]{{}}()\n.]{{0,40}}+{_TIME}[^0-9\[\]{{}}()]{{0,25}}?"
-    rf"\b(?:end|finish|stop|last)[^0-9\[\]{{}}()\n.]{{0,40}}+{_TIME}",
+    rf"\b(?:end|finish|stop|last|continu)[^0-9\[\]{{}}()\n.]{{0,40}}+{_TIME}",
     re.IGNORECASE,
 )
 _BARE = re.compile(rf"{_SIDE}{_TIME}\s*+(?:,|and\b)?\s*+{_SIDE}{_TIME}\s*+\.?+", re.IGNORECASE)

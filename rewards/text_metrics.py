@@ -46,16 +46,20 @@ _VISIBLE = _Forms(
 _WITHOUT_MARKS = _Forms(lambda character, kind: " " if kind[0] == "P" or kind == "Sk" else character)
 
 
-def normalised(text: str, *, case: bool = True, punctuation: bool = True, articles: bool = False) -> str:
-    r"""The text in one form: Unicode NFKC, one space for any, no invisible characters, `\text{…}` and `$…$` unwrapped.
+def normalised(
+    text: str, *, case: bool = True, punctuation: bool = True, articles: bool = False, latex: bool = True
+) -> str:
+    r"""The text in one form: Unicode NFKC, one space for any, no invisible characters.
 
     Args:
         case: make capitals small.
         punctuation: leave out marks, but not those that numbers, amounts and names are made of (3.5, -5, 5 %, C#).
         articles: leave out "a", "an" and "the" where a word follows.
+        latex: unwrap `\text{…}` and `$…$`.
     """
     text = unicodedata.normalize("NFKC", text).translate(_VISIBLE)
-    text = _DOLLARS.sub(r"\1", _WRAPPED.sub(r"\1", text))
+    if latex:
+        text = _DOLLARS.sub(r"\1", _WRAPPED.sub(r"\1", text))
     if case:
         text = text.casefold()
     if punctuation:

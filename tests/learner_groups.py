@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import torch
 from PIL import Image
@@ -50,11 +51,20 @@ def picture_prompts(seed: int = 0) -> list[Prompt]:
     return prompts
 
 
-def make_picture_groups(codec: ChatCodec, seed: int = 0, samples: int = 3) -> list[Group]:
-    """Random answers to `picture_prompts`."""
+def clip_prompt(seed: int = 0) -> Prompt:
+    """A question about four frames."""
+    frames = [noise((56, 84), seed * 10 + 20 + i) for i in range(4)]
+    content = [{"type": "video"}, {"type": "text", "text": "When?"}]
+    return Prompt("o/clip", "o", ({"role": "user", "content": content},), (frames,))
+
+
+def make_picture_groups(
+    codec: ChatCodec, seed: int = 0, samples: int = 3, prompts: Sequence[Prompt] = ()
+) -> list[Group]:
+    """Random answers to `picture_prompts`, or to these."""
     draw = random.Random(seed)
     groups = []
-    for prompt in picture_prompts(seed):
+    for prompt in prompts or picture_prompts(seed):
         encoded = codec.encode(prompt)
         answers = [tuple(draw.randrange(10, 380) for _ in range(draw.randrange(1, 9))) for _ in range(samples)]
         made = [

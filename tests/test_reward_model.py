@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import re
 from pathlib import Path
@@ -207,6 +208,21 @@ def test_a_reference_answer_is_worth_one_half(trained):
         assert scores(made, NO, gold=NO) == [0.5]
         assert scores(made, YES, gold=NO)[0] > 0.5
         assert scores(made, YES) == [None]
+
+
+def test_a_score_that_is_no_number_costs_its_answer_alone(trained, monkeypatch):
+    forward = RewardModelServer._forward
+
+    def broken(self, rows):
+        return {row: [math.nan if row == 0 else score for score in own] for row, own in forward(self, rows).items()}
+
+    monkeypatch.setattr(RewardModelServer, "_forward", broken)
+    with scorer(trained, center="running") as made:
+        lost, no = scores(made, YES, NO)
+        made.begin_step(2)
+        assert (lost, scores(made, YES, NO)[0]) == (None, None)
+        assert no is not None
+        assert all(math.isfinite(state["center"]) for state in made.state().values() if "center" in state)
 
 
 def test_an_answer_that_is_too_long_has_no_score(trained):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,14 +18,35 @@ def last_hidden_states(model: Any, micro: Microbatch) -> torch.Tensor:
         model: a model of transformers with any head.
     """
     body = getattr(model, model.base_model_prefix)
-    arguments = micro.arguments
-    if not micro.features and hasattr(body, "get_image_features") and _several_ranks():
-        # Ranks gather weights and reduce gradients in the order of their use: all have to use the same ones,
-        # pictures or none, and the vision tower before the language model.
-        embedded_BLH = body.get_input_embeddings()(arguments.pop("input_ids"))
-        arguments["inputs_embeds"] = embedded_BLH + 0.0 * _look_at_nothing(body, embedded_BLH)
-    hidden_BLH: torch.Tensor = body(**arguments).last_hidden_state
+    with _as_others_do(body, micro):
+        hidden_BLH: torch.Tensor = body(**micro.arguments).last_hidden_state
     return hidden_BLH
+
+
+@contextmanager
+def _as_others_do(body: Any, micro: Microbatch) -> Iterator[None]:
+    """Use every part of the model that other ranks may use on their rows, in the same order and as often.
+
+    Ranks gather weights and reduce gradients in the order of their use. So each runs the vision tower once for the
+    batch's pictures and once for its videos, after the embedding and before the language model: on nothing, where its
+    own rows have none. With ZeRO 3 anything else ends in ranks that wait for each other.
+    """
+    # A batch without any picture still has the tower's gradients reduced.
+    absent = micro.absent or (() if micro.features else ("pixel_values",))
+    if not absent or not hasattr(body, "get_image_features") or not _several_ranks():
+        yield
+        return
+
+    def look(module: Any, given: Any, embedded_BLH: torch.Tensor) -> torch.Tensor:
+        for _ in absent:
+            embedded_BLH = embedded_BLH + 0.0 * _look_at_nothing(body, embedded_BLH)
+        return embedded_BLH
+
+    hook = body.get_input_embeddings().register_forward_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _several_ranks() -> bool:

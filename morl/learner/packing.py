@@ -210,6 +210,8 @@ class Microbatch:
     returns_N: torch.Tensor | None = None
     features: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """The rows' pictures, end to end, by the names of the model's arguments."""
+    absent: tuple[str, ...] = ()
+    """Names of pictures or videos that other rows of the batch have, and none of these."""
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -246,6 +248,8 @@ def microbatch(batch: Batch, rows: Sequence[int], pad_id: int = 0) -> Microbatch
     sources_U, source_of_N = torch.unique(flat, return_inverse=True)
     weights_N = batch.weights_N[mine_N]
     positions_ABL = torch.where(within_BL, batch.positions_AT[:, source_BL], 0)
+    features = together([batch.features_B[row] for row in chosen] if batch.features_B else [])
+    pixels = {name for own in batch.features_B or () if own is not None for name in own.tensors if "pixel" in name}
     return Microbatch(
         input_ids_BL=torch.where(within_BL, batch.token_ids_T[source_BL], pad_id),
         positions=positions_ABL[0] if len(positions_ABL) == 1 else positions_ABL,
@@ -262,7 +266,8 @@ def microbatch(batch: Batch, rows: Sequence[int], pad_id: int = 0) -> Microbatch
         reference_logprobs_N=None if batch.reference_logprobs_N is None else batch.reference_logprobs_N[mine_N],
         kept_N=None if batch.kept_N is None else batch.kept_N[mine_N],
         returns_N=None if batch.returns_N is None else batch.returns_N[mine_N],
-        features=together([batch.features_B[row] for row in chosen] if batch.features_B else []),
+        features=features,
+        absent=tuple(sorted(pixels - features.keys())),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from learner_groups import make_groups, make_picture_groups
+from learner_groups import clip_prompt, make_groups, make_picture_groups, picture_prompts
 from safetensors.torch import load_file
 from tiny import make_tiny_vision_model
 
@@ -66,6 +66,7 @@ LAYOUTS = [
     {"zero": 1},
     {"ranks": 2, "zero": 2, "tokens_per_microbatch": 64},
     {"ranks": 2, "zero": 3, "share_prefix": False},
+    {"ranks": 2, "zero": 3, "tokens_per_microbatch": 1},  # a rank without a picture beside one that has some
     {"activation_checkpointing": True},
 ]
 
@@ -86,7 +87,8 @@ def vision_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def picture_groups(vision_model: Path) -> list[list[Group]]:
     codec = ChatCodec.load(vision_model, 512)
-    return [make_picture_groups(codec, step) for step in range(STEPS)]
+    prompts = [[*picture_prompts(step), clip_prompt(step)] for step in range(STEPS)]
+    return [make_picture_groups(codec, step, prompts=own) for step, own in enumerate(prompts)]
 
 
 @pytest.fixture(scope="module")

@@ -110,6 +110,14 @@ def test_two_counts_are_wrong_for_either(one: int, other: int) -> None:
         "I see 3 dogs, 2 of which are brown.",
         "Three dogs, of which two are brown.",
         "2 red and 1 blue balls, 3 in all.",
+        "There are 3, not 4.",
+        "It is 3 rather than 4.",
+        "There are 3 birds. 2 are red and 1 is blue.",
+        "There are 3 birds in image 1.",
+        "There are 3 people, including 2 children.",
+        "3 cats, 1 black and 2 white.",
+        "In total, there are 3 cats in the 2 pictures.",
+        "No doubt there are 3.",
     ],
 )
 def test_the_count_is_read(response: str) -> None:
@@ -145,6 +153,12 @@ def test_the_noun_of_the_question_picks_a_number(question: str, response: str, v
         ("There are none.", 1.0),
         ("In this picture, there are no cats.", 1.0),
         ("There are no black cats in the picture", 1.0),
+        ("No birds.", 1.0),
+        ("There is no cat in the image.", 1.0),
+        ("The image contains no birds.", 1.0),
+        ("I do not see any cats.", 1.0),
+        ("The answer is none.", 1.0),
+        ("I have no idea.", 0.0),
         ("There are no ways of knowing.", 0.0),
         ("There is no answer", 0.0),
         ("I see none, or 3", 0.0),
@@ -165,6 +179,7 @@ def test_none_is_zero(response: str, value: float) -> None:
         "Either three or 4", "two, three, or four", "a total of 2 or 3", "thirty", "threesome", "٣ or ٤", "9" * 10**6,
         "third",
         "<|image_pad|>", "How many are there? Not 2.", "3 billion and 4",
+        "There are 4, not 3.", "not 3", "fewer than 3", "three thousand", "3 million", "3k", "three dozen",
     ],
 )  # fmt: skip
 def test_what_is_no_count_of_three(response: str) -> None:

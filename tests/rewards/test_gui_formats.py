@@ -189,6 +189,22 @@ OTHERS = [
     ("[{'action': 'open_app', 'input_text': 'Maps'}]", Action("open", app="Maps")),
     ("KEY_PRESS(key='Return')", Action("press", keys=frozenset(("enter",)))),
     ("FAIL()", FAILURE),
+    ("pyautogui.click(x=10, y=20, clicks=2, button='LEFT')", Action("click", (10.0, 20.0), clicks=2)),
+    ("pyautogui.click(10, 20)  # the button", CLICK),
+    ("pyautogui.hotkey('ctrl', 'c')", Action("press", keys=frozenset(("ctrl", "c")))),
+    ("pyautogui.write('red shoes', interval=0.1)", Action("input", text="red shoes")),
+    ("pyautogui.write(message='red shoes')", Action("input", text="red shoes")),
+    ('open_app("Maps")', Action("open", app="Maps")),
+    ('scroll("down")', Action("scroll", direction="down")),
+    ("pyautogui.scroll(-5)", Action("scroll", direction="up", distance=5.0)),
+    ("wait(5)", Action("wait")),
+    ('{"action": "click", "point_2d": [10, 20]}', CLICK),
+    ('{"action": "click", "coordinates": [10, 20]}', CLICK),
+    ('{"action": "click", "args": {"coordinate": [10, 20]}}', CLICK),
+    (
+        "Grounded Operation: CLICK(box=[[5,10,15,30]], element_type='button')",
+        Action("click", (10.0, 20.0), (5.0, 10.0, 15.0, 30.0)),
+    ),
 ]
 
 
@@ -233,6 +249,8 @@ def test_each_format_is_read(text: str, action: Action) -> None:
         "click(10, 20, x=1)",
         "click(10, 20, 30)",
         "click(10)",
+        "click(10, 20)  # or click(30, 40)",
+        "scroll('up', 'down')",
         "CLICK <point>[[1,2]]</point> or CLICK <point>[[3,4]]</point>",
         "CLICK <point>[[1,2]]</point> <point>[[3,4]]</point>",
         "SCROLL [UP] or SCROLL [DOWN]",

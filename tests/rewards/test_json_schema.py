@@ -180,6 +180,16 @@ def test_references_within_the_schema_and_to_the_standard_are_followed() -> None
     assert json_schema('{"type":5}', standard).value == 0.0
 
 
+@pytest.mark.timeout(10)  # comparing each with each takes minutes
+def test_thousands_of_items_are_told_to_be_unique() -> None:
+    unique = {"type": "array", "uniqueItems": True}
+    assert json_schema(json.dumps([{"a": i} for i in range(6000)]), unique).value == 1.0
+    assert json_schema("[1, true, [1], [1, 1]]", unique).value == 1.0
+    for same in ("[1, 1.0]", '[{"a": 1, "b": 2}, {"b": 2, "a": 1}]'):
+        assert json_schema(same, unique).value == 0.0
+    assert json_schema("[1, 1]", unique | {"uniqueItems": False}).value == 1.0
+
+
 def test_the_draft_is_the_one_that_is_named() -> None:
     tuples = {"items": [{"type": "integer"}], "$schema": "http://json-schema.org/draft-07/schema#"}
     assert json_schema("[1]", tuples).value == 1.0

@@ -125,6 +125,14 @@ def test_a_gold_written_as_an_answer_scores_1(golds: list[Segment]) -> None:
         "<think>[1, 2]</think>[10, 20]",
         "[00:30, 00:40] no wait, [00:10, 00:20]",
         "In the video of 0:00 to 5:00, so from 0:10 to 0:20.",
+        "00:10 - 00:20: The man jumps",
+        "It happens between seconds 10 and 20.",
+        "from the 10s mark to the 20s mark",
+        "about 10s to about 20s",
+        "`00:10` - `00:20`",
+        "The event begins at 10 s and continues to 20 s",
+        "第10秒到第20秒",
+        "10 -20",
     ],
 )
 def test_a_span_is_read_in_every_style(response: str) -> None:
@@ -153,6 +161,9 @@ def test_units_are_seconds_in_the_end(response: str, gold: list[float]) -> None:
     [
         ("[20, 10]", 0.0),
         ("[10, 10]", 0.0),
+        ("from -10 to 20", 0.0),
+        ("-10 to 20", 0.0),
+        ("10 - 20 - 30", 0.0),
         ("[-10, 20]", 0.0),
         ("[NaN, 20]", 0.0),
         ('{"start": NaN, "end": 20}', 0.0),

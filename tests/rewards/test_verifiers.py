@@ -122,6 +122,17 @@ def test_any_response_gets_a_verdict_from_math(response: str, gold: Any) -> None
         ("[0,1) U (2,3]", r"[0,1) \cup (2,3]"),
         (r"\sqrt[3]2", r"\sqrt[3]{2}"),
         (r"\lim_{x \to 0} \frac{\sin x}{x} = 1", "1"),
+        (r"12.5\%", "12.5"),
+        ("12.5", r"12.5\%"),
+        (r"0.\overline{3}", r"\frac13"),
+        (r"0.1\overline{6}", "1/6"),
+        (r"0.5 \text{ or } \frac12", "1/2"),
+        (r"9.8\,\mathrm{m/s^2}", "9.8"),
+        (r"10~\text{cm}", "10"),
+        ("10 m/s", "10"),
+        ("10 cm²", "10"),
+        ("€42", "42"),
+        ("6.76", r"\approx 6.76"),
     ],
 )
 def test_math_knows_equals(answer: str, gold: Any) -> None:
@@ -201,6 +212,28 @@ def test_math_tells_apart(answer: str, gold: Any) -> None:
         (r"<think>\boxed{5}", "5", 0.0),
         (r"<think>\boxed{5}</think>", "5", 0.0),
         (r"\boxed{5", "5", 0.0),
+        (r"\boxed 5", "5", 1.0),
+        ("#### **5**", "5", 1.0),
+        ("The answer is 42, not 43.", "42", 1.0),
+        ("The answer is 42, not 43.", "43", 0.0),
+        ("The answer is not 5.", "5", 0.0),
+        ("The answer is greater than 5.", "5", 0.0),
+        ("The answer is 42 cookies for 3 kids.", "42", 1.0),
+        ("The answer is 42 cookies for 3 kids.", "3", 0.0),
+        ("Answer: 42 (rounded from 41.7)", "42", 1.0),
+        ("The answer is the sum of 3 and 4, which is 7.", "7", 1.0),
+        ("The answer is 1/2 or 0.5.", "1/2", 1.0),
+        (r"\boxed{5} or maybe 6", "5", 0.0),
+        (r"\boxed{5} (or $6$)", "5", 0.0),
+        (r"\boxed{5} or $\sqrt{2}$", "5", 0.0),
+        (r"$\boxed{5} \text{ or } 6$", "5", 0.0),
+        (r"\boxed{5}; alternatively 6", "5", 0.0),
+        (r"6 or even \boxed{5}", "5", 0.0),
+        (r"\boxed{4\text{ or five}}", "4", 0.0),
+        (r"\boxed{4 \text{ (possibly five)}}", "4", 0.0),
+        (r"\boxed{4\text{ thousand}}", "4", 0.0),
+        (r"\boxed{4\text{ is wrong}}", "4", 0.0),
+        (r"\boxed{0.\overline{3}}", "0", 0.0),
     ],
 )
 def test_math_finds_the_answer(response: str, gold: str, value: float) -> None:
@@ -237,6 +270,13 @@ def test_a_number_is_right_within_its_tolerance(gold: int, answer: int) -> None:
         (r"\boxed{2+3=5 \text{ cm}}", 5, 1.0),
         (r"\boxed{3}\boxed{4}", 4, 0.0),
         ("43.0", "43 apples", 1.0),
+        ("4, not 5", 4, 1.0),
+        ("4, not 5", 5, 0.0),
+        ("The answer is not 5.", 5, 0.0),
+        (r"The answer is $6 \times 7 = 42$.", 42, 1.0),
+        (r"The answer is $6 \times 7 = 42$.", 6, 0.0),
+        ("The answer is $(40+2) = 42$", 42, 1.0),
+        ("The answer is 40 apples + 2 apples = 42 apples", 42, 1.0),
         ("NaN", float("nan"), None),
         ("5", "5 or 6", None),
         ("5", [5], None),
@@ -303,6 +343,17 @@ OPTIONS = ["5", "12", "7 apples", "None of these"]
         ("答案是B", "B"),
         ("It must be 12.", "B"),
         ("none of these", "D"),
+        ("The answer is B. C is wrong.", "B"),
+        ("The answer is **B**. **A** is too small.", "B"),
+        ("The answer is B; C fails.", "B"),
+        ("The answer is B. A and C are incorrect.", "B"),
+        ("B is the answer, since A is 5", "B"),
+        ("$B$", "B"),
+        ("- B", "B"),
+        ("The answer is `B`.", "B"),
+        ("The answer is 'B'.", "B"),
+        ('{"answer": "B"}', "B"),
+        ("选择B", "B"),
     ],
 )
 def test_choice_reads_the_option(response: str, letter: str) -> None:
@@ -352,6 +403,15 @@ def test_choice_reads_the_option(response: str, letter: str) -> None:
         "不选A",
         "选项A是错误的",
         "选A或B",
+        "The answer is B. Or C.",
+        "The answer is B; C",
+        "The answer cannot be B.",
+        "The correct answer can't be B",
+        "The answer is unlikely to be B",
+        r"\boxed{\text{not B}}",
+        r"\boxed{\neg B}",
+        r"\boxed{B \text{ is wrong}}",
+        r"\boxed{A \lor B}",
     ],
 )
 def test_choice_takes_no_guess(response: str) -> None:
@@ -500,6 +560,10 @@ def test_a_megabyte_gets_a_verdict(pump: str) -> None:
     for _, function, arguments in PATHS:
         assert verdict_holds(function(text, **arguments))
         assert verdict_holds(function(rf"\boxed{{{text}}}", **arguments))
+
+
+def test_a_calculation_that_takes_for_ever_is_wrong_beside_a_number():
+    assert math(r"\boxed{(x+y+z+1)^{60}}", "5").value == 0.0
 
 
 def test_an_answer_that_algebra_chokes_on_is_wrong():
