@@ -90,7 +90,7 @@ def boxes(text: str, *, braceless: bool = True) -> list[Span]:
 
 _STATED = re.compile(
     r"""
-    (?: \banswers?\b [*_]{0,2} (?: (?: (?!\b(?:since|because|as|if|when|where|while|for)\b) [^.\n:：=] ){0,40}?
+    (?: \banswers?\b [*_]{0,2} (?: (?: (?!\b(?:since|because)\b) [^.\n:：=] ){0,40}?
         \b(?:is|are)\b )? | 答案(?:是|为)? )
     \s{0,3} [*_]{0,2} \s{0,3} [:：=]? [ \t*_]{0,4}
     """,

@@ -204,9 +204,9 @@ def gui_action(
 
     The answer follows the thinking, in one of these formats, whatever the gold is in:
     MiMo-VL `{"action": "click", "start_point": [x, y]}`, alone, fenced or in a list;
-    UI-TARS `Action: click(start_box='(x,y)')`, or `click(x, y)`; OS-Atlas `CLICK <point>[[x,y]]</point>`;
-    AndroidControl `{"action_type": "click", "x": …, "y": …}`; and tool calls of Qwen2.5-VL
-    `{"name": "computer_use", "arguments": {"action": "left_click", "coordinate": [x, y]}}`.
+    UI-TARS `Action: click(start_box='(x,y)')`, or `pyautogui.click(x, y)` and its like;
+    OS-Atlas `CLICK <point>[[x,y]]</point>`; AndroidControl `{"action_type": "click", "x": …, "y": …}`;
+    tool calls of Qwen2.5-VL `{"name": "computer_use", "arguments": {"action": "left_click", "coordinate": [x, y]}}`.
     Of a box where a point belongs (`start_box`, `<box>`, or `bbox`, `box_2d`, … without a point), the middle counts.
     Actions one below the other are a sequence; of actions with other words between them the last one counts;
     alternatives ("or") are wrong, and so is a line with anything behind its action. `finished()` and COMPLETE say

@@ -75,11 +75,12 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
     r"""1 when the answer equals the gold mathematically, else 0.
 
     Reads the last `<answer>` after the thinking, if there is one, and in it the last `\boxed{}`; without a box,
-    what follows "answer is" or `####`; without that, the last formula or number. "3 or 4" and two boxes side by
-    side are one answer of two parts: right for a gold of those two parts, or if each equals the gold, and wrong
-    otherwise.
+    what follows "answer is" or `####`, in prose its first formula or number; without that, the last one. A number
+    that is denied ("not 5", "more than 5") is none. "3 or 4" and two boxes side by side are one answer of two
+    parts: right for a gold of those two parts, or if each equals the gold, and wrong otherwise.
 
-    Where the gold is a plain number, a calculation left undone ("34 * 2" for 68) is wrong.
+    Where the gold is a plain number, a calculation left undone ("34 * 2" for 68) is wrong, and so is one that takes
+    longer than the deadline of math-verify.
 
     The gold is LaTeX, a number, or a list whose order does not matter; of a GSM8K solution, what follows `####`.
     """

@@ -40,8 +40,9 @@ def number(
     r"""1 when the one number of the answer is the gold's, else 0; several different numbers are wrong.
 
     Reads the last `<answer>` after the thinking, if there is one, and in it the last `\boxed{}`; without a box, the
-    number that follows "answer is"; without that, the last number. Signs, decimals, `1,234`, `3/4`, `1 3/4`,
-    `\frac{3}{4}`, `1e-5` and `2 \times 10^3` are read exactly; units and percent signs are not looked at.
+    number that follows "answer is"; without that, the last number. A number that is denied ("4, not 3") is none.
+    Signs, decimals, `1,234`, `3/4`, `1 3/4`, `\frac{3}{4}`, `1e-5` and `2 \times 10^3` are read exactly; units and
+    percent signs are not looked at.
 
     `tolerance` is the allowed difference, `relative_tolerance` the allowed part of the gold; either is enough.
     """

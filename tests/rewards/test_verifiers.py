@@ -215,6 +215,7 @@ def test_math_tells_apart(answer: str, gold: Any) -> None:
         (r"\boxed 5", "5", 1.0),
         ("#### **5**", "5", 1.0),
         ("The answer is 42, not 43.", "42", 1.0),
+        ("The answer for the second part is 5 apples in 3 bags.", "5", 1.0),
         ("The answer is 42, not 43.", "43", 0.0),
         ("The answer is not 5.", "5", 0.0),
         ("The answer is greater than 5.", "5", 0.0),
