@@ -103,7 +103,7 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
     shown = " ; ".join(parts)
     if _squeezed(shown) == _squeezed(gold_latex):
         return Verdict(1.0, "ok", f"{shown[:200]}: the gold itself")
-    pieces = [piece for part in parts for piece in _BETWEEN.split(part)]
+    pieces = [piece for part in parts for piece in _BETWEEN.split(part) if piece]
     if any(left_undone(piece, gold_latex, _asked(messages)) for piece in pieces):
         return Verdict(0.0, "ok", f"{shown[:200]}: a calculation, not its result")
     refusal = _refusal(shown)
@@ -173,12 +173,12 @@ def answer_parts(response: str) -> tuple[str, ...]:
     return _unboxed(text[-MAX_TAIL:], stated=False) if said is None else _unboxed(said[:MAX_TAIL], stated=True)
 
 
+_HEDGE = r"\b(?:or|alternatively|otherwise|maybe|perhaps|possibly)\b"
 _OR = re.compile(
-    r"[\s$)\\,.;:(*]{0,6}(?:text\{\s*)?(?:\b(?:or|alternatively|maybe|perhaps|possibly|otherwise|even|else|also)\b[\s,]{0,3}){1,4}"
-    r"(?<!\beven\s)(?<!\belse\s)(?<!\balso\s)\}?[\s$(\\*:]{0,6}"
-    r"|[\s$)\\,.;:(*]{0,6}or\s+(?:even|else|also)\s[\s$(\\*:]{0,6}",
+    rf"[\s$)\\,.;:(*]{{0,6}}(?:text\{{\s*)?{_HEDGE}(?:[\s,]{{1,3}}(?:{_HEDGE}|even|else|also)){{0,2}}[\s,}}$(\\*:]{{0,8}}",
     re.IGNORECASE,
 )
+_PERCENT_SIGN = re.compile(r"\s?\\?%")
 
 
 def _with_hedge(text: str, found: list[Span]) -> list[Span]:
@@ -187,6 +187,8 @@ def _with_hedge(text: str, found: list[Span]) -> list[Span]:
     before, after = text[max(0, start - 60) : start], text[end : end + 60]
     left = [other for other in _candidates(before)[-1:] if _OR.fullmatch(before, other.end)]
     right = [other for other in _candidates(after)[:1] if _OR.fullmatch(after, 0, other.start)]
+    if right and _PERCENT_SIGN.match(after, right[0].end):
+        right = [Span(right[0].text + r"\%", right[0].start, right[0].end)]
     return [*left, *found, *right]
 
 

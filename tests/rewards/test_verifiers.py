@@ -230,6 +230,8 @@ def test_math_tells_apart(answer: str, gold: Any) -> None:
         (r"$\boxed{5} \text{ or } 6$", "5", 0.0),
         (r"\boxed{5}; alternatively 6", "5", 0.0),
         (r"6 or even \boxed{5}", "5", 0.0),
+        (r"\boxed{\frac12} (or 50\%)", "1/2", 1.0),
+        (r"\boxed{1.5}, or alternatively 3/2", "3/2", 1.0),
         (r"\boxed{4\text{ or five}}", "4", 0.0),
         (r"\boxed{4 \text{ (possibly five)}}", "4", 0.0),
         (r"\boxed{4\text{ thousand}}", "4", 0.0),
