@@ -227,26 +227,32 @@ _VALUE = re.compile(
     re.DOTALL,
 )
 _CALL_ENDS = re.compile(r"\s*+\)[`*.]*+[ \t]*+(?:#[^\n]*+)?+(?=[;<\n]|$)")
+_CALL_IN_REMARK = re.compile(r"\w\(")
 _LINE_ENDS = re.compile(r"[ \t`*.]*+(?=[;<\n]|$)")
 
 
+def _unnamed(text: str, position: int, kind: ActionType | None) -> tuple[dict[str, Any], int]:
+    """What a call's arguments without names say, and where they end: x and y, a text, a number, or several keys."""
+    if kind not in _ARGUMENT_OF and kind != "wait":
+        xy = _POSITION.match(text, position)
+        return ({"x": xy[1], "y": xy[2]}, xy.end()) if xy else ({}, position)
+    told: list[str] = []
+    while (kind == "press" or not told) and (value := _VALUE.match(text, position)):
+        quoted = value["single"] if value["single"] is not None else value["double"]
+        told.append(value["bare"] if quoted is None else _unescaped(quoted))
+        position = value.end()
+    if not told or kind == "wait" or kind is None:
+        return {}, position
+    if kind == "scroll" and finite(told[0]) is not None:
+        return {"pixels": told[0]}, position
+    return {_ARGUMENT_OF[kind]: told if kind == "press" else told[0]}, position
+
+
 def _call_at(text: str, match: re.Match[str], scroll: Convention) -> _Found | None:
-    """The call on this line; unread unless its arguments are named literals, after x and y, and nothing follows it."""
-    name, fields, position = match["call"].rpartition(".")[2], dict[str, Any](), match.end() + 1
-    twice, kind = False, action_type(name)[0]
-    if kind in _ARGUMENT_OF or kind == "wait":
-        told: list[str] = []
-        while value := _VALUE.match(text, position):
-            quoted = value["single"] if value["single"] is not None else value["double"]
-            told.append(value["bare"] if quoted is None else _unescaped(quoted))
-            position = value.end()
-        if told and kind in _ARGUMENT_OF:
-            wheel = kind == "scroll" and finite(told[0]) is not None
-            fields["pixels" if wheel else _ARGUMENT_OF[kind]] = told if kind == "press" else told[0]
-        twice = len(told) > 1 and kind != "press"
-    elif position_xy := _POSITION.match(text, position):
-        fields["x"], fields["y"] = position_xy.groups()
-        position = position_xy.end()
+    """The call on this line; unread unless its arguments are literals, and nothing but a remark follows it."""
+    name, twice = match["call"].rpartition(".")[2], False
+    kind = action_type(name)[0]
+    fields, position = _unnamed(text, match.end() + 1, kind)
     while argument := _ARGUMENT.match(text, position):
         quoted = argument["single"] if argument["single"] is not None else argument["double"]
         twice |= argument["key"] in fields
@@ -255,7 +261,7 @@ def _call_at(text: str, match: re.Match[str], scroll: Convention) -> _Found | No
         if not argument["more"]:
             break
     end = _CALL_ENDS.match(text, position)
-    if end is not None and "(" in end.group():  # another action in a remark
+    if end is not None and _CALL_IN_REMARK.search(end.group()):
         end = None
     if end is None:
         stop = text.find("\n", position)

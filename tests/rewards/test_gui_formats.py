@@ -190,7 +190,7 @@ OTHERS = [
     ("KEY_PRESS(key='Return')", Action("press", keys=frozenset(("enter",)))),
     ("FAIL()", FAILURE),
     ("pyautogui.click(x=10, y=20, clicks=2, button='LEFT')", Action("click", (10.0, 20.0), clicks=2)),
-    ("pyautogui.click(10, 20)  # the button", CLICK),
+    ("pyautogui.click(10, 20)  # the button (blue)", CLICK),
     ("pyautogui.hotkey('ctrl', 'c')", Action("press", keys=frozenset(("ctrl", "c")))),
     ("pyautogui.write('red shoes', interval=0.1)", Action("input", text="red shoes")),
     ("pyautogui.write(message='red shoes')", Action("input", text="red shoes")),
