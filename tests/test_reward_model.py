@@ -17,9 +17,9 @@ from test_train import finish, rows, start, without_clock, write_recipe
 from morl.checkpoint import newest_good, read_state
 from morl.cli import main
 from morl.recipe import ObjectiveSpec
-from morl.reward_server import RewardModelServer
+from morl.reward_server import RewardModelServer, ServerSettings
 from morl.rewards import Scorer
-from morl.rewards.reward_model import ServedModel
+from morl.rewards.reward_model import ServedModel, reward_model
 from morl.track.jsonl import read_rows
 from morl.types import Prompt, Sample
 
@@ -162,6 +162,14 @@ def scorer(path: Path, **options: object) -> Scorer:
     return Scorer({"o": ObjectiveSpec.model_validate(spec)})
 
 
+def served_model(center: float) -> ServedModel:
+    """One with a running mean, and no model behind it."""
+    settings = {"temperature": 1.0, "dtype": "float32", "max_tokens": 1, "tokens_per_batch": 1, "replicas": 1}
+    made = ServedModel(path="x", center="running", **settings)
+    made.center = center
+    return made
+
+
 def scores(made: Scorer, *answers: str, gold: str | None = None) -> list[float | None]:
     prompt = Prompt("o/0", "o", ({"role": "user", "content": "What is 500 + 500?"},), gold=gold)
 
@@ -189,9 +197,12 @@ def test_what_is_asked_twice_is_computed_once(trained, monkeypatch):
     encode, forward = RewardModelServer._encode, RewardModelServer._forward
     monkeypatch.setattr(RewardModelServer, "_encode", lambda self, *asked: read.append(asked) or encode(self, *asked))
     monkeypatch.setattr(RewardModelServer, "_forward", lambda self, rows: run.extend(rows) or forward(self, rows))
-    with scorer(trained) as made:
-        yes, no, *again = scores(made, YES, NO, NO, YES, f"<think>Let me see.</think>{NO}")
-    assert again == [no, yes, no]
+    question = (({"role": "user", "content": "What is 500 + 500?"},), ())
+    yes, no, *again = RewardModelServer(ServerSettings(str(trained / "model"))).score(
+        [question] * 4, [YES, NO, NO, YES]
+    )
+    assert yes > no
+    assert again == [no, yes]
     assert len(read) == 1
     assert [len(answers) for _, answers in run] == [1, 1]
 
@@ -210,19 +221,17 @@ def test_a_reference_answer_is_worth_one_half(trained):
         assert scores(made, YES) == [None]
 
 
-def test_a_score_that_is_no_number_costs_its_answer_alone(trained, monkeypatch):
-    forward = RewardModelServer._forward
+def test_a_score_that_is_no_number_costs_its_answer_alone(monkeypatch):
+    async def told(self, questions, answers):
+        return [math.nan, 1.0, math.inf, -math.inf]
 
-    def broken(self, rows):
-        return {row: [math.nan if row == 0 else score for score in own] for row, own in forward(self, rows).items()}
-
-    monkeypatch.setattr(RewardModelServer, "_forward", broken)
-    with scorer(trained, center="running") as made:
-        lost, no = scores(made, YES, NO)
-        made.begin_step(2)
-        assert (lost, scores(made, YES, NO)[0]) == (None, None)
-        assert no is not None
-        assert all(math.isfinite(state["center"]) for state in made.state().values() if "center" in state)
+    monkeypatch.setattr(ServedModel, "scores", told)
+    made = served_model(center=0.0)
+    asked = ({"role": "user", "content": "?"},)
+    verdicts = asyncio.run(reward_model(["a"] * 4, [asked] * 4, [()] * 4, made, path="x", center="running"))
+    assert [verdict.value is None for verdict in verdicts] == [True, False, True, True]
+    made.begin_step(2)
+    assert made.center == pytest.approx(0.1)
 
 
 def test_an_answer_that_is_too_long_has_no_score(trained):
@@ -234,16 +243,7 @@ def test_an_answer_that_is_too_long_has_no_score(trained):
 
 def test_a_running_mean_moves_between_steps_alone():
     def after(scores_: list[float]) -> ServedModel:
-        made = ServedModel(
-            path="x",
-            center="running",
-            temperature=1.0,
-            dtype="float32",
-            max_tokens=1,
-            tokens_per_batch=1,
-            replicas=1,
-        )
-        made.center = 1.0
+        made = served_model(center=1.0)
         made.observe(scores_)
         return made
 
