@@ -231,6 +231,11 @@ _CALL_IN_REMARK = re.compile(r"\w\(")
 _LINE_ENDS = re.compile(r"[ \t`*.]*+(?=[;<\n]|$)")
 
 
+def _literal(match: re.Match[str]) -> str:
+    quoted = match["single"] if match["single"] is not None else match["double"]
+    return match["bare"] if quoted is None else _unescaped(quoted)
+
+
 def _unnamed(text: str, position: int, kind: ActionType | None) -> tuple[dict[str, Any], int]:
     """What a call's arguments without names say, and where they end: x and y, a text, a number, or several keys."""
     if kind not in _ARGUMENT_OF and kind != "wait":
@@ -238,8 +243,7 @@ def _unnamed(text: str, position: int, kind: ActionType | None) -> tuple[dict[st
         return ({"x": xy[1], "y": xy[2]}, xy.end()) if xy else ({}, position)
     told: list[str] = []
     while (kind == "press" or not told) and (value := _VALUE.match(text, position)):
-        quoted = value["single"] if value["single"] is not None else value["double"]
-        told.append(value["bare"] if quoted is None else _unescaped(quoted))
+        told.append(_literal(value))
         position = value.end()
     if not told or kind == "wait" or kind is None:
         return {}, position
@@ -254,9 +258,8 @@ def _call_at(text: str, match: re.Match[str], scroll: Convention) -> _Found | No
     kind = action_type(name)[0]
     fields, position = _unnamed(text, match.end() + 1, kind)
     while argument := _ARGUMENT.match(text, position):
-        quoted = argument["single"] if argument["single"] is not None else argument["double"]
         twice |= argument["key"] in fields
-        fields[argument["key"]] = argument["bare"] if quoted is None else _unescaped(quoted)
+        fields[argument["key"]] = _literal(argument)
         position = argument.end()
         if not argument["more"]:
             break
