@@ -13,11 +13,13 @@ import functools
 import importlib
 import importlib.metadata
 import inspect
+import itertools
 import sys
+import types
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
@@ -157,6 +159,34 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any]) -> d
     return {name: getattr(model, name) for name in type(model).model_fields}
 
 
+def option_errors(function: Callable[..., Any], error: ValidationError) -> list[Any]:
+    """The items of an error that `check_options` raised, at the places that were written.
+
+    Of an option that may be of several types, those of the type that fits best, and without the type's name.
+    """
+    fields = options_model(function).model_fields
+    found: list[Any] = []
+    for name, group in itertools.groupby(error.errors(), key=lambda item: item["loc"][:1]):
+        items: list[Any] = list(group)
+        field = fields.get(str(name[0])) if name else None
+        if field is not None and _has_branches(field.annotation) and all(len(item["loc"]) > 1 for item in items):
+            deepest = max(len(item["loc"]) for item in items)
+            items = [{**item, "loc": (*name, *item["loc"][2:])} for item in items if len(item["loc"]) == deepest]
+            items = [item for item in items if not _is_of_another_type(item)] or items
+        found += items
+    return found
+
+
+def _has_branches(annotation: Any) -> bool:
+    if get_origin(annotation) not in (Union, types.UnionType):
+        return False
+    return len([one for one in get_args(annotation) if one is not type(None)]) > 1
+
+
+def _is_of_another_type(item: Any) -> bool:
+    return str(item["type"]).endswith(("_type", "_parsing")) or item["type"] == "literal_error"
+
+
 def explain(error: Any, known: Iterable[str]) -> str:
     """One item of `ValidationError.errors()` as a rule and a remedy."""
     if error["type"] == "extra_forbidden":
@@ -212,6 +242,7 @@ __all__ = [
     "check_options",
     "did_you_mean",
     "explain",
+    "option_errors",
     "options_model",
     "wanted_arguments",
 ]

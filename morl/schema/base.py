@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from morl.errors import UsageError
-from morl.registry import Registry, check_options, did_you_mean, options_model
+from morl.registry import Registry, check_options, did_you_mean, option_errors, options_model
 from morl.rules import Rule, check_prompt, check_template, not_a_truth_value, plain_name, refuse, sentence
 
 Int = Annotated[int, BeforeValidator(not_a_truth_value)]
@@ -100,7 +100,7 @@ def choice_rules(kind: str, key: str, name: str, options: Mapping[str, Any], spe
     try:
         check_options(function, options)
     except ValidationError as error:
-        items = error.errors()
+        items = option_errors(function, error)
     else:
         return []
     offered = [*options_model(function).model_fields, *type(spec).model_fields]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from morl.errors import UsageError
-from morl.registry import check_options, options_model
+from morl.registry import check_options, option_errors, options_model
 from morl.rules import Rule, ray_address, refuse, sentence
 from morl.schema.base import Float, Int, Spec, Text, registry
 
@@ -74,7 +74,7 @@ class RolloutSpec(Spec):
             check_options(build, {**options, "dtype": "float32"})
         except ValidationError as error:
             known = [name for name in options_model(build).model_fields if name not in given]
-            for item in error.errors():
+            for item in option_errors(build, error):
                 if item["loc"][0] not in given:
                     rules.append(Rule(("options", *item["loc"]), sentence(item, known)))
         return rules

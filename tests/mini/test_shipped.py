@@ -69,6 +69,18 @@ def test_boxes_in_other_pixels_than_a_packaged_model_sees_are_told_by_check() ->
     assert any(one.startswith("objectives.grounding.rewards.0") and "max_pixels: 50176" in one for one in told)
 
 
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [
+        ("[1, 4]", ["objectives.math.data.level.1: should be less than or equal to 3, not 4"]),
+        ("4", ["objectives.math.data.level: should be less than or equal to 3, not 4"]),
+    ],
+)
+def test_an_option_of_several_types_is_told_without_their_names(level: str, told: list[str]) -> None:
+    problems = check("quickstart", [f"objectives.math.data.level={level}"], rows=1).recipe
+    assert [str(problem).partition(": ")[2] for problem in problems] == told
+
+
 def test_a_step_of_the_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe("quickstart")
