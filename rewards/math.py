@@ -25,16 +25,14 @@ from morl.rewards.answer import (
     numbers,
     stated,
 )
-from morl.rewards.count import numbers_for_words
 from morl.rewards.decorator import Example, Verdict, reward
+from morl.rewards.latex import DECIMAL_COMMA, MAX_LENGTH, tidy, without_unit
 from morl.rewards.plain import compared, plain_value
 from morl.rewards.reading import answer_text
 from morl.rewards.undone import after_approximation, left_undone
 
 TIMEOUT_S = 4
 """Whole seconds for each parse and each comparison."""
-MAX_LENGTH = 600
-"""Characters of an answer; a longer one is not parsed."""
 MAX_NESTING = 12
 """Brackets within brackets; the parser's time grows steeply with them."""
 MAX_TAIL = 2000
@@ -95,9 +93,9 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
         refusal = "cannot be read as mathematics"
     if refusal is not None:
         return Verdict(None, "bad_gold", f"the gold {gold_latex[:100]!r}: {refusal}")
-    parts = [_tidy(after_approximation(part, gold_latex)) for part in answer_parts(response)]
+    parts = [tidy(after_approximation(part, gold_latex)) for part in answer_parts(response)]
     if isinstance(plain_value(gold_latex), Fraction):
-        parts = [_without_unit(_DECIMAL_COMMA.sub(r"\1.\2", part) if "." in gold_latex else part) for part in parts]
+        parts = [without_unit(DECIMAL_COMMA.sub(r"\1.\2", part) if "." in gold_latex else part) for part in parts]
     if not any(parts):
         return Verdict(0.0, "no_answer", "no answer after the thinking")
     shown = " ; ".join(parts)
@@ -120,8 +118,10 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
     except Exception as error:  # noqa: BLE001  # whatever algebra runs into with what a policy wrote
         return Verdict(0.0, "ok", f"{shown[:200]}: cannot be compared with the gold ({type(error).__name__})")
     except BaseException as error:
-        # math-verify's own timeout, which is no Exception. What takes so long beside a plain number is no result.
-        if type(error).__name__ != "TimeoutException" or not isinstance(plain_value(gold_latex), Fraction):
+        from math_verify.errors import TimeoutException
+
+        # That is no Exception. What takes so long beside a plain number is no result.
+        if not isinstance(error, TimeoutException) or not isinstance(plain_value(gold_latex), Fraction):
             raise
         return Verdict(0.0, "ok", f"{shown[:200]}: a calculation too long to be done")
     if right:
@@ -155,7 +155,7 @@ def gold_text(gold: Any) -> str:
         found = formulas(text)
         if len(found) != len(last_together(text, found)):
             raise ValueError("the gold is a text with several formulas: which is the answer?")
-    text = _tidy(" ; ".join(different(found)) if found else text)
+    text = tidy(" ; ".join(different(found)) if found else text)
     if not text or text in ("nan", "inf", "-inf"):
         raise ValueError("the gold is empty" if not text else f"the gold is {text}")
     return text
@@ -216,110 +216,6 @@ def _unboxed(text: str, *, stated: bool) -> tuple[str, ...]:
     if stated and meant and len(_PROSE.findall(text, 0, meant[0].start)) <= MAX_LEAD:
         return different(first_together(text, meant))
     return different(last_together(text, meant))
-
-
-_SYMBOLS = str.maketrans(
-    {
-        "−": "-",
-        "–": "-",
-        "×": r"\times ",
-        "·": r"\cdot ",
-        "÷": "/",
-        "π": r"\pi ",
-        "∞": r"\infty ",
-        "≤": r"\le ",
-        "≥": r"\ge ",
-        "≠": r"\ne ",
-        "°": r"^\circ ",
-        "²": "^2",
-        "³": "^3",
-        "√": r"\sqrt ",
-        "½": r"\frac{1}{2}",
-        "∅": r"\emptyset ",
-        "\u00a0": " ",
-        "\u202f": " ",
-        "\u2009": " ",
-    }
-)
-_CURRENCIES = dict.fromkeys(map(ord, "$€£¥₹"))
-_COMMANDS = dict.fromkeys((r"\(", r"\)", r"\[", r"\]", "**", "`", "~", r"\;", r"\,"), " ") | {
-    r"\leqslant": r"\le",
-    r"\geqslant": r"\ge",
-    r"\varnothing": r"\emptyset",
-}
-_TEXT = re.compile(r"\\(?:text|textbf|mbox|mathrm)\s*\{([^{}]*)\}(\s*$)?")
-_DIGIT = re.compile(r"(?<![\^\w])\d")
-_SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d+)")
-_WRITINGS = [
-    (re.compile(r"\\mathrm\s*\{\s*([ei])\s*\}"), r"\1"),
-    (re.compile(r"(?<=\d)\\[,!](?=\d{3}(?!\d))"), ""),  # thousands
-    (re.compile(r"(?<![\d.])(\d{1,6}) (\d{1,6})/(\d{1,6})(?![\d.])"), r"\1\\frac{\2}{\3}"),
-    (re.compile(r"\\sqrt\s*\[(\w{1,3})\]\s*(\w)"), r"\\sqrt[\1]{\2}"),
-    (re.compile(r"(?<=[\w)\]}])\s?\*\*\s?(-?\d+(?:\.\d+)?|\([^()]*\)|[a-zA-Z])"), r"^{\1}"),
-    (re.compile(r"(?<![\\a-zA-Z{])(pi(?![a-zA-Z])|(?:ln|log|sin|cos|tan|exp)(?=\s+\w|\s*[({\\^_\d]))"), r"\\\1 "),
-    (re.compile(r"(?<=\d)\s*(?:percent|percentage|pct)\b"), r"\\%"),
-    (re.compile(r"(?<=[)\]])\s*U\s*(?=[(\[])"), r" \\cup "),
-]
-"""How calculators and people write what LaTeX writes otherwise."""
-_DECIMAL_COMMA = re.compile(r"^(-?\d+),(?!\d{3}$)(\d+)$")
-_COUNTED = re.compile(
-    r"(-?[\d,]*\.?\d+|-?\d+/\d+|-?\\[dt]?frac\{\d+\}\{\d+\})\s+"
-    r"((?:[a-z]{2,}|[a-z](?=/))(?:[ /-][a-z]+){0,3}(?:\^\{?\d\}?)?)",
-    re.IGNORECASE,
-)
-_NO_UNITS = frozenset(
-    "or and nor not to versus percent hundred thousand million billion trillion dozen half halves third thirds "  # noqa: SIM905
-    "quarter quarters fourths fifths sixths sevenths eighths ninths tenths elevenths twelfths hundredths thousandths "
-    "maybe perhaps possibly either alternatively plus minus times wrong incorrect false more less".split()
-)
-
-
-def _tidy(text: str) -> str:
-    """One formula without delimiters, leading equals sign and final full stop."""
-    text = " ".join(text.split())
-    if len(text) > 4 * MAX_LENGTH:
-        return text[: 4 * MAX_LENGTH]
-    for _ in range(3):
-        inner = boxes(text)
-        if len(inner) == 1 and (inner[0].start, inner[0].end) == (0, len(text)):
-            text = inner[0].text
-    text = text.translate(_SYMBOLS).replace(r"\$", "").translate(_CURRENCIES)
-    for pattern, latex in _WRITINGS:
-        text = pattern.sub(latex, text)
-    for mark, plain in _COMMANDS.items():
-        text = text.replace(mark, plain)
-    text = _REPEATING.sub(_fraction, _TEXT.sub(_said, text))
-    text = re.sub(r"(?<=\d)\.(?!\d)", "", text)  # "5." and "1./3"
-    text = _ABOUT.sub("", " ".join(text.split())).rstrip("\\.,;:= ")
-    scientific = _SCIENTIFIC.fullmatch(text)
-    return rf"{scientific[1]} \times 10^{{{scientific[2]}}}" if scientific else text
-
-
-_ABOUT = re.compile(r"^(?:[=≈\s]|\\approx(?:eq)?(?![a-zA-Z]))+")
-_REPEATING = re.compile(r"(?<![\d.])(\d{1,9})\.(\d{0,9})\\(?:overline|bar)\s*\{?(\d{1,9})\}?")
-
-
-def _fraction(match: re.Match[str]) -> str:
-    """A repeating decimal as a fraction."""
-    whole, start, again = match.groups()
-    ahead = int(whole + start)
-    value = Fraction(int(whole + start + again) - ahead, (10 ** len(again) - 1) * 10 ** len(start))
-    return str(value) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
-
-
-def _said(match: re.Match[str]) -> str:
-    r"""A `\text{}` as its words, if they are more than a unit: math-verify drops what ends a formula, also " or 6"."""
-    words = set(re.findall(r"[a-z]+", match[1].lower()))
-    counts = _DIGIT.search(match[1]) or numbers_for_words(match[1]) != match[1]
-    return f" {match[1]} " if counts or (match[2] is not None and words & _NO_UNITS) else match.group()
-
-
-def _without_unit(text: str) -> str:
-    """The number of "20 books" and "5 km/h"; not of "5 hundred", "5 or six"."""
-    match = _COUNTED.fullmatch(text)
-    if match is None or _NO_UNITS.intersection(re.split("[ /-]", match[2].lower())):
-        return text
-    return match[1] if numbers_for_words(match[2]) == match[2] else text
 
 
 _NAMED = re.compile(r"([a-zA-Z](?:_\{?\w\}?)?)\s*=\s*([^=].*)")

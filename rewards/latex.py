@@ -1,0 +1,116 @@
+r"""One way to write a formula, of the many in which calculators, people and LaTeX write it."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from morl.rewards.answer import boxes
+from morl.rewards.count import numbers_for_words
+
+MAX_LENGTH = 600
+"""Characters of an answer; a longer one is not parsed."""
+
+_SYMBOLS = str.maketrans(
+    {
+        "−": "-",
+        "–": "-",
+        "×": r"\times ",
+        "·": r"\cdot ",
+        "÷": "/",
+        "π": r"\pi ",
+        "∞": r"\infty ",
+        "≤": r"\le ",
+        "≥": r"\ge ",
+        "≠": r"\ne ",
+        "°": r"^\circ ",
+        "²": "^2",
+        "³": "^3",
+        "√": r"\sqrt ",
+        "½": r"\frac{1}{2}",
+        "∅": r"\emptyset ",
+        "\u00a0": " ",
+        "\u202f": " ",
+        "\u2009": " ",
+    }
+)
+_CURRENCIES = dict.fromkeys(map(ord, "$€£¥₹"))
+_COMMANDS = dict.fromkeys((r"\(", r"\)", r"\[", r"\]", "**", "`", "~", r"\;", r"\,"), " ") | {
+    r"\leqslant": r"\le",
+    r"\geqslant": r"\ge",
+    r"\varnothing": r"\emptyset",
+}
+_TEXT = re.compile(r"\\(?:text|textbf|mbox|mathrm)\s*\{([^{}]*)\}(\s*$)?")
+_DIGIT = re.compile(r"(?<![\^\w])\d")
+_SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d+)")
+_WRITINGS = [
+    (re.compile(r"\\mathrm\s*\{\s*([ei])\s*\}"), r"\1"),
+    (re.compile(r"(?<=\d)\\[,!](?=\d{3}(?!\d))"), ""),  # thousands
+    (re.compile(r"(?<![\d.])(\d{1,6}) (\d{1,6})/(\d{1,6})(?![\d.])"), r"\1\\frac{\2}{\3}"),
+    (re.compile(r"\\sqrt\s*\[(\w{1,3})\]\s*(\w)"), r"\\sqrt[\1]{\2}"),
+    (re.compile(r"(?<=[\w)\]}])\s?\*\*\s?(-?\d+(?:\.\d+)?|\([^()]*\)|[a-zA-Z])"), r"^{\1}"),
+    (re.compile(r"(?<![\\a-zA-Z{])(pi(?![a-zA-Z])|(?:ln|log|sin|cos|tan|exp)(?=\s+\w|\s*[({\\^_\d]))"), r"\\\1 "),
+    (re.compile(r"(?<=\d)\s*(?:percent|percentage|pct)\b"), r"\\%"),
+    (re.compile(r"(?<=[)\]])\s*U\s*(?=[(\[])"), r" \\cup "),
+]
+"""How calculators and people write what LaTeX writes otherwise."""
+DECIMAL_COMMA = re.compile(r"^(-?\d+),(?!\d{3}$)(\d+)$")
+"""A number with a comma for its point, which "1,234" has not."""
+_COUNTED = re.compile(
+    r"(-?[\d,]*\.?\d+|-?\d+/\d+|-?\\[dt]?frac\{\d+\}\{\d+\})\s+"
+    r"((?:[a-z]{2,}|[a-z](?=/))(?:[ /-][a-z]+){0,3}(?:\^\{?\d\}?)?)",
+    re.IGNORECASE,
+)
+_NO_UNITS = frozenset(
+    "or and nor not to versus percent hundred thousand million billion trillion dozen half halves third thirds "  # noqa: SIM905
+    "quarter quarters fourths fifths sixths sevenths eighths ninths tenths elevenths twelfths hundredths thousandths "
+    "maybe perhaps possibly either alternatively plus minus times wrong incorrect false more less".split()
+)
+
+
+def tidy(text: str) -> str:
+    """One formula without delimiters, leading equals sign and final full stop."""
+    text = " ".join(text.split())
+    if len(text) > 4 * MAX_LENGTH:
+        return text[: 4 * MAX_LENGTH]
+    for _ in range(3):
+        inner = boxes(text)
+        if len(inner) == 1 and (inner[0].start, inner[0].end) == (0, len(text)):
+            text = inner[0].text
+    text = text.translate(_SYMBOLS).replace(r"\$", "").translate(_CURRENCIES)
+    for pattern, latex in _WRITINGS:
+        text = pattern.sub(latex, text)
+    for mark, plain in _COMMANDS.items():
+        text = text.replace(mark, plain)
+    text = _REPEATING.sub(_fraction, _TEXT.sub(_said, text))
+    text = re.sub(r"(?<=\d)\.(?!\d)", "", text)  # "5." and "1./3"
+    text = _ABOUT.sub("", " ".join(text.split())).rstrip("\\.,;:= ")
+    scientific = _SCIENTIFIC.fullmatch(text)
+    return rf"{scientific[1]} \times 10^{{{scientific[2]}}}" if scientific else text
+
+
+_ABOUT = re.compile(r"^(?:[=≈\s]|\\approx(?:eq)?(?![a-zA-Z]))+")
+_REPEATING = re.compile(r"(?<![\d.])(\d{1,9})\.(\d{0,9})\\(?:overline|bar)\s*\{?(\d{1,9})\}?")
+
+
+def _fraction(match: re.Match[str]) -> str:
+    """A repeating decimal as a fraction."""
+    whole, start, again = match.groups()
+    ahead = int(whole + start)
+    value = Fraction(int(whole + start + again) - ahead, (10 ** len(again) - 1) * 10 ** len(start))
+    return str(value) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def _said(match: re.Match[str]) -> str:
+    r"""A `\text{}` as its words, if they are more than a unit: math-verify drops what ends a formula, also " or 6"."""
+    words = set(re.findall(r"[a-z]+", match[1].lower()))
+    counts = _DIGIT.search(match[1]) or numbers_for_words(match[1]) != match[1]
+    return f" {match[1]} " if counts or (match[2] is not None and words & _NO_UNITS) else match.group()
+
+
+def without_unit(text: str) -> str:
+    """The number of "20 books" and "5 km/h"; not of "5 hundred", "5 or six"."""
+    match = _COUNTED.fullmatch(text)
+    if match is None or _NO_UNITS.intersection(re.split("[ /-]", match[2].lower())):
+        return text
+    return match[1] if numbers_for_words(match[2]) == match[2] else text
