@@ -82,14 +82,16 @@ class RewardModelServer:
                 most = self._settings.max_tokens
                 told[place] = f"question and answer have {length} tokens, more than max_tokens={most}"
                 continue
+            # Equal tokens with other pictures are another prompt.
+            same = asked if prompt.features else prompt.token_ids_T
             # Alone in its row, unless a GPU wants full ones.
-            key = (asked, answer_T) if self._device.type == "cpu" else asked
+            key = (same, answer_T) if self._device.type == "cpu" else same
             _, places = rows.setdefault(key, (prompt, {}))
             places.setdefault(answer_T, []).append(place)
         scores = self._forward([(prompt, list(places)) for prompt, places in rows.values()])
         for row, (_, places) in enumerate(rows.values()):
-            for same, score in zip(places.values(), scores[row], strict=True):
-                for place in same:
+            for alike, score in zip(places.values(), scores[row], strict=True):
+                for place in alike:
                     told[place] = score
         return told
 
