@@ -22,6 +22,10 @@ _NAME = re.compile(r"[a-zA-Z](?:_\{?\w\}?)?=(?!.*=)")
 _APPROXIMATELY = re.compile(r"\\approx(?:eq)?(?![a-zA-Z])|≈")
 # Between two operands; what follows a bracket or an operator is a sign.
 _OPERATION = re.compile(r"[\d.)}\]|][-+*/:][-+]?[\d.({\[|\\]")
+_FUNCTION = re.compile(
+    r"!|\^(?!\{?\\circ)|√|\\(?:sqrt|[dt]?binom|log|ln|lg|exp|sin|cos|tan|cot|sec|csc|lfloor|lceil|gcd|sum|prod|int|lim)"
+    r"(?![a-zA-Z])"
+)
 
 
 def after_approximation(answer: str, gold: str) -> str:
@@ -44,19 +48,23 @@ def left_undone(answer: str, gold: str, question: str = "") -> bool:
     r"""Whether `answer` is an unevaluated calculation although the gold is a plain number.
 
     A fraction stays a number unless it divides evenly ("85/5") or is what the question asked to
-    calculate; so does "3 \times 10^5". An equation is judged by its right side.
+    calculate; so does "3 \times 10^5". A power, root, factorial or other function of numbers is a value
+    unless the question asked to calculate it. An equation is judged by its right side.
     """
     gold = _NAME.sub("", _normal(gold))
     if not _is_plain(gold):
         return False
     side = _normal(answer).rpartition("=")[2]
-    if not _OPERATION.search(side) or _SCIENTIFIC.fullmatch(side) or side == gold:
+    if side == gold or _SCIENTIFIC.fullmatch(side):
         return False
     simple = _SIMPLE.fullmatch(side)
-    if simple is None:
+    if simple is None and _OPERATION.search(side):
         return True
-    divides = int(simple[2]) == 0 or Fraction(int(simple[1]), int(simple[2])).denominator == 1
-    return divides or re.search(rf"(?<![\d.]){re.escape(side)}(?![\d.])", _normal(question)) is not None
+    if simple is None and not _FUNCTION.search(side):
+        return False
+    if simple and (int(simple[2]) == 0 or Fraction(int(simple[1]), int(simple[2])).denominator == 1):
+        return True
+    return re.search(rf"(?<![\d.]){re.escape(side)}(?![\d.])", _normal(question)) is not None
 
 
 def _is_plain(gold: str) -> bool:

@@ -59,3 +59,25 @@ def test_a_wrong_result_behind_a_quoted_calculation_is_wrong(answer: str) -> Non
 @pytest.mark.parametrize("answer", ["50/3 ≈ 16.67", r"\boxed{16.67}", r"\frac{50}{3} \approx 16.67", "16.67"])
 def test_an_approximation_says_what_follows_it(answer: str) -> None:
     assert math(answer, "16.67").value == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "gold"),
+    [
+        ("4!", "24"),
+        (r"\sqrt{144}", "12"),
+        ("2^{10}", "1024"),
+        (r"\binom{5}{2}", "10"),
+        (r"\log_2 8", "3"),
+    ],
+)
+def test_a_function_that_quotes_the_question_is_left_undone(asked: str, gold: str) -> None:
+    question = [{"role": "user", "content": f"What is ${asked}$?"}]
+    assert math(rf"\boxed{{{asked}}}", gold, question).value == 0
+    assert math(rf"\boxed{{{gold}}}", gold, question).value == 1
+    assert math(rf"\boxed{{{asked}}}", gold).value == 1
+
+
+def test_degrees_that_stand_in_the_question_are_a_result() -> None:
+    question = [{"role": "user", "content": r"Which is larger, $40^\circ$ or $50^\circ$?"}]
+    assert math(r"\boxed{50^\circ}", "50", question).value == 1
