@@ -114,11 +114,7 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
         newest = checkpoints.newest_good()
         # Cheap things first: a mistake in the data should not wait for a model to load.
         objectives = recipe.objectives
-        mixture = Mixture(
-            {name: load_prompts(spec, name) for name, spec in objectives.items()},
-            {name: spec.share for name, spec in objectives.items()},
-            recipe.run.seed,
-        )
+        mixture = _mixture(recipe)
         model = resolve_model(recipe.model.path)
         announce(f"model: {model}")
         codec = ChatCodec.load(model, recipe.rollout.max_prompt_tokens)
@@ -130,14 +126,7 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
         cluster = stack.enter_context(Cluster(recipe.cluster, local=local))
         engine, _ = choose_engine(recipe.rollout.engine)
         check_sync(recipe, engine, gpus=cluster.gpus, local=local)
-        scorer = stack.enter_context(
-            Scorer(
-                objectives,
-                measured=Evaluation.objectives(recipe),
-                workers=recipe.scoring.workers,
-                memory_mb=recipe.scoring.memory_mb,
-            )
-        )
+        scorer = stack.enter_context(_scorer(recipe))
         await scorer.start()
         learner = Learner.start(
             settings,
@@ -165,12 +154,7 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
             engines=engines,
             scorer=scorer,
             collector=collector,
-            sampling=Sampling(
-                temperature=recipe.rollout.temperature,
-                max_new_tokens=recipe.rollout.max_new_tokens,
-                stop_token_ids=codec.stop_token_ids,
-                banned_token_ids=codec.banned_token_ids,
-            ),
+            sampling=_sampling(recipe, codec),
             learner=learner,
             sync=sync,
             evaluation=Evaluation.load(recipe, engines, collector, codec, folder.path),
@@ -184,6 +168,33 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
             announce(f"goes on from {newest}")
             await sync.publish(learner, engines)
         yield parts
+
+
+def _mixture(recipe: Recipe) -> Mixture:
+    objectives = recipe.objectives
+    return Mixture(
+        {name: load_prompts(spec, name) for name, spec in objectives.items()},
+        {name: spec.share for name, spec in objectives.items()},
+        recipe.run.seed,
+    )
+
+
+def _scorer(recipe: Recipe) -> Scorer:
+    return Scorer(
+        recipe.objectives,
+        measured=Evaluation.objectives(recipe),
+        workers=recipe.scoring.workers,
+        memory_mb=recipe.scoring.memory_mb,
+    )
+
+
+def _sampling(recipe: Recipe, codec: ChatCodec) -> Sampling:
+    return Sampling(
+        temperature=recipe.rollout.temperature,
+        max_new_tokens=recipe.rollout.max_new_tokens,
+        stop_token_ids=codec.stop_token_ids,
+        banned_token_ids=codec.banned_token_ids,
+    )
 
 
 def _step_of(checkpoint: Path | None) -> int:
