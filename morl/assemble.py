@@ -25,7 +25,7 @@ from morl.learner.watch import Watch
 from morl.model import ChatCodec, resolve_model
 from morl.recipe import Recipe, go_offline
 from morl.rewards import Scorer
-from morl.rollout import Collector, EnginePool, Rollout, Sampling, choose_engine
+from morl.rollout import Collector, Deadlines, EnginePool, Rollout, Sampling, choose_engine
 from morl.run import RunFolder
 from morl.sync.disk import DiskSync
 from morl.sync.nccl import NcclSync
@@ -87,7 +87,12 @@ class Parts:
         )
 
     def save(self) -> None:
-        """Begin a checkpoint of everything that `restore` needs; it is written while the next step runs."""
+        """Begin a checkpoint of everything that `restore` needs, unless this step has one.
+
+        It is written while the next step runs.
+        """
+        if self.saved == self.step:
+            return
         began = time.perf_counter()
         with self.checkpoints.writing(self.step, written=self.learner.saved) as draft:
             learner = self.learner.save(draft / "learner", background=True)
@@ -114,18 +119,24 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
         newest = checkpoints.newest_good()
         # Cheap things first: a mistake in the data should not wait for a model to load.
         objectives = recipe.objectives
-        mixture = _mixture(recipe)
+        prompts = {name: load_prompts(spec, name) for name, spec in objectives.items()}
+        mixture = Mixture(prompts, {name: spec.share for name, spec in objectives.items()}, recipe.run.seed)
         model = resolve_model(recipe.model.path)
         announce(f"model: {model}")
         codec = ChatCodec.load(model, recipe.rollout.max_prompt_tokens)
-        check_frames(codec.media, {f"objectives.{name}": spec for name, spec in objectives.items()})
+        if recipe.rollout.too_long == "skip":
+            for own in prompts.values():
+                own.pass_over_unless(codec.fits)
+        asked = {f"objectives.{name}": spec for name, spec in objectives.items()}
+        asked |= {f"eval.sets.{name}": spec for name, spec in recipe.eval_objectives().items()}
+        check_frames(codec.media, asked)
         settings = PolicySettings.of(recipe, model, codec.banned_token_ids)
         critic = critic_settings(recipe, model)
         if critic is not None:
             announce(f"critic: {critic.model}")
         cluster = stack.enter_context(Cluster(recipe.cluster, local=local))
         engine, _ = choose_engine(recipe.rollout.engine)
-        check_sync(recipe, engine, gpus=cluster.gpus, local=local)
+        check_sync(recipe, engine, gpus=cluster.gpus, local=local, nodes=cluster.nodes)
         scorer = stack.enter_context(_scorer(recipe))
         await scorer.start()
         learner = Learner.start(
@@ -138,14 +149,13 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
         stack.callback(learner.close)
         stack.push(checkpoints.close)
         plan = plan_sync(recipe, engine, learner.adapted_outside(), cluster.gpus)
-        asked = [*objectives.values(), *recipe.eval_objectives().values()]
-        more = plan.engine_options | engine_options(engine, codec.media, asked)
+        more = plan.engine_options | engine_options(engine, codec.media, list(asked.values()))
         engines = await start_engines(recipe, model, local=local, gpus=cluster.gpus, more=more)
         stack.push_async_callback(engines.close)
         collector = Collector(engines, codec, scorer.score, seed=recipe.run.seed)
         if recipe.learner.lora is not None:
             announce(f"LoRA reaches the engines {'as it is' if plan.adapter else 'merged'} ({plan.reason})")
-        sync = open_sync(recipe, plan, folder.path)
+        sync = open_sync(recipe, plan, folder.path, model)
         stack.callback(sync.close)
         parts = Parts(
             recipe=recipe,
@@ -168,15 +178,6 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
             announce(f"goes on from {newest}")
             await sync.publish(learner, engines)
         yield parts
-
-
-def _mixture(recipe: Recipe) -> Mixture:
-    objectives = recipe.objectives
-    return Mixture(
-        {name: load_prompts(spec, name) for name, spec in objectives.items()},
-        {name: spec.share for name, spec in objectives.items()},
-        recipe.run.seed,
-    )
 
 
 def _scorer(recipe: Recipe) -> Scorer:
@@ -229,6 +230,7 @@ async def start_engines(
         local=local,
         num_gpus=options.get("tensor_parallel_size", 1) if gpus else 0,
         max_restarts=recipe.rollout.max_restarts,
+        deadlines=Deadlines(place_s=recipe.cluster.start_timeout_s),
     )
     logger.info("%d engine(s) up after %.1f s", recipe.rollout.engines, time.perf_counter() - began)
     return engines

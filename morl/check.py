@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from morl.data import PromptSet, load_prompts
-from morl.errors import BadMediaError, MorlError, Problem, UsageError
+from morl.errors import BadMediaError, DataError, MorlError, Problem, UsageError
 from morl.files import local_path
 from morl.missing import lacks_data, missing_checkpoints
+from morl.model import ChatCodec
 from morl.recipe import ObjectiveSpec, Recipe, go_offline, inspect_recipe
 from morl.rewards.checks import check_examples, score_golds
 from morl.rewards.runner import Runner
@@ -23,6 +25,9 @@ SHOWN = 5
 
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 """Files of a checkpoint that say how pictures are resized."""
+
+TEMPLATE_TOKENS = 256
+"""What a chat template adds to a prompt, at most, system prompt included."""
 
 Advance = Callable[[], None]
 
@@ -44,7 +49,7 @@ class CheckReport:
     rows: int = 0
     """Rows that were made into prompts."""
     skipped: int = 0
-    """Rows whose pictures are bad, and which the recipe says to skip."""
+    """Rows that the recipe says to skip: for their bad pictures, or their length."""
 
     @property
     def exit_code(self) -> int:
@@ -74,13 +79,14 @@ def check(path: str | Path, overrides: Sequence[str] = (), *, rows: int | None =
     report.checkpoints = missing_checkpoints(recipe)
     opened = {label: prompts for label, spec in specs.items() if (prompts := _open(label, spec, report)) is not None}
     wrong = {problem.path for problem in problems}
+    lengths = _Lengths(recipe)
     with _runner(recipe) as runner, _progress(sum(_count(prompts, rows) for prompts in opened.values())) as advance:
         for name in sorted({term.use for spec in specs.values() for term in spec.rewards}):
             report.data += [Problem("", f"reward '{name}'", told) for told in check_examples(name, runner)]
         for label, prompts in opened.items():
             # A gold that could not be read from the recipe says nothing about the data.
             spec = specs[label].model_copy(update={"rewards": []}) if f"{label}.gold" in wrong else specs[label]
-            _check_rows(label, spec, prompts, _count(prompts, rows), runner, report, advance)
+            _check_rows(label, spec, prompts, _count(prompts, rows), runner, report, lengths, advance)
     report.data += _check_frames(recipe, specs)
     return report
 
@@ -112,6 +118,7 @@ def _check_rows(
     count: int,
     runner: Runner,
     report: CheckReport,
+    lengths: _Lengths,
     advance: Advance,
 ) -> None:
     """Render the first `count` rows and score their golds; adds what is wrong to the report, by row."""
@@ -123,6 +130,13 @@ def _check_rows(
                 prompt = prompts[index]
                 for item in prompt.media:
                     item.check()
+                lengths.check(prompt)
+            except _TooLongError as error:
+                if lengths.skips:
+                    report.skipped += 1
+                else:
+                    found.append((index, str(error)))
+                advance()
             except BadMediaError as error:
                 if spec.data.bad_media == "skip":
                     report.skipped += 1
@@ -178,6 +192,38 @@ def _check_frames(recipe: Recipe, specs: Mapping[str, ObjectiveSpec]) -> list[Pr
     return found
 
 
+class _TooLongError(DataError):
+    """A prompt has more tokens than the recipe allows."""
+
+
+class _Lengths:
+    """Finds prompts of text that are too long, if the model's tokenizer is on this machine."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.skips = recipe.rollout.too_long == "skip"
+        self._model = recipe.model.path
+        self._most = recipe.rollout.max_prompt_tokens
+
+    def check(self, prompt: Prompt) -> None:
+        """Raises: _TooLongError."""
+        # No token is shorter than a byte, so most prompts need not be counted.
+        if prompt.media or sum(len(str(own).encode()) for own in prompt.messages) + TEMPLATE_TOKENS <= self._most:
+            return
+        codec = self._codec
+        if codec is not None and (count := len(codec.encode(prompt, limit=False).token_ids_T)) > self._most:
+            raise _TooLongError(
+                f"the prompt has {count} tokens, more than rollout.max_prompt_tokens={self._most}; allow more, or "
+                "leave such prompts out with rollout.too_long=skip"
+            )
+
+    @cached_property
+    def _codec(self) -> ChatCodec | None:
+        try:
+            return ChatCodec.load(local_path(self._model), self._most)
+        except (MorlError, OSError, ValueError):  # told among the checkpoints that are not there
+            return None
+
+
 @contextmanager
 def _progress(total: int) -> Iterator[Advance]:
     """A bar of rows on the terminal; nothing when the errors do not go to one."""
@@ -212,7 +258,7 @@ def print_report(report: CheckReport) -> int:
         sys.stderr.write("".join(f"note: {problem}\n" for problem in report.checkpoints))
     looked = f"{_counted(report.rows, 'row')} of {_counted(report.sets, 'set')} read"
     if report.skipped:
-        looked += f", {_counted(report.skipped, 'row')} skipped because of bad pictures or videos"
+        looked += f", {_counted(report.skipped, 'row')} skipped: bad pictures or videos, or prompts too long"
     if report.exit_code:
         wrong = _counted(len(report.recipe), "problem")
         absent = f", {_counted(len(report.missing), 'file')} of data missing" if report.missing else ""

@@ -53,12 +53,19 @@ def newest_good(root: Path) -> Path | None:
 
     Torn ones are skipped, with a warning that names the file and what is wrong with it.
     """
+    return _newest_good(root)[0]
+
+
+def _newest_good(root: Path) -> tuple[Path | None, list[str]]:
+    """The latest checkpoint that is whole, and what is wrong with those after it."""
+    faults: list[str] = []
     for folder in reversed(_folders(root)):
         fault = find_fault(folder)
         if fault is None:
-            return folder
+            return folder, faults
         logger.warning("checkpoint %s is skipped: %s", folder, fault)
-    return None
+        faults.append(f"{folder.name}/{fault}")
+    return None, faults
 
 
 def find_fault(folder: Path, *, contents: bool = True) -> str | None:
@@ -117,8 +124,17 @@ class CheckpointStore:
         self._clear_leftovers()
 
     def newest_good(self) -> Path | None:
-        """The latest checkpoint that is whole, or None; torn ones are skipped with a warning."""
-        return newest_good(self.root)
+        """The latest checkpoint that is whole, or None when there is none at all; torn ones are skipped with a warning.
+
+        Raises: CheckpointError when there are some and none is whole: to begin anew would drop what they hold.
+        """
+        found, faults = _newest_good(self.root)
+        if found is None and faults:
+            raise CheckpointError(
+                f"{self.root}: none of its checkpoints can be gone on from: {'; '.join(faults)}. "
+                "Put them right, or begin another run (run.name=…); to begin this one anew, delete its folder"
+            )
+        return found
 
     @contextmanager
     def writing(self, step: int, *, written: Callable[[], bool] | None = None) -> Iterator[Path]:

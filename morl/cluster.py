@@ -95,6 +95,15 @@ class Cluster:
 
         return int(ray.cluster_resources().get("GPU", 0))
 
+    @property
+    def nodes(self) -> int:
+        """Machines of the cluster that have joined."""
+        if self.local:
+            return 1
+        import ray
+
+        return sum(bool(node["Alive"]) for node in ray.nodes())
+
     def actor_options(self, environment: dict[str, str], *, gpus: int = 1) -> dict[str, Any]:
         """Options for `ray.remote(...)` of an actor that computes."""
         options: dict[str, Any] = {"num_cpus": ACTOR_CPUS, "runtime_env": {"env_vars": environment}}

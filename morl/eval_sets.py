@@ -12,13 +12,13 @@ from pydantic import Field
 
 from morl import marked
 from morl.data.prompts import load_rows
+from morl.data.sources import JsonLines
 from morl.data.templates import PromptTemplate
 from morl.errors import DataError, UsageError
 from morl.evaluate import Evaluation, measure
 from morl.recipe import Recipe, read_text
 from morl.rewards import Scorer
 from morl.schema import DataSpec, Document, Float, GoldTemplate, Int, ObjectiveSpec, PromptForm, RewardTerms, Text
-from morl.track.jsonl import read_rows
 from morl.types import Group, Prompt, Sample
 
 
@@ -120,16 +120,17 @@ async def _score(
 def _answers(file: Path) -> dict[int, list[str]]:
     """The answers to each row."""
     answers: dict[int, list[str]] = {}
-    for number, line in enumerate(read_rows(file)):
+    lines = JsonLines(str(file))
+    for number in range(len(lines)):
+        line = lines[number]
         response, row = line.get("response"), line.get("row", number)
+        where = lines.where(number)
         if not isinstance(response, str) or not isinstance(row, int) or isinstance(row, bool) or row < 0:
             raise DataError(
-                f"{file}:{number + 1}: a line is an object with 'response', a text, and maybe 'row', a number from 0; "
+                f"{where}: a line is an object with 'response', a text, and maybe 'row', a number from 0; "
                 f"not {json.dumps(line, ensure_ascii=False):.80}"
             )
         answers.setdefault(row, []).append(response)
-    if not answers:
-        raise DataError(f"{file}: has no answers")
     return answers
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from morl.rewards import Scorer
 from morl.rollout import Collector, Engine, Sampling, choose_engine
 from morl.statistics import mean_interval, paired_difference, pass_at_k
 from morl.track.jsonl import write_samples
+from morl.track.metrics import passes
 from morl.types import Group
 from morl.vision import check_frames, engine_options
 
@@ -74,6 +75,9 @@ class Evaluation:
             )
             for name, spec in recipe.eval.sets.items()
         ]
+        if recipe.rollout.too_long == "skip":
+            for eval_set in sets:
+                eval_set.prompts.pass_over_unless(codec.fits)
         return cls(tuple(sets), engines, collector, folder)
 
 
@@ -87,8 +91,10 @@ def _sampling(spec: EvalSetSpec, recipe: Recipe, codec: Any) -> Sampling:
     )
 
 
-async def evaluate(evaluation: Evaluation, log: _Log, *, step: int) -> list[dict[str, Any]]:
-    """Measure every set on the policy that the engines serve, and log a row a set.
+async def evaluate(
+    evaluation: Evaluation, log: _Log, *, step: int, without: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """Measure every set but those of `without` on the policy that the engines serve, and log a row a set.
 
     The random streams depend on the set alone, so that two policies are asked alike.
 
@@ -97,6 +103,8 @@ async def evaluate(evaluation: Evaluation, log: _Log, *, step: int) -> list[dict
     version = await evaluation.engines.policy_version()
     rows = []
     for eval_set in evaluation.sets:
+        if eval_set.name in without:
+            continue
         groups = await _groups(evaluation.collector, eval_set, version)
         if evaluation.folder is not None:
             answers = evaluation.folder / "eval" / f"{eval_set.name}-step-{step:06d}.jsonl.zst"
@@ -134,14 +142,14 @@ def measure(groups: Sequence[Group], pass_at: float) -> dict[str, Any]:
     With several samples a prompt, `pass_at_k` is the unbiased estimate for k = that number.
     """
     values: list[float | None] = []
-    passes: list[float] = []
+    passed: list[float] = []
     at_k: list[float] = []
     for group in groups:
         scored = [value for value in group.values_G if value is not None]
         values.append(sum(scored) / len(scored) if scored else None)
         if scored:
-            right = sum(value >= pass_at for value in scored)
-            passes.append(right / len(scored))
+            right = sum(passes(value, pass_at) for value in scored)
+            passed.append(right / len(scored))
             at_k.append(pass_at_k(len(scored), right, len(scored)))
     known = [value for value in values if value is not None]
     lengths = [sample.length for group in groups for sample in group.samples_G]
@@ -152,7 +160,7 @@ def measure(groups: Sequence[Group], pass_at: float) -> dict[str, Any]:
         "no_score_rate": unscored / max(1, len(lengths)),
         "values": values,
     }
-    for name, data in (("reward", known), ("pass_rate", passes)):
+    for name, data in (("reward", known), ("pass_rate", passed)):
         if data:
             interval = mean_interval(data)
             row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}

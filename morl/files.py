@@ -66,8 +66,21 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     fsync_path(path.parent)
 
 
-def disk_remedy(error: BaseException, folder: Path) -> str | None:
+def put_in_place(draft: Path, target: Path) -> None:
+    """Give a folder its name, whatever had it before, once every byte in it would survive a power cut."""
+    for path in [*draft.rglob("*"), draft]:
+        fsync_path(path)
+    shutil.rmtree(target, ignore_errors=True)
+    draft.rename(target)
+    fsync_path(target.parent)
+
+
+def disk_remedy(
+    error: BaseException, folder: Path, elsewhere: str = "lower run.keep_checkpoints, or set run.dir to a larger disk"
+) -> str | None:
     """What went wrong with the disk when a run wrote to `folder`, and what mends it; None when it is not to blame.
+
+    `elsewhere`: how less is written there.
 
     torch and safetensors report a full disk as errors of their own, so the free space and
     the text are looked at too; Ray keeps the error of another process in `cause`.
@@ -79,10 +92,7 @@ def disk_remedy(error: BaseException, folder: Path) -> str | None:
     codes |= {code for code in (*_FULL, errno.EFBIG) if any(os.strerror(code) in str(link) for link in chain)}
     free = shutil.disk_usage(folder).free
     if codes & _FULL or free < 1024**2:
-        return (
-            f"no space left on the disk ({free / 1024**2:.0f} MiB free). Free some, lower run.keep_checkpoints, "
-            "or set run.dir to a larger disk; then resume the run"
-        )
+        return f"no space left on the disk ({free / 1024**2:.0f} MiB free). Free some, {elsewhere}; then resume the run"
     if errno.EFBIG in codes:
         return f"{error}. Raise the limit on file sizes (ulimit -f), then resume the run"
     if codes:

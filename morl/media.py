@@ -186,9 +186,11 @@ class Video:
     @property
     def name(self) -> str:
         """The path of the file, or those of its first and last frame; a hash of what is in memory."""
-        if isinstance(self.source, tuple):
+        if not isinstance(self.source, tuple):
+            return _name(self.source)
+        if all(isinstance(frame.source, Path) for frame in self.source):
             return f"{self.source[0].name} … {self.source[-1].name}"
-        return _name(self.source)
+        return _name(" ".join(frame.name for frame in self.source).encode())
 
     @property
     def shown(self) -> list[int]:

@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ MULTIMODAL_TOKEN_KEYS = (
     "vision_token_id",
     "audio_token_id",
 )
+THINK = "<think>"
+OPENED_TOKENS = 16
+"""Tokens at the end of a prompt among which the template's `<think>` stands, if it opens the thinking."""
 
 
 def resolve_model(path: str, key: str = "model.path") -> Path:
@@ -256,10 +259,16 @@ class ChatCodec:
                 raise type(error)(f"prompt {prompt.id}: {error}") from error
         if limit and len(encoded.token_ids_T) > self.max_prompt_tokens:
             raise DataError(
-                f"prompt {prompt.id} has {len(encoded.token_ids_T)} tokens, more than "
-                f"rollout.max_prompt_tokens={self.max_prompt_tokens}"
+                f"prompt {prompt.id} has {len(encoded.token_ids_T)} tokens, more than rollout.max_prompt_tokens="
+                f"{self.max_prompt_tokens}; allow more, or leave such prompts out with rollout.too_long=skip "
+                "(`morl check` lists them)"
             )
-        return encoded
+        end = self.decode(encoded.token_ids_T[-OPENED_TOKENS:]).rstrip()
+        return replace(encoded, opened=THINK) if end.endswith(THINK) else encoded
+
+    def fits(self, prompt: Prompt) -> bool:
+        """Whether the prompt has at most `rollout.max_prompt_tokens` tokens."""
+        return len(self.encode(prompt, limit=False).token_ids_T) <= self.max_prompt_tokens
 
     def encode_answer(self, text: str) -> tuple[int, ...]:
         """Token ids of a finished answer, end-of-turn token included. No text in it becomes a special token."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from morl.errors import UsageError
 from morl.learner.head import CHUNK_BYTES
+from morl.learner.rank import zero_stage
 from morl.missing import missing_checkpoints
 from morl.model import resolve_model
 from morl.recipe import Recipe
@@ -173,15 +174,16 @@ def _learner_memory(recipe: Recipe, shape: Shape) -> dict[str, float]:
     """Bytes on one GPU of the learner, by what they hold."""
     spec, size = recipe.learner, BYTES[recipe.model.dtype]
     trained = _lora_parameters(recipe, shape) if spec.lora else shape.parameters
-    parted = {stage: spec.ranks if spec.zero >= stage else 1 for stage in (1, 2, 3)}
-    # ZeRO keeps float32 masters beside any weights; without it only lower precision needs them.
-    master = 4 if spec.zero or size < 4 else 0
+    zero = zero_stage(spec.zero, recipe.model.dtype)
+    parted = {stage: spec.ranks if zero >= stage else 1 for stage in (1, 2, 3)}
+    # ZeRO keeps float32 masters beside any weights, and adds gradients up in float32.
+    master = 4 if zero else 0
     budget = max(spec.tokens_per_microbatch, _row_tokens(recipe))  # a row is never cut
     layer = budget * shape.hidden * ACTIVATIONS * size / 2
     kept = budget * shape.hidden * size
     found = {
         "weights": size * shape.parameters / parted[3],
-        "gradients": size * trained / parted[2],
+        "gradients": 4 * trained / parted[2],
         "optimiser": 0.0 if spec.offload else (8 + master) * trained / parted[1],
         "activations": layer + shape.layers * kept if spec.activation_checkpointing else shape.layers * layer,
         "head": 3.0 * max(CHUNK_BYTES, 64 * shape.vocabulary),

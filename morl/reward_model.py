@@ -19,8 +19,8 @@ from morl.assemble import announce
 from morl.checkpoint import CheckpointStore, read_state, write_state
 from morl.cluster import Cluster
 from morl.errors import DataError
-from morl.files import replacing
-from morl.learner.group import Ranks, start_ranks
+from morl.files import put_in_place
+from morl.learner.group import Ranks, all_saved, start_ranks
 from morl.learner.packing import plan_microbatches
 from morl.learner.reward import RewardRank, RewardSettings, TokenPair, pair_batch
 from morl.learner.schedule import learning_rate
@@ -125,7 +125,7 @@ def _train(recipe: PreferenceRecipe, folder: RunFolder, interrupt: Interrupt, lo
                 _log_measured(tracker, step, measure(ranks, held, encoder, recipe.learner))
             due = recipe.run.checkpoint_every and step % recipe.run.checkpoint_every == 0
             if due or interrupt.requested or step == steps:
-                with checkpoints.writing(step, written=lambda: all(ranks.call("saved"))) as draft:
+                with checkpoints.writing(step, written=lambda: all_saved(ranks)) as draft:
                     ranks.call("save", draft / "learner", True)
                     write_state(draft, {"step": step})
         if step == steps:
@@ -278,9 +278,10 @@ def describe(found: Measured) -> str:
 
 
 def _export(ranks: Ranks, folder: Path, found: Measured, step: int) -> None:
-    ranks.call("publish", folder, step)
-    with replacing(folder / CALIBRATION) as file:
-        file.write(json.dumps(asdict(found), indent=1).encode())
+    draft = folder.with_name(f".{folder.name}")
+    ranks.call("publish", draft, step)
+    (draft / CALIBRATION).write_text(json.dumps(asdict(found), indent=1), "utf-8")
+    put_in_place(draft, folder)
     announce(f"wrote {folder}")
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from morl.assemble import announce
-from morl.checkpoint import CheckpointStore, newest_good, read_state, step_of, write_state
+from morl.checkpoint import CheckpointStore, read_state, step_of, write_state
 from morl.cluster import Cluster
 from morl.data import Mixture, load_prompts
 from morl.errors import DataError
-from morl.learner.group import Ranks, start_ranks
+from morl.files import put_in_place
+from morl.learner.group import Ranks, all_saved, start_ranks
 from morl.learner.packing import plan_microbatches
 from morl.learner.rank import RankSettings
 from morl.learner.schedule import learning_rate
@@ -44,6 +45,8 @@ SHOWN = {
     "time/learner_s": ".2f",
 }
 """Metrics of a step that the console shows."""
+FRUITLESS = 1000
+"""Examples that are too long one after the other, at which a stage gives up."""
 
 
 def train_supervised(recipe: SftRecipe, *, resume: bool | Path = False, local: bool = False) -> bool:
@@ -99,7 +102,7 @@ def _run_stage(stage: _Stage, folder: RunFolder, cluster: Cluster, interrupt: In
     codec = ChatCodec.load(stage.model, stage.spec.max_tokens)
     examples = _Examples(stage.spec, codec, recipe.run.seed)
     checkpoints = CheckpointStore(folder.checkpoints, recipe.run.keep_checkpoints)
-    newest = newest_good(folder.checkpoints)
+    newest = checkpoints.newest_good()
     step = stage.start if newest is None or step_of(newest) <= stage.start else step_of(newest)
     settings = RankSettings(
         model=stage.model,
@@ -126,14 +129,17 @@ def _run_stage(stage: _Stage, folder: RunFolder, cluster: Cluster, interrupt: In
             if measures or step == stage.end:
                 _measure(ranks, examples, stage, step, tracker)
             if (every and step % every == 0) or interrupt.requested or step == stage.end:
-                with checkpoints.writing(step, written=lambda: all(ranks.call("saved"))) as draft:
+                with checkpoints.writing(step, written=lambda: all_saved(ranks)) as draft:
                     ranks.call("save", draft / "learner", True)
                     write_state(draft, {"step": step, "stage": stage.name, "examples": examples.state()})
             if interrupt.requested:
                 break
         if step == stage.end:
-            ranks.call("publish", folder.path / "models" / stage.name, step)
-            announce(f"wrote {folder.path / 'models' / stage.name}")
+            made = folder.path / "models" / stage.name
+            draft = made.with_name(f".{stage.name}")
+            ranks.call("publish", draft, step)
+            put_in_place(draft, made)
+            announce(f"wrote {made}")
     return step == stage.end
 
 
@@ -182,8 +188,15 @@ class _Examples:
 
     def _batch(self, size: int) -> tuple[list[Example], Mapping[str, Any]]:
         batch: list[Example] = []
+        fruitless = 0
         while len(batch) < size:
-            batch += self.encode(self._mixture.draw(size - len(batch)))
+            drawn = self._mixture.draw(size - len(batch))
+            found = self.encode(drawn)
+            fruitless = 0 if found else fruitless + len(drawn)
+            if fruitless >= FRUITLESS:
+                most = self._spec.max_tokens
+                raise DataError(f"{fruitless} examples in a row have more than max_tokens={most} tokens; allow more")
+            batch += found
         return batch, self._mixture.state()
 
     def encode(self, prompts: list[Prompt]) -> list[Example]:
@@ -241,7 +254,11 @@ def _measure(ranks: Ranks, examples: _Examples, stage: _Stage, step: int, tracke
     """Loss on the held-out rows of each data set."""
     for name, prompts in examples.held_out.items():
         usable = [prompt for index in range(len(prompts)) if (prompt := prompts.usable(index)) is not None]
-        found = measure(ranks, examples.encode(usable), stage.learner)
+        encoded = examples.encode(usable)
+        if not encoded:
+            announce(f"step {step}: held-out {name}: no example is left to measure")
+            continue
+        found = measure(ranks, encoded, stage.learner)
         tracker.log_eval({"step": step, "set": name, "stage": stage.name, **found})
         announce(f"step {step}: held-out {name}: {found['nats_per_token']:.4f} nats a token")
 

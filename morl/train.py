@@ -18,6 +18,7 @@ from morl.evaluate import evaluate
 from morl.recipe import Recipe
 from morl.recovery import recovering
 from morl.run import Interrupt, RunFolder
+from morl.track.jsonl import read_rows
 from morl.track.metrics import step_metrics
 from morl.types import Group
 
@@ -42,18 +43,25 @@ def train(recipe: Recipe, *, resume: bool | Path = False, local: bool = False) -
 
 async def _train(recipe: Recipe, folder: RunFolder, interrupt: Interrupt, local: bool) -> bool:
     async with assemble(recipe, folder, local=local) as parts:
-        if parts.step == 0 and not interrupt.requested:
-            await evaluate(parts.evaluation, parts.tracker, step=0)
+        if not interrupt.requested:
+            await _evaluate_if_due(parts, recipe)
         while parts.step < recipe.run.steps and not interrupt.requested:
             await _step(parts, recipe)
-            due = parts.step % recipe.eval.every == 0 if recipe.eval.every else False
-            if due or parts.step == recipe.run.steps:
-                await evaluate(parts.evaluation, parts.tracker, step=parts.step)
+            if interrupt.requested:
+                parts.save()  # first: who asked for the end may not wait for an evaluation
+            await _evaluate_if_due(parts, recipe)
             if recipe.run.checkpoint_every and parts.step % recipe.run.checkpoint_every == 0:
                 parts.save()
-        if parts.saved < parts.step:
-            parts.save()
+        parts.save()
         return parts.step == recipe.run.steps
+
+
+async def _evaluate_if_due(parts: Parts, recipe: Recipe) -> None:
+    """Measure the sets that are due at this step, without those that an earlier process has measured."""
+    step, every = parts.step, recipe.eval.every
+    if step in (0, recipe.run.steps) or (every and step % every == 0):
+        known = [row["set"] for row in read_rows(parts.folder.eval) if row["step"] == step]
+        await evaluate(parts.evaluation, parts.tracker, step=step, without=known)
 
 
 async def _step(parts: Parts, recipe: Recipe) -> None:

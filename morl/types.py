@@ -67,7 +67,7 @@ class Sample:
     """Optimiser steps behind the weights that wrote it."""
     finish_reason: FinishReason
     text: str
-    """The decoded answer, special tokens left out."""
+    """The decoded answer, special tokens left out, after the `<think>` that the prompt may have opened."""
 
     def __post_init__(self) -> None:
         lengths = {len(self.token_ids_T), len(self.loss_mask_T), len(self.logprobs_T)}
@@ -180,6 +180,8 @@ class Encoded:
     """Of the prompt's pictures and videos, if it has any."""
     pixels: Pixels | None = None
     """Likewise."""
+    opened: str = ""
+    """`<think>` where the chat template ends with it: the answer's text begins with it too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,8 +50,9 @@ def format(  # noqa: A001  # the name that recipes call it by
     `thinking: required`   exactly one `<think>…</think>`, first, with something in it, and an answer after it.
     `thinking: optional`   the same, or no such tags at all, or thinking that is empty.
     `thinking: forbidden`  no such tags; where the prompt opened the thinking, it must be closed at once.
-    `opened`               the prompt ends with `<think>`, as some chat templates have it: the response begins
-                           inside the thinking and must not open it again.
+    `opened`               the prompt ends with `<think>`, as some chat templates have it, and the response begins
+                           inside the thinking. A run's rewards read such a response with the tag before it; responses
+                           from elsewhere may lack it.
     `answer_tags`          the answer is one `<answer>…</answer>`, with something in it and nothing around it.
     `boxed`                exactly so many `\boxed{}` in the answer, none of them empty or unclosed.
     `fenced_json`          exactly one fenced block in the answer; it is marked as JSON, or not marked, and is JSON.
@@ -59,7 +60,9 @@ def format(  # noqa: A001  # the name that recipes call it by
     All of them must hold; with `partial` the value is the share that does. An empty answer is 0 in any case.
     The tags must be in the response's text: where a tokenizer takes them for special tokens, they are not.
     """
-    text = ("<think>" + response if opened else response).strip()
+    text = response.strip()
+    if opened and not text.startswith("<think>"):
+        text = "<think>" + response.rstrip()
     opening, closing = text.count("<think>"), text.count("</think>")
     answer = text.rpartition("</think>")[2] if closing else "" if opening else text
     inner = answer.strip()

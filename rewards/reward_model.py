@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -81,7 +82,7 @@ class ServedModel(Resource):
 
     async def reference_scores(self, questions: Sequence[Question], references: Sequence[str]) -> list[float | str]:
         """As `scores`, for answers that come again and again."""
-        keys = [(repr(question), reference) for question, reference in zip(questions, references, strict=True)]
+        keys = [(_key(question), reference) for question, reference in zip(questions, references, strict=True)]
         missing = {key: place for place, key in enumerate(keys) if key not in self._references}
         places = list(missing.values())
         told = await self.scores([questions[i] for i in places], [references[i] for i in places])
@@ -124,6 +125,12 @@ class ServedModel(Resource):
         if self._settings is not None:
             close_server(self._settings)
             self._settings = self._server = None
+
+
+def _key(question: Question) -> str:
+    """The same text for the same question: pictures by their names, which say what is in them."""
+    messages, media = question
+    return json.dumps([[dict(message) for message in messages], [item.name for item in media]], sort_keys=True)
 
 
 @reward("reward_model", resource=ServedModel, batch=True, deadline_s=600.0)

@@ -1,5 +1,6 @@
 """Rollouts: engines that sample answers from the policy, the pool that supervises them, the collector."""
 
+from morl.rollout.actor import Deadlines
 from morl.rollout.collector import Codec, Collector, Rollout
 from morl.rollout.engine import ENGINES, Completion, Engine, Request, Sampling, choose_engine
 from morl.rollout.pool import EnginePool
@@ -9,6 +10,7 @@ __all__ = [
     "Codec",
     "Collector",
     "Completion",
+    "Deadlines",
     "Engine",
     "EnginePool",
     "Request",

@@ -20,8 +20,10 @@ T = TypeVar("T")
 class Deadlines:
     """How long the driver waits, in seconds, before it takes an engine for dead."""
 
+    place_s: float = 300.0
+    """For the cluster to have room for the engine's process."""
     start_s: float = 900.0
-    """For the engine's process to be placed and the model to be loaded."""
+    """For the model to be loaded."""
     generate_s: float = 1800.0
     """Between two completions."""
     load_s: float = 600.0
@@ -61,6 +63,9 @@ class EngineActor:
     """The side that runs in the actor's process: the protocol, passed on to the engine."""
 
     _engine: Engine
+
+    async def placed(self) -> None:
+        """Answers once the process runs."""
 
     async def start(self, spec: EngineSpec) -> int:
         """Build the engine. A method, not the constructor, so that its errors reach the caller whole."""
@@ -274,6 +279,7 @@ class ActorEngine:
                 actor = self._actor = ray.remote(EngineActor).options(**options).remote()
                 deadlines = self._spec.deadlines
                 try:
+                    await self._room_for(actor, deadlines.place_s)
                     self.pid = int(await self._answer(actor, actor.start.remote(self._spec), deadlines.start_s))
                     if self._folder is not None:
                         load = actor.load_weights.remote(self._folder())
@@ -282,6 +288,21 @@ class ActorEngine:
                     self._discard(actor)
                     raise
             return self._actor
+
+    async def _room_for(self, actor: Any, wait_s: float) -> None:
+        """Wait for the actor's process. Raises: RunError when the cluster has no room for it."""
+        import ray
+
+        try:
+            await self._answer(actor, actor.placed.remote(), wait_s)
+        except _EngineDiedError as died:
+            if not isinstance(died.__cause__, TimeoutError):
+                raise
+            need = {key: self._spec.actor_options.get(f"num_{key.lower()}s", 0) for key in ("CPU", "GPU")}
+            raise RunError(
+                f"the rollout engine '{self._spec.entry.name}' needs {need}, and the cluster has no room for it after "
+                f"{wait_s:g} s; it has {ray.cluster_resources()}, free {ray.available_resources()}"
+            ) from died
 
     async def _answer(self, actor: Any, reply: Awaitable[T], deadline: float) -> T:
         """The actor's answer within the deadline.

@@ -91,7 +91,7 @@ class Collector:
                         )
                     if completion.index in scored[i]:
                         raise RunError(f"the engine answered {completion.request_id}#{completion.index} twice")
-                    sample = self._sample(prompts[i], completion)
+                    sample = self._sample(prompts[i], completion, encoded[i].opened)
                     task = scoring.create_task(self._scored(prompts[i], sample))
                     scored[i][completion.index] = (sample, task)
         except BaseExceptionGroup as group:
@@ -107,7 +107,7 @@ class Collector:
     async def _scored(self, prompt: Prompt, sample: Sample) -> Score:
         return await self._score(prompt, sample)
 
-    def _sample(self, prompt: Prompt, completion: Completion) -> Sample:
+    def _sample(self, prompt: Prompt, completion: Completion, opened: str) -> Sample:
         return Sample(
             prompt_id=prompt.id,
             index=completion.index,
@@ -116,7 +116,7 @@ class Collector:
             logprobs_T=completion.logprobs_T,
             policy_version=completion.policy_version,
             finish_reason=completion.finish_reason,
-            text=self._codec.decode(completion.token_ids_T),
+            text=opened + self._codec.decode(completion.token_ids_T),
         )
 
 

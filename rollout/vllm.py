@@ -151,6 +151,8 @@ class VLLMEngine:
         Raises: CheckpointError when a parameter is not among what comes.
         """
         if stage == "init":
+            # The group before it, of engines of which one has died since, is not left by itself.
+            await self._engine.collective_rpc("shutdown_weight_transfer_engine")
             await self._engine.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": argument})
         elif stage == "start":
             await self._engine.collective_rpc("start_weight_update")

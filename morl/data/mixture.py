@@ -21,7 +21,7 @@ class Mixture:
     The next prompt is of the objective that lags most behind its share of all prompts so far,
     so that shares hold at any time to within a few prompts, however the stream is cut into
     draws. An objective's rows come in an order shuffled anew each epoch, each once an epoch;
-    a row whose pictures are bad is passed over where its data say so, and the next one takes its place.
+    a row that is not usable, for its bad pictures or its length, is passed over, and the next one takes its place.
     All follows from the seed and from how many rows each objective has given and passed over: the state.
     """
 
@@ -51,11 +51,14 @@ class Mixture:
                 self._drawn[name] += 1
                 return prompt
             self._passed_over[name] += 1
-        raise DataError(f"'{name}': the pictures or videos of all its {len(prompts)} rows are bad")
+        raise DataError(
+            f"'{name}': none of its {len(prompts)} rows can be used: their pictures or videos are bad, or their "
+            "prompts too long"
+        )
 
     @property
     def passed_over(self) -> dict[str, int]:
-        """How often a row of each objective was passed over for its bad pictures; 0 is left out."""
+        """How often a row of each objective was passed over; 0 is left out."""
         return {name: count for name, count in self._passed_over.items() if count}
 
     def _order(self, name: str, epoch: int) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from morl.data.sources import SOURCES, Rows, folder_of
@@ -45,6 +45,7 @@ class PromptSet:
         self._template = PromptTemplate(spec.prompt, spec.gold, folder_of(self._rows), media.limits, downloads)
         self._skips_bad_media = spec.data.bad_media == "skip"
         self._skipped: set[int] = set()
+        self._fits: Callable[[Prompt], bool] | None = None
         self._first = spec.data.skip
         rest = len(self._rows) - spec.data.skip
         if rest <= 0:
@@ -64,8 +65,22 @@ class PromptSet:
             self._rows[row], id=f"{self._objective}/{row}", objective=self._objective, where=self._rows.where(row)
         )
 
+    def pass_over_unless(self, fits: Callable[[Prompt], bool]) -> None:
+        """From now on `usable` passes over prompts that do not fit."""
+        self._fits = fits
+
     def usable(self, index: int) -> Prompt | None:
-        """Prompt 0 <= index < len; None when its pictures are bad and the recipe says to skip such rows.
+        """Prompt 0 <= index < len; None when it is to be skipped: its pictures are bad, or it does not fit."""
+        prompt = self._sound(index)
+        if prompt is None or self._fits is None or self._fits(prompt):
+            return prompt
+        if index not in self._skipped:
+            logger.warning("skipped: %s: the prompt is too long", self.where(index))
+        self._skipped.add(index)
+        return None
+
+    def _sound(self, index: int) -> Prompt | None:
+        """The prompt; None when its pictures are bad and the recipe says to skip such rows.
 
         To know it they are decoded, which the recipe's `bad_media: fail` leaves to whoever looks at them.
         Raises: DataError naming the row's place when it cannot be made.
@@ -85,7 +100,7 @@ class PromptSet:
 
     @property
     def skipped(self) -> int:
-        """Rows that were left out so far because their pictures are bad."""
+        """Rows that were left out so far."""
         return len(self._skipped)
 
     def where(self, index: int) -> str:

@@ -324,14 +324,9 @@ def _open(path: str) -> io.BufferedReader:
 def _skip_bom(file: io.BufferedReader) -> int:
     """Move past a byte order mark; returns the offset that the text starts at."""
     start = file.read(3)
-    for magic, remedy in (
-        (b"\x1f\x8b", "gzip"),
-        (b"\x28\xb5\x2f", "zstd"),
-        (b"\xff\xfe", "UTF-16"),
-        (b"\xfe\xff", "UTF-16"),
-    ):
+    for magic, kind in _FOREIGN.items():
         if start.startswith(magic):
-            raise DataError(f"{file.name}: {remedy} data; store it as plain UTF-8 text")
+            raise DataError(f"{file.name}: {kind} data; store it as plain UTF-8 text")
     file.seek(len(_BOM) if start == _BOM else 0)
     return file.tell()
 

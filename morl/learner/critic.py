@@ -19,7 +19,7 @@ import torch
 
 from morl.cluster import Cluster
 from morl.errors import UsageError
-from morl.learner.group import Ranks, start_ranks
+from morl.learner.group import Ranks, all_saved, start_ranks
 from morl.learner.packing import Microbatch, plan_microbatches
 from morl.learner.rank import Rank, RankSettings
 from morl.learner.reward import RewardModel
@@ -148,7 +148,7 @@ class Critic:
 
     def saved(self) -> bool:
         """Whether all that `save` began is on the disk; any thread may ask. Raises: what the writing failed with."""
-        return all(self._ranks.call("saved"))
+        return all_saved(self._ranks)
 
     def load(self, folder: Path) -> None:
         """Go on from what `save` wrote. Raises: CheckpointError when it does not fit."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, Protocol
 
 from morl.cluster import ActorsFailedError, Cluster, gather
-from morl.errors import RunError, UsageError
+from morl.errors import CheckpointError, RunError, UsageError
 from morl.learner.rank import Rank, RankSettings, rank_environment
 
 
@@ -31,6 +32,21 @@ class Ranks(Protocol):
 def start_ranks(kind: type[Rank], settings: RankSettings, cluster: Cluster) -> Ranks:
     """Start the ranks and load the model. Raises: LearnerDiedError, RunError, UsageError."""
     return _LocalRank(kind, settings, cluster) if cluster.local else _RayRanks(kind, settings, cluster)
+
+
+def all_saved(ranks: Ranks) -> bool:
+    """Whether everything that the ranks' `save` began is on the disk; any thread may ask.
+
+    Raises: what the writing failed with; CheckpointError when a file is not to be seen from here.
+    """
+    files: list[Path | None] = ranks.call("saved")
+    for file in files:
+        if file is not None and not file.is_file():
+            raise CheckpointError(
+                f"{file}: written by a rank on another node, and not to be seen from this one: "
+                "run.dir must be a folder that all nodes share"
+            )
+    return None not in files
 
 
 class _LocalRank:

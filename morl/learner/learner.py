@@ -15,7 +15,7 @@ from morl.algorithms import ADVANTAGES
 from morl.algorithms.aggregation import token_weights
 from morl.cluster import Cluster
 from morl.learner.critic import Critic, token_inputs, with_token_advantages
-from morl.learner.group import Ranks, start_ranks
+from morl.learner.group import Ranks, all_saved, start_ranks
 from morl.learner.packing import build_batch, plan_microbatches
 from morl.learner.policy import PolicyRank, PolicySettings, combine
 from morl.learner.rank import RankSettings
@@ -162,7 +162,7 @@ class Learner:
 
     def saved(self) -> bool:
         """Whether all that `save` began is on the disk; any thread may ask. Raises: what the writing failed with."""
-        return all(self._ranks.call("saved")) and (self._critic is None or self._critic.saved())
+        return all_saved(self._ranks) and (self._critic is None or self._critic.saved())
 
     def load(self, folder: Path, state: Mapping[str, Any]) -> None:
         """Go on from what `save` wrote, and returned. Raises: CheckpointError when it does not fit."""

@@ -127,7 +127,8 @@ class PolicyRank(Rank):
                 from morl.learner.reference import frozen_copy
 
                 vocabulary = self.engine.module.language_model.config.get_text_config().vocab_size
-                self.frozen = frozen_copy(settings.reference or settings.model, settings, vocabulary, self.device)
+                folder = settings.reference or settings.model
+                self.frozen = frozen_copy(folder, settings, vocabulary, self.device, self._attention())
         if self.masks:
             self.sums = (*self.sums, "masked")
 

@@ -115,7 +115,7 @@ class Rank:
             model_parameters=[p for p in module.parameters() if p.requires_grad],
             config=deepspeed_config(spec, settings.dtype),
         )
-        if self.ranks == 1 and spec.zero == 0:
+        if self.ranks == 1 and self.engine.zero_optimization_stage() == 0:
             # There is nobody to add gradients up with: all of them would be copied to a buffer and back.
             self.engine.enable_backward_allreduce = False
         self._sender: Any = None
@@ -190,7 +190,7 @@ class Rank:
     def _microbatch(self, batch: Batch, rows: Sequence[int]) -> Any:
         from morl.learner.packing import microbatch
 
-        return to_device(microbatch(batch, rows), self.device)
+        return to_device(microbatch(batch, rows, dense=self._attention() != "flex"), self.device)
 
     def publish(self, folder: Path, policy_version: int) -> None:
         """Write the full weights, LoRA merged, as a checkpoint folder (rank 0 writes)."""
@@ -240,12 +240,9 @@ class Rank:
         if not background:
             self._saving.result()
 
-    def saved(self) -> bool:
-        """Whether what `save` began is on the disk, said at once. Raises: what the writing failed with."""
-        if not self._saving.done():
-            return False
-        self._saving.result()
-        return True
+    def saved(self) -> Path | None:
+        """The file that `save` began, once it is on the disk, else None. Raises: what the writing failed with."""
+        return self._saving.result() if self._saving.done() else None
 
     def load(self, folder: Path) -> int:
         """Restore what ranks saved; says how many they were. Raises: CheckpointError when it does not fit."""
@@ -275,13 +272,21 @@ def to_device(micro: Any, device: Any) -> Any:
     )
 
 
+def zero_stage(zero: int, dtype: str) -> int:
+    """The stage that `learner.zero` comes to: below 2 DeepSpeed adds up gradients in the model's 16 bits.
+
+    In them a sum of many microbatches differs from that of a few.
+    """
+    return zero if dtype == "float32" else max(2, zero)
+
+
 def deepspeed_config(spec: LearnerSpec, dtype: str) -> dict[str, Any]:
     """The recipe's learner in DeepSpeed's words.
 
     No batch size of DeepSpeed's means anything here: morl decides what a microbatch is and
     when a step is due.
     """
-    zero: dict[str, Any] = {"stage": spec.zero}
+    zero: dict[str, Any] = {"stage": zero_stage(spec.zero, dtype)}
     if spec.offload:
         zero |= {"offload_optimizer": {"device": "cpu"}}
         if spec.zero == 3:
@@ -305,6 +310,7 @@ def deepspeed_config(spec: LearnerSpec, dtype: str) -> dict[str, Any]:
             },
         },
         "zero_optimization": zero,
+        "data_types": {"grad_accum_dtype": "fp32"},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": dtype == "bfloat16"},

@@ -7,11 +7,13 @@ from typing import Any
 
 from morl.errors import UsageError
 from morl.learner.attention import use_shared_prefix
+from morl.learner.liger import use_liger
+from morl.learner.norm import use_lean_norms
 from morl.learner.policy import Policy, PolicySettings
 from morl.model import load_policy
 
 
-def frozen_copy(folder: Path, settings: PolicySettings, vocabulary: int, device: Any) -> Any:
+def frozen_copy(folder: Path, settings: PolicySettings, vocabulary: int, device: Any, attention: str = "sdpa") -> Any:
     """A second policy, without gradient or optimiser, called as the trained one is.
 
     With ZeRO-3 its weights are spread over the ranks, and calling it is collective; otherwise every rank holds all.
@@ -20,6 +22,8 @@ def frozen_copy(folder: Path, settings: PolicySettings, vocabulary: int, device:
         folder: its checkpoint.
         settings: of the trained policy; number type, temperature and banned tokens are the same.
         vocabulary: number of token ids of the trained policy.
+        device: where it runs.
+        attention: kind of attention over rows; with the trained policy's kernels equal weights give equal numbers.
 
     Raises: UsageError when the vocabularies differ.
     """
@@ -30,7 +34,11 @@ def frozen_copy(folder: Path, settings: PolicySettings, vocabulary: int, device:
             f"algorithm.kl.reference: '{folder}' knows {own} tokens and the policy {vocabulary}: "
             "give a checkpoint with the policy's tokenizer"
         )
-    use_shared_prefix(model)
+    gpu = device.type == "cuda"
+    use_shared_prefix(model, attention)
+    use_liger(model, settings.learner.liger, gpu=gpu)
+    if not gpu:
+        use_lean_norms(model)
     policy = Policy(model, temperature=settings.temperature, banned_token_ids=settings.banned_token_ids)
     policy.requires_grad_(False).eval()
     if settings.learner.zero < 3:

@@ -57,8 +57,8 @@ class Shard:
     rng: Mapping[str, torch.Tensor]
     """State of torch's random numbers by kind of device."""
 
-    def write(self, folder: Path) -> None:
-        """Put it into `folder`, and on the disk."""
+    def write(self, folder: Path) -> Path:
+        """Put it into `folder`, and on the disk; returns the file."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,6 +67,7 @@ class Shard:
         tensors |= {f"{_RNG}:{device}": state for device, state in self.rng.items()}
         save_file(tensors, path, {"morl": json.dumps({"format": FORMAT, **asdict(self.about)})})
         fsync_path(path)
+        return path
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from morl.errors import CheckpointError
+from morl.errors import CheckpointError, RunError
+from morl.files import disk_remedy
 from morl.model import copy_tokenizer_files
 
 
@@ -176,13 +177,29 @@ def write_adapter(peft_model: Any, weights: dict[str, torch.Tensor], target: Pat
 
 @contextmanager
 def _whole(target: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `target` at the end: whole or not at all."""
+    """A folder to fill, which becomes `target` at the end: whole or not at all.
+
+    Raises: RunError when the disk is full or cannot be written.
+    """
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    yield partial
+    try:
+        yield partial
+    except Exception as error:
+        remedy = disk_remedy(error, partial.parent, _ELSEWHERE)
+        shutil.rmtree(partial, ignore_errors=True)
+        if remedy is None:
+            raise
+        raise RunError(f"{target}: the weights could not be written: {remedy}") from error
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
+
+
+_ELSEWHERE = (
+    "or set run.dir to a larger disk, and sync.folder for weights on their way to the engines "
+    "(or give a container more shared memory: --shm-size)"
+)
 
 
 def _save(weights: dict[str, torch.Tensor], file: Path, policy_version: int) -> None:

@@ -29,7 +29,8 @@ class LearnerSpec(Spec):
     ranks: Annotated[Int, Field(ge=1)] = 1
     """Processes that learn together, one a GPU."""
     zero: Annotated[Int, Field(ge=0, le=3)] = 0
-    """DeepSpeed ZeRO stage: what the ranks share out: 0 nothing, 1 optimiser, 2 gradients too, 3 weights too."""
+    """DeepSpeed ZeRO stage: what the ranks share out: 0 nothing, 1 optimiser, 2 gradients too, 3 weights too. With a
+    16-bit model.dtype 0 and 1 are 2, below which gradients would be added up in 16 bits."""
     lr: Annotated[Float, Field(ge=0)] = 1e-6
     """Learning rate after warm-up."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"

@@ -39,6 +39,8 @@ class RolloutSpec(Spec):
     """What the logits are divided by."""
     max_prompt_tokens: Annotated[Int, Field(ge=1)] = 2048
     """Longest prompt, in tokens, chat template included."""
+    too_long: Literal["fail", "skip"] = "fail"
+    """What becomes of longer prompts: the run ends with an error, or the next row takes their place."""
     options: dict[str, Any] = Field(default={})
     """The engine's own options."""
     max_restarts: Annotated[Int, Field(ge=0)] = 3

@@ -70,14 +70,17 @@ class DiskSync:
         shutil.rmtree(self.root, ignore_errors=True)
 
 
-def sync_folder(folder: str | None, run: Path) -> Path:
-    """The run's own folder below `folder`; without one in shared memory, or below the run where there is none.
+def sync_folder(folder: str | None, run: Path, need: int = 0) -> Path:
+    """The run's own folder below `folder`; without one in shared memory, or below the run where that is too small.
 
     Args:
         folder: the recipe's `sync.folder`.
         run: the run's folder.
+        need: bytes that have to fit.
     """
     name = f"morl-{run.name}-{hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:12]}"
     if folder is not None:
         return Path(folder) / name
-    return SHARED_MEMORY / name if SHARED_MEMORY.is_dir() else run / "sync"
+    # A container has 64 MB of it unless it was asked for more.
+    roomy = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free >= need
+    return SHARED_MEMORY / name if roomy else run / "sync"

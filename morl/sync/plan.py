@@ -63,11 +63,16 @@ def plan_sync(recipe: Recipe, engine: str, outside: Sequence[str], gpus: int) ->
     return SyncPlan(True, reason, {"max_lora_rank": lora.rank})
 
 
-def check_sync(recipe: Recipe, engine: str, *, gpus: int, local: bool) -> None:
+def check_sync(recipe: Recipe, engine: str, *, gpus: int, local: bool, nodes: int = 1) -> None:
     """Refuse a transport that this engine or these machines do not have, before anything is loaded.
 
     Raises: UsageError.
     """
+    if recipe.sync.folder is None and nodes > 1:
+        raise UsageError(
+            f"sync.folder: the cluster has {nodes} nodes, and weights for their engines pass through a folder: "
+            "name one that all of them see"
+        )
     if recipe.sync.kind != "nccl":
         return
     if gpus == 0:
@@ -78,12 +83,18 @@ def check_sync(recipe: Recipe, engine: str, *, gpus: int, local: bool) -> None:
         raise UsageError(f"sync.kind: the engine '{engine}' takes weights from files only; use sync.kind=disk")
 
 
-def open_sync(recipe: Recipe, plan: SyncPlan, run: Path) -> DiskSync | NcclSync:
-    """The transport of the recipe's run, whose folder is `run`."""
-    root = sync_folder(recipe.sync.folder, run)
+def open_sync(recipe: Recipe, plan: SyncPlan, run: Path, model: Path) -> DiskSync | NcclSync:
+    """The transport of the recipe's run, whose folder is `run`, for weights as large as those in `model`."""
+    root = sync_folder(recipe.sync.folder, run, need=0 if plan.adapter else _published_bytes(recipe, model))
     if recipe.sync.kind == "nccl":
         return NcclSync(root, workers=recipe.rollout.options.get("tensor_parallel_size", 1))
     return DiskSync(root, adapter=plan.adapter)
+
+
+def _published_bytes(recipe: Recipe, model: Path) -> int:
+    """Room for two versions: the engines' own stays until they have the next. At most, if half of it is stored so."""
+    stored = sum(file.stat().st_size for file in model.glob("*.safetensors"))
+    return 2 * stored * (2 if recipe.model.dtype == "float32" else 1)
 
 
 def takes_adapters(engine: str) -> bool:

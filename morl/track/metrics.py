@@ -16,6 +16,11 @@ from morl.types import Group, Sample, Score
 _ROUNDING = 1e-9
 
 
+def passes(reward: float, pass_at: float) -> bool:
+    """Whether a sample with this reward counts as passed."""
+    return reward >= pass_at - _ROUNDING
+
+
 def step_metrics(groups: Sequence[Group], pass_at: Mapping[str, float]) -> dict[str, float]:
     """The metrics of a step's rewards: those of `objective_metrics` and `term_metrics`, in one row.
 
@@ -45,7 +50,7 @@ def objective_metrics(name: str, groups: Sequence[Group], pass_at: float) -> dic
     values = [value for group in groups for value in group.values_G if value is not None]
     means = {
         "reward": _mean(values),
-        "pass_rate": _mean(value >= pass_at - _ROUNDING for value in values),
+        "pass_rate": _mean(passes(value, pass_at) for value in values),
         "length": _mean(sample.length for sample in samples),
         "zero_signal_rate": _mean(not group.has_signal for group in groups),
         "no_score_rate": 1 - len(values) / len(samples) if samples else None,

@@ -73,3 +73,19 @@ def test_an_optimiser_in_host_memory_learns_the_same(tiny_model: Path, tmp_path:
             learner.close()
     torch.testing.assert_close(found[1], found[0], atol=1e-7, rtol=1e-6)
     assert (found[0] - load_file(tiny_model / "model.safetensors")[NAME]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_the_gradient_of_many_microbatches_is_that_of_one(tiny_model: Path, zero: int) -> None:
+    found = []
+    for budget in (1, 10**6):
+        # With betas of 0 Adam's first moment is the gradient.
+        options = {"betas": (0.0, 0.0), "max_grad_norm": 1e9, "share_prefix": False, "tokens_per_microbatch": budget}
+        learner = start(tiny_model, lr=0.0, zero=zero, **options)
+        try:
+            learner.step(learner.batch([group for seed in range(40) for group in make_groups(seed % 3)]))
+            engine = learner._ranks._rank.engine
+            found.append(torch.cat([p.of(engine.optimizer.state[p.master]["exp_avg"]) for p in held_by(engine)]))
+        finally:
+            learner.close()
+    assert (found[0] - found[1]).norm() < 0.025 * found[1].norm()
