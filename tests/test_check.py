@@ -179,3 +179,16 @@ def test_checking_imports_nothing_heavy():
     code = "import sys; from morl.check import check; assert not check('r.yaml').exit_code; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "ray", "vllm", "transformers", "datasets", "deepspeed"} & set(done.stdout.split())
+
+
+def test_prompts_that_are_too_long_are_found_where_the_tokenizer_is_there(tiny_model: Path, capsys):
+    spoil(3, json.dumps({"question": "9" * 300 + "?", "answer": "1"}))
+    model = [f"model.path={tiny_model}", "rollout.max_prompt_tokens=100"]
+    assert check("r.yaml", ["rollout.max_prompt_tokens=100"]).data == []
+    (problem,) = check("r.yaml", model).data
+    assert problem.where == "sums.jsonl:3"
+    assert "tokens, more than rollout.max_prompt_tokens=100; allow more" in problem.message
+    report = check("r.yaml", [*model, "rollout.too_long=skip"])
+    assert (report.data, report.skipped, report.rows) == ([], 1, 19)
+    assert print_report(report) == 0
+    assert "1 row skipped" in capsys.readouterr().out

@@ -345,3 +345,14 @@ def test_wrong_use_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"trainer\.json"):
         read_state(tmp_path)
     assert newest_good(tmp_path / "nowhere") is None
+
+
+def test_a_run_whose_checkpoints_are_all_torn_does_not_begin_anew(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    for step in (10, 20):
+        write(store, step)
+    for step in (10, 20):
+        truncate_file(tmp_path / f"step-{step:06d}")
+    with pytest.raises(CheckpointError, match=r"step-000020/.*; step-000010/.* begin another run"):
+        store.newest_good()
+    assert names(tmp_path) == ["step-000010", "step-000020"]

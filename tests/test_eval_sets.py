@@ -127,3 +127,10 @@ def test_a_set_is_asked_of_a_model(tiny_model: Path, tmp_path: Path) -> None:
     asked = ["eval", "evals/gsm8k", f"data.path={data}", "max_new_tokens=4", "--model", str(tiny_model)]
     assert main([*asked, "--local", "--out", str(out)]) == 0
     assert json.loads(out.read_text())["n"] == 2
+
+
+def test_a_torn_line_moves_no_answer_to_another_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, answers = write(tmp_path, "gsm8k"), tmp_path / "answers.jsonl"
+    answers.write_text('{"response": "1"}\n{"respon\n')
+    assert main(["eval", "evals/gsm8k", f"data.path={data}", "--responses", str(answers)]) == 1
+    assert "answers.jsonl:2: not valid JSON" in capsys.readouterr().err

@@ -35,3 +35,9 @@ def test_a_comparison_pairs_prompt_by_prompt() -> None:
     assert row["n"] == 30
     assert row["difference"][0] == pytest.approx(2 / 3)
     assert row["difference"][1] > 0
+
+
+def test_a_full_mark_that_is_short_by_a_rounding_passes() -> None:
+    short = 0.7 + 0.2  # 0.8999999999999999
+    assert short < 0.9
+    assert measure([group(short)], pass_at=0.9)["pass_rate"] == 1.0

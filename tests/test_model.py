@@ -66,3 +66,16 @@ def test_a_gguf_file_becomes_a_checkpoint_once(tmp_path: Path, monkeypatch: pyte
     assert (folder / "model.safetensors").stat() == before
     codec = ChatCodec.load(folder, 100)
     assert "<|im_start|>user\nHello<|im_end|>" in codec.tokenizer.decode(codec.encode(ask("Hello")).token_ids_T)
+
+
+def test_a_template_that_opens_the_thinking_is_told(tiny_model: Path) -> None:
+    codec = ChatCodec.load(tiny_model, 100)
+    assert codec.encode(ask("Think: <think>")).opened == ""
+    codec.tokenizer.chat_template += "{{ '<think>\\n' }}"
+    assert codec.encode(ask("What is 1 + 2?")).opened == "<think>"
+
+
+def test_what_fits_is_what_is_not_refused(tiny_model: Path) -> None:
+    whole = len(ChatCodec.load(tiny_model, 100).encode(ask("What is 1 + 2?")).token_ids_T)
+    assert ChatCodec.load(tiny_model, whole).fits(ask("What is 1 + 2?"))
+    assert not ChatCodec.load(tiny_model, whole - 1).fits(ask("What is 1 + 2?"))

@@ -216,5 +216,7 @@ def test_what_is_wrong_is_said(tiny_model: Path, tmp_path: Path) -> None:
         run(path, "stages.all.example_per_step=4")
     with pytest.raises(DataError, match="max_tokens=3; allow more"):
         run(path, "stages.head.max_tokens=3")
+    with pytest.raises(DataError, match="1000 examples in a row have more than max_tokens=3 tokens"):
+        run(path, "stages.head.max_tokens=3", "stages.head.too_long=skip", resume=True)
     with pytest.raises(UsageError, match=r"train: 'model\.nrm\.\*' names no parameter.*model\.norm"):
         run(path, "stages.head.train=[model.nrm.*]", resume=True)

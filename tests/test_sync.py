@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from morl.errors import RunError, StaleWeightsError, UsageError
+from morl.learner.weights import _whole
 from morl.recipe import Recipe, SyncSpec
-from morl.sync.disk import DiskSync, sync_folder
+from morl.sync.disk import SHARED_MEMORY, DiskSync, sync_folder
 from morl.sync.nccl import EngineClient, Link, NcclSync
 from morl.sync.plan import check_sync, plan_sync
 
@@ -216,3 +218,28 @@ def test_what_cannot_be_is_told_when_the_recipe_is_read(engine: str, sync: dict[
     with pytest.raises(ValueError, match=where):
         Recipe.model_validate(read | {"rollout": read["rollout"] | {"engine": engine}, "sync": sync})
     Recipe.model_validate(read | {"rollout": read["rollout"] | {"engine": engine}, "sync": {"lora": "merged"}})
+
+
+def test_several_nodes_need_a_folder_that_all_of_them_see() -> None:
+    recipe = recipe_with(False, "auto")
+    with pytest.raises(UsageError, match=r"sync\.folder: the cluster has 2 nodes"):
+        check_sync(recipe, "hf", gpus=0, local=False, nodes=2)
+    check_sync(recipe.model_copy(update={"sync": SyncSpec(folder="/shared")}), "hf", gpus=0, local=False, nodes=2)
+
+
+def test_shared_memory_that_is_too_small_is_not_used(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert sync_folder(None, run, need=1).parent == SHARED_MEMORY
+    assert sync_folder(None, run, need=2**60) == run / "sync"
+    assert sync_folder(str(tmp_path), run, need=2**60).parent == tmp_path
+
+
+def test_a_full_disk_is_told_with_its_remedy(tmp_path: Path) -> None:
+    def fill(target: Path) -> None:
+        with _whole(target) as folder:
+            (folder / "half").write_bytes(b"x")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(RunError, match=r"v000001: the weights could not be written: no space left.*sync\.folder"):
+        fill(tmp_path / "v000001")
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,10 @@ import psutil
 import pytest
 import torch
 
+from morl.assemble import Parts
+from morl.recipe import Recipe, load_recipe
 from morl.track.jsonl import read_samples
+from morl.train import train
 
 PLUGIN = """
 import time
@@ -289,3 +293,51 @@ def test_a_run_with_vllm_hears_sigterm_saves_and_goes_on_with_hf(tiny_model: Pat
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     before = AutoModelForCausalLM.from_pretrained(tiny_model)
     assert not torch.equal(model.lm_head.weight, before.lm_head.weight)
+
+
+def loaded(path: Path, *overrides: str) -> Recipe:
+    """The recipe for this process, where a plugin of this name may be known already."""
+    own = ["plugins=null", "objectives.brief=null", "objectives.digits.rewards=[{use: length, maximum: 10}]"]
+    return load_recipe(path, [*own, *overrides])
+
+
+def evaluations(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()]
+
+
+def test_an_evaluation_that_was_not_reached_is_made_up_for(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = loaded(write_recipe(tmp_path, tiny_model, steps=4), "eval.every=2", "run.keep_checkpoints=2")
+    assert train(recipe, local=True)
+    run = tmp_path / "runs" / "tiny"
+    whole = evaluations(run)
+    assert [row["step"] for row in whole] == [0, 2, 4]
+    # As if it had been killed after the checkpoint of step 2, before its evaluation.
+    shutil.rmtree(run / "checkpoints" / "step-000004")
+    (run / "eval.jsonl").write_text(json.dumps(whole[0]) + "\n")
+    assert train(recipe, resume=True, local=True)
+    assert evaluations(run) == whole
+
+
+def test_who_asks_for_the_end_does_not_wait_for_an_evaluation(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+
+    async def step_and_signal(parts: Parts, recipe: Recipe) -> None:
+        parts.step += 1
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    async def evaluate(*_: Any, step: int, **__: Any) -> None:
+        events.append(f"evaluated {step}")
+
+    def save(parts: Parts) -> None:
+        events.append(f"saved {parts.step}")
+        parts.saved = parts.step
+        (tmp_path / "runs" / "tiny" / "checkpoints" / "step-000001").mkdir(exist_ok=True)
+
+    monkeypatch.setattr("morl.train._step", step_and_signal)
+    monkeypatch.setattr("morl.train.evaluate", evaluate)
+    monkeypatch.setattr(Parts, "save", save)
+    recipe = loaded(write_recipe(tmp_path, tiny_model), "eval.every=1", "run.checkpoint_every=0")
+    assert not train(recipe, local=True)
+    assert events[:3] == ["evaluated 0", "saved 1", "evaluated 1"]

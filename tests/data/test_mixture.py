@@ -137,3 +137,14 @@ def test_skip_and_take_cut_any_source():
         prompts("o", 20, take=4)[4]
     with pytest.raises(DataError, match="skip 5 leaves none of 5 rows"):
         prompts("o", 5, skip=5)
+
+
+def test_prompts_that_do_not_fit_are_passed_over():
+    limited = prompts("o", 20, take=12)
+    limited.pass_over_unless(lambda prompt: "1" in prompt.messages[0]["content"])
+    drawn = Mixture({"o": limited}, {"o": 1.0}, 0)
+    assert {prompt.id for prompt in drawn.draw(6)} == {"o/1", "o/10", "o/11"}
+    assert drawn.passed_over["o"] >= 9
+    limited.pass_over_unless(lambda prompt: False)
+    with pytest.raises(DataError, match="none of its 12 rows can be used"):
+        drawn.draw(1)

@@ -124,3 +124,10 @@ def test_an_empty_microbatch_weighs_nothing() -> None:
     groups = make_groups(4)
     batch = build_batch(groups, *flat(groups))
     assert microbatch(batch, []).weights_N.abs().sum() == 0
+
+
+def test_a_kernel_of_its_own_is_never_given_a_dense_mask() -> None:
+    groups = make_groups(0)
+    batch = build_batch(groups, *flat(groups))
+    assert microbatch(batch, range(batch.rows)).attention_mask_B1LL is not None
+    assert microbatch(batch, range(batch.rows), dense=False).attention_mask_B1LL is None

@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 
+from PIL import Image
+
+from morl.media import Picture
 from morl.rewards.reward_model import ServedModel, reward_model
 
 
@@ -38,3 +41,20 @@ def test_only_what_follows_the_thinking_is_shown_and_nothing_visible_is_no_answe
     assert [verdict.value for verdict in told] == [0.5, 0.0, 0.0, 0.0, 0.5]
     assert [verdict.status for verdict in told] == ["ok", "no_answer", "no_answer", "no_answer", "ok"]
     assert model.shown == ["Paris", "c"]
+
+
+def test_reference_answers_are_remembered_by_what_the_pictures_show() -> None:
+    class Counting(ServedModel):
+        asked = 0
+
+        async def scores(self, questions: Sequence[Any], answers: Sequence[str]) -> list[float | str]:
+            self.asked += len(answers)
+            return [0.0] * len(answers)
+
+    options = {"dtype": "float32", "max_tokens": 8, "tokens_per_batch": 8, "replicas": 1}
+    model = Counting(path="unused", center="reference", temperature=1.0, **options)
+    message = {"role": "user", "content": "?"}
+    for shade in (0, 1, 0, 1, 2):  # decoded anew each time, as rows are
+        picture = Picture.of(Image.new("RGB", (28, 28), (shade, 0, 0)))
+        asyncio.run(model.reference_scores([((message,), (picture,))], ["a"]))
+    assert model.asked == 3

@@ -110,3 +110,14 @@ def test_lost_and_doubled_answers_are_noticed(run):
     with pytest.raises(RunError, match="3 times, not 4"):
         collect(Careless(1, 1, 1, 0), run)
     assert len(collect(Careless(1, 1, 1, 1), run).groups) == 5
+
+
+def test_rewards_read_the_tag_that_the_prompt_opened(hf, run):
+    class Opening(Bytes):
+        def encode(self, prompt: Prompt) -> Encoded:
+            return Encoded(super().encode(prompt).token_ids_T, opened="<think>")
+
+    collector = Collector(hf, Opening(), by_length, seed=3)
+    rollout = run(collector.collect(PROMPTS[:1], key="step-1", samples=2, sampling=SAMPLING, version=0))
+    for sample in rollout.groups[0].samples_G:
+        assert sample.text == "<think>" + Bytes().decode(sample.token_ids_T)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny import make_tiny_model
 
 from morl.errors import MorlError, RunError, UsageError
-from morl.rollout import EnginePool, choose_engine
+from morl.rollout import Deadlines, EnginePool, choose_engine
 from morl.rollout.actor import missing_parts
 from morl.rollout.engine import ENGINES
 
@@ -95,3 +95,9 @@ def test_auto_chooses_an_engine_and_says_why():
     assert choose_engine("hf")[0] == "hf"
     with pytest.raises(UsageError, match="did you mean 'vllm'"):
         choose_engine("vlm")
+
+
+def test_a_cluster_without_room_for_an_engine_says_so(ray_cluster, run, tiny_model: Path):
+    start = EnginePool.start("hf", str(tiny_model), dtype="float32", num_gpus=64, deadlines=Deadlines(place_s=1.0))
+    with pytest.raises(RunError, match=r"needs \{'CPU': 1, 'GPU': 64\}, and the cluster has no room for it after 1 s"):
+        run(start)
