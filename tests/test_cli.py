@@ -29,6 +29,57 @@ def test_a_wrong_command_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in said.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("score --recipe arithmetic", "--recipe RECIPE needs --samples DIR"),
+        ("score math --recipe arithmetic --samples x", "the reward 'math' goes with --in FILE"),
+        ("score --recipe arithmetic --samples x --in y", "--in goes with the name of a reward"),
+        ("score --recipe arithmetic --samples x --option a=3", "--option goes with the name of a reward"),
+        ("score math --in x --samples y", "--samples goes with --recipe RECIPE"),
+    ],
+)
+def test_an_option_that_nothing_would_read_is_refused(
+    arguments: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments.split(), "--out", "never"]) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("check", "the following arguments are required: RECIPE\n"),
+        ("check arithmetic --rows 0", "argument --rows: should be a whole number above 0, not '0'"),
+        ("check arithmetic --rows -3", "argument --rows: should be a whole number above 0, not '-3'"),
+        ("report x --samples -1", "argument --samples: should be a whole number above 0, not '-1'"),
+    ],
+)
+def test_a_command_line_that_does_not_parse_says_why(
+    arguments: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(arguments.split())
+    assert raised.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_resume_leaves_the_recipe_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--resume", "gone.yaml", "run.steps=3"], ["gone.yaml", "--resume", "run.steps=3"]):
+        assert main(["train", *arguments]) == 2
+        assert capsys.readouterr().err.startswith("gone.yaml: no such file")
+
+
+def test_data_that_are_not_there_are_exit_code_2_for_every_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["check", "arithmetic"], ["train", "arithmetic"]):
+        assert main(arguments) == 2
+        said = capsys.readouterr()
+        assert "data/arithmetic.jsonl: no such file" in said.out + said.err
+
+
 def test_a_mistyped_key_names_file_line_and_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "x.yaml"
     text = Path(__file__).parent.parent / "recipes" / "arithmetic.yaml"
@@ -56,6 +107,7 @@ def test_score_returns_a_row_for_every_row(tmp_path: Path) -> None:
     assert len(scored) == len(rows)
     assert [row["value"] for row in scored] == [1.0, 0.0, 0.0, 0.0, None, None, 0.0]
     assert all(row["status"] for row in scored)
+    assert said.stdout == f"wrote {target}: 7 rows: 4 ok, 1 error, 1 bad_gold, 1 no_answer\n"
 
 
 def test_rewards_lists_and_explains(capsys: pytest.CaptureFixture[str]) -> None:
