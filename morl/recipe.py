@@ -371,4 +371,9 @@ __all__ = [
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
+    if "--markdown" in sys.argv:
+        from morl.reference import reference
+
+        sys.stdout.write(reference())
+    else:
+        sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")

@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 from morl.errors import RecipeError
 from morl.eval_sets import EvalSetRecipe
 from morl.recipe import Recipe, builtin_recipes, inspect_recipe, json_schema, load_document, load_recipe
+from morl.reference import reference
 from morl.stages import SftRecipe
 
 PLUGIN = """
@@ -525,6 +526,14 @@ def test_the_schema_file_is_the_schema():
     assert json.loads(path.read_text(encoding="utf-8")) == json_schema(), (
         "write it anew: python -m morl.recipe > recipes/morl.schema.json"
     )
+
+
+def test_the_reference_is_that_of_the_schema():
+    path = Path(__file__).parent.parent / "docs" / "recipe.md"
+    text = path.read_text(encoding="utf-8")
+    assert text == reference(), "write it anew: python -m morl.recipe --markdown > docs/recipe.md"
+    for key in ("samples_per_prompt", "bad_media", "`algorithm.importance`", "`reasoning_gym`", "`boxed`"):
+        assert key in text
 
 
 def test_every_key_is_described():
