@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -180,6 +181,35 @@ def test_the_recipes_in_the_readme_are_recipes(tmp_path: Path) -> None:
     assert load_recipe(update).algorithm.importance.level == "geometric"
     assert load_document(PreferenceRecipe, preferences).preference.held_out == 0.1
     assert load_document(SftRecipe, stages).steps == 1000
+
+
+def test_what_the_readme_asks_of_a_service_is_there() -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    recipe = re.findall(r"^morl serve (\w+)", text, re.MULTILINE)
+    asked = re.findall(r'"objective": "(\w+)", "response"', text) + re.findall(r"use: remote, .*objective: (\w+)", text)
+    assert len(recipe) == 1
+    assert len(asked) == 2
+    assert set(asked) <= set(load_recipe(recipe[0]).objectives)
+
+
+def test_the_verifier_of_the_readme_is_short_and_reads_the_answer_alone(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (block,) = [block.split("```")[0] for block in text.split("```python\n")[1:]]
+    assert len([line for line in block.splitlines() if line.strip()]) <= 10
+    (tmp_path / "palindrome.py").write_text(block)
+    code = (
+        "import palindrome; from morl.testing import check_reward; check_reward('palindrome');"
+        "print(palindrome.palindrome('<think>hm</think>Anna'))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert said.stdout == "1.0\n", said.stderr
+
+
+def test_the_readme_names_every_option() -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    for command in ("train", "eval", "check", "plan", "score", "rm", "sft", "serve", "report", "export"):
+        options = re.findall(r"--[a-z-]+", morl(command, "--help").stdout)
+        assert {option for option in options if option != "--help" and option not in text} == set(), command
 
 
 def test_the_readme_names_every_reward() -> None:
