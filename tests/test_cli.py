@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,15 @@ def test_the_verifier_of_the_readme_is_short_and_reads_the_answer_alone(tmp_path
     )
     said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert said.stdout == "1.0\n", said.stderr
+
+
+def test_what_the_readme_and_the_recipes_install_is_an_extra_of_a_checkout() -> None:
+    root = Path(__file__).parent.parent
+    extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for file in (root / "README.md", *(root / "recipes").rglob("*.yaml")):
+        text = file.read_text(encoding="utf-8")
+        assert "morl-rl[" not in text, file
+        assert set(re.findall(r"'\.\[([\w-]+)\]'", text)) <= set(extras), file
 
 
 def test_the_readme_names_every_option() -> None:

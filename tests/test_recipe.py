@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from morl.data import SOURCES
 from morl.errors import RecipeError
 from morl.eval_sets import EvalSetRecipe
 from morl.recipe import Recipe, builtin_recipes, inspect_recipe, json_schema, load_document, load_recipe
@@ -534,6 +536,12 @@ def test_the_reference_is_that_of_the_schema():
     assert text == reference(), "write it anew: python -m morl.recipe --markdown > docs/recipe.md"
     for key in ("samples_per_prompt", "bad_media", "`algorithm.importance`", "`reasoning_gym`", "`boxed`"):
         assert key in text
+
+
+def test_the_schema_names_every_data_source():
+    told = json_schema()["$defs"]["DataSpec"]["properties"]["source"]["description"]
+    built_in = [name for name, entry in SOURCES.entries().items() if entry.target.startswith("morl.")]
+    assert set(built_in) <= set(re.findall(r"\w+", told))
 
 
 def test_every_key_is_described():
