@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,14 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from morl.data import PromptSet, load_prompts
 from morl.errors import BadMediaError, DataError, MorlError, Problem, UsageError
 from morl.files import local_path
 from morl.missing import lacks_data, missing_checkpoints
 from morl.model import ChatCodec
-from morl.recipe import ObjectiveSpec, Recipe, go_offline, inspect_recipe
+from morl.recipe import Document, ObjectiveSpec, Recipe, command_of, go_offline, inspect_document
 from morl.rewards.checks import check_examples, score_golds
+from morl.rewards.decorator import REWARDS, needs_gold, traits_of
 from morl.rewards.runner import Runner
 from morl.types import Prompt
 
@@ -28,6 +31,8 @@ _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 
 TEMPLATE_TOKENS = 256
 """What a chat template adds to a prompt, at most, system prompt included."""
+_ANY_MODEL = "none"
+"""The model of an evaluation set that stands by itself: it names none."""
 
 Advance = Callable[[], None]
 
@@ -48,6 +53,14 @@ class CheckReport:
     """Objectives and evaluation sets whose rows were looked at."""
     rows: int = 0
     """Rows that were made into prompts."""
+    golds: int = 0
+    """Golds that were written as a response, which has to score 1."""
+    examples: int = 0
+    """Examples of rewards that were run."""
+    notes: list[str] = field(default_factory=list)
+    """What could not be looked at, and is no fault."""
+    command: str = "train"
+    """What takes the recipe; of one of `morl sft` and `morl rm` the keys alone are checked."""
     skipped: int = 0
     """Rows that the recipe says to skip: for their bad pictures, or their length."""
 
@@ -58,7 +71,7 @@ class CheckReport:
 
 
 def check(path: str | Path, overrides: Sequence[str] = (), *, rows: int | None = None) -> CheckReport:
-    """Check a recipe, render its rows, run its rewards' examples and score every gold answer.
+    """Check a recipe or an evaluation set, render its rows, run its rewards' examples and score every gold answer.
 
     Goes on after errors: of a wrong recipe, what can still be used is checked too.
 
@@ -69,26 +82,51 @@ def check(path: str | Path, overrides: Sequence[str] = (), *, rows: int | None =
 
     Raises: RunError when no worker process can be started for the rewards.
     """
-    recipe, problems = inspect_recipe(path, overrides)
-    report = CheckReport(recipe=problems)
-    if recipe is None:
+    command = command_of(path) or "train"
+    recipe: Any
+    recipe, problems = inspect_document(_kind(command), path, overrides)
+    report = CheckReport(recipe=problems, command=command)
+    if recipe is not None and command == "eval":
+        recipe = recipe.as_recipe(Path(path).stem, _ANY_MODEL)
+    if not isinstance(recipe, Recipe):
         return report
     go_offline(recipe)
-    specs = {f"objectives.{name}": spec for name, spec in recipe.objectives.items()}
+    specs = {f"objectives.{name}": spec for name, spec in recipe.objectives.items() if command == "train"}
     specs |= {f"eval.sets.{name}": spec for name, spec in recipe.eval_objectives().items()}
-    report.checkpoints = missing_checkpoints(recipe)
+    report.checkpoints = [] if recipe.model.path == _ANY_MODEL else missing_checkpoints(recipe)
     opened = {label: prompts for label, spec in specs.items() if (prompts := _open(label, spec, report)) is not None}
     wrong = {problem.path for problem in problems}
     lengths = _Lengths(recipe)
     with _runner(recipe) as runner, _progress(sum(_count(prompts, rows) for prompts in opened.values())) as advance:
         for name in sorted({term.use for spec in specs.values() for term in spec.rewards}):
             report.data += [Problem("", f"reward '{name}'", told) for told in check_examples(name, runner)]
+            _count_examples(name, report)
         for label, prompts in opened.items():
             # A gold that could not be read from the recipe says nothing about the data.
             spec = specs[label].model_copy(update={"rewards": []}) if f"{label}.gold" in wrong else specs[label]
             _check_rows(label, spec, prompts, _count(prompts, rows), runner, report, lengths, advance)
     report.data += _check_frames(recipe, specs)
     return report
+
+
+def _kind(command: str) -> type[Document]:
+    """The schema of the recipes that a command takes."""
+    kinds = {"sft": ("morl.stages", "SftRecipe"), "rm": ("morl.preferences", "PreferenceRecipe")}
+    kinds["eval"] = ("morl.eval_sets", "EvalSetRecipe")
+    module, name = kinds.get(command, ("morl.recipe", "Recipe"))
+    kind: type[Document] = getattr(importlib.import_module(module), name)
+    return kind
+
+
+def _count_examples(name: str, report: CheckReport) -> None:
+    """Count the examples that a reward has; notes what it has nothing for."""
+    function = REWARDS.load(name)
+    traits = traits_of(function)
+    report.examples += len(traits.examples)
+    if not traits.examples:
+        report.notes.append(f"reward '{name}' has no examples")
+    if needs_gold(function) and traits.answer is None:
+        report.notes.append(f"reward '{name}' has no `answer`: its golds were not scored")
 
 
 def _runner(recipe: Recipe) -> Runner:
@@ -123,6 +161,7 @@ def _check_rows(
 ) -> None:
     """Render the first `count` rows and score their golds; adds what is wrong to the report, by row."""
     found: list[tuple[int, str]] = []
+    scored = any(traits_of(REWARDS.load(term.use)).answer for term in spec.rewards)
 
     def rendered() -> Iterator[Prompt]:
         for index in range(count):
@@ -151,6 +190,7 @@ def _check_rows(
                 advance()
             else:
                 report.rows += 1
+                report.golds += scored and prompt.gold is not None
                 yield prompt
 
     report.sets += 1
@@ -253,18 +293,22 @@ def print_report(report: CheckReport) -> int:
     if report.missing:
         lines += [str(problem) for problem in (*report.missing, *report.checkpoints)]
         lines.append(f"paths are relative to the working folder, {Path.cwd()}")
-    elif report.checkpoints:
-        # A check needs no model, so this is no part of what was found.
-        sys.stderr.write("".join(f"note: {problem}\n" for problem in report.checkpoints))
+    # A check needs no model, so one that is not there is no part of what was found.
+    notes = [*report.notes, *(() if report.missing else report.checkpoints)]
+    sys.stderr.write("".join(f"note: {note}\n" for note in notes))
     looked = f"{_counted(report.rows, 'row')} of {_counted(report.sets, 'set')} read"
     if report.skipped:
         looked += f", {_counted(report.skipped, 'row')} skipped: bad pictures or videos, or prompts too long"
     if report.exit_code:
         wrong = _counted(len(report.recipe), "problem")
-        absent = f", {_counted(len(report.missing), 'file')} of data missing" if report.missing else ""
+        models = f", {_counted(len(report.checkpoints), 'model')}" if report.checkpoints else ""
+        absent = f", {_counted(len(report.missing), 'file')} of data{models} missing" if report.missing else ""
         lines.append(f"{wrong} in the recipe, {len(report.data)} in data and rewards{absent}; {looked}")
+    elif report.command in ("sft", "rm"):
+        lines.append(f"the recipe of `morl {report.command}` is well; its rows are read when it runs")
     else:
-        lines.append(f"all is well: {looked}, golds and examples of rewards hold")
+        held = f"{_counted(report.golds, 'gold')} and {_counted(report.examples, 'example')} of rewards hold"
+        lines.append(f"all is well: {looked}, {held}")
     sys.stdout.write("\n".join(lines) + "\n")
     return report.exit_code
 

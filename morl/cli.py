@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parsed arguments; overrides may stand before, between and after options."""
     parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(_recipe_before_resume(sys.argv[1:] if arguments is None else arguments))
     resume = getattr(options, "resume", False)
     if isinstance(resume, Path) and "=" in str(resume) and not resume.exists():
         rest.insert(0, str(resume))
@@ -51,6 +52,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if rest:
         options.overrides = [*options.overrides, *rest]
     return options
+
+
+def _recipe_before_resume(arguments: Sequence[str]) -> list[str]:
+    """`--resume x.yaml` as `x.yaml --resume`: a recipe is no run folder to resume."""
+    turned = list(arguments)
+    for here, (option, text) in enumerate(itertools.pairwise(arguments)):
+        if option == "--resume" and text.endswith(".yaml"):
+            turned[here : here + 2] = [text, option]
+    return turned
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("check", help="check a recipe, its data, rewards and gold answers; loads no model")
     _recipe(command)
-    command.add_argument("--rows", type=int, metavar="N", help="look at the first N rows of each data set only")
+    command.add_argument("--rows", type=_count, metavar="N", help="look at the first N rows of each data set only")
     command.set_defaults(run=_check)
 
     command = commands.add_parser(
@@ -100,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--recipe", metavar="RECIPE", help="re-score saved rollouts with this recipe's rewards")
     command.add_argument("--samples", type=Path, metavar="DIR", help="runs/<name>/samples, with --recipe")
     command.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the scored rows go")
-    command.add_argument("--workers", type=int, metavar="N", help="worker processes; default: one a core")
+    command.add_argument("--workers", type=_count, metavar="N", help="worker processes; default: one a core")
     command.set_defaults(run=_score)
 
     command = commands.add_parser("serve", help="serve the rewards of a recipe over HTTP")
@@ -139,7 +149,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
     command.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/report.html")
-    command.add_argument("--samples", type=int, default=4, metavar="N", help="prompts of each set to show (default: 4)")
+    command.add_argument(
+        "--samples", type=_count, default=4, metavar="N", help="prompts of each set to show (default: 4)"
+    )
     command.set_defaults(run=_report)
 
     command = commands.add_parser("export", help="write a run's policy as a plain Hugging Face checkpoint")
@@ -160,9 +172,18 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+def _count(text: str) -> int:
+    """A number of things that an option gives. Raises: ArgumentTypeError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"should be a whole number above 0, not {text!r}")
+    return int(text)
+
+
 def _recipe(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a built-in recipe")
-    command.add_argument("overrides", nargs="*", metavar="key.path=value", help="replaces a value of the recipe")
+    command.add_argument(
+        "overrides", nargs="*", default=[], metavar="key.path=value", help="replaces a value of the recipe"
+    )
 
 
 def _resume(command: argparse.ArgumentParser) -> None:
@@ -203,14 +224,17 @@ def _eval(options: argparse.Namespace) -> int:
     from morl.evaluate import RowFile, evaluate_models
     from morl.summary import print_comparison, print_evaluation
 
-    if options.responses is not None:
+    if options.responses is None:
+        _refuse({"--set": options.set}, "--responses FILE")
+    else:
+        _refuse({"--compare": options.compare, "--local": options.local}, "--model PATH")
         from morl.eval_sets import score_responses
 
         if options.set not in recipe.eval.sets and (options.set is not None or len(recipe.eval.sets) != 1):
             raise UsageError(f"morl eval --responses: --set names one of {', '.join(recipe.eval.sets) or 'no sets'}")
         row = score_responses(recipe, options.set or next(iter(recipe.eval.sets)), options.responses)
         RowFile(options.out, str(options.responses)).log_eval(row)
-        print_evaluation([row])
+        print_evaluation([row], unit="characters")
         return DONE
     models = [options.model] + ([options.compare] if options.compare else [])
     results = evaluate_models(recipe, models, out=options.out, local=options.local)
@@ -219,6 +243,13 @@ def _eval(options: argparse.Namespace) -> int:
     else:
         print_evaluation(results[0])
     return DONE
+
+
+def _refuse(given: Mapping[str, object], goes_with: str) -> None:
+    """Raises: UsageError for an option that is given, and that nothing would read."""
+    for option, value in given.items():
+        if value:
+            raise UsageError(f"{option} goes with {goes_with}")
 
 
 def _recipe_to_measure(options: argparse.Namespace) -> Recipe:
@@ -254,15 +285,23 @@ def _score(options: argparse.Namespace) -> int:
     from morl.score import rescore, score_file
 
     if options.recipe is not None:
-        if options.samples is None or options.reward is not None:
-            raise UsageError("morl score --recipe RECIPE --samples DIR --out FILE takes no reward name")
+        if options.samples is None:
+            raise UsageError("morl score --recipe RECIPE needs --samples DIR: the saved rollouts to score")
+        named = f"the reward '{options.reward}'"
+        _refuse({named: options.reward}, "--in FILE; with --recipe, the recipe names the rewards")
+        alone = {"--in": options.source, "--option": options.option, "--workers": options.workers}
+        _refuse(alone, "the name of a reward, not with --recipe")
         from morl.recipe import load_recipe
 
-        rescore(load_recipe(options.recipe), options.samples, options.out)
+        rows = rescore(load_recipe(options.recipe), options.samples, options.out)
+        print(f"wrote {options.out}: {rows} rows")  # noqa: T201
         return DONE
+    _refuse({"--samples": options.samples}, "--recipe RECIPE")
     if options.reward is None or options.source is None:
         raise UsageError("morl score needs a reward and --in FILE, or --recipe RECIPE and --samples DIR")
-    score_file(options.reward, options.option, options.source, options.out, workers=options.workers)
+    counts = score_file(options.reward, options.option, options.source, options.out, workers=options.workers)
+    told = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    print(f"wrote {options.out}: {counts.total()} rows{': ' * bool(told)}{told}")  # noqa: T201
     return DONE
 
 

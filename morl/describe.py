@@ -32,7 +32,7 @@ def _listed(name: str) -> str:
     try:
         function = entry.load()
         summary = (inspect.getdoc(function) or "").partition("\n")[0]
-        options = ", ".join(_option(field, info) for field, info in options_model(function).model_fields.items())
+        options = ", ".join(option(field, info) for field, info in options_model(function).model_fields.items())
     except UsageError as error:
         summary, options = str(error), "unknown"
     return f"{name}\n  {summary}\n  options: {options or 'none'}\n  from:    {entry.origin}"
@@ -79,44 +79,45 @@ def _recipe_lines(name: str, function: Callable[..., Any], examples: Sequence[Ex
             options[field] = next((e.options[field] for e in examples if field in e.options), "…")
     if needs_gold(function):
         yield '  gold: "{{ answer }}"'
-    yield f"  rewards: [{_flow(options)}]"
+    yield f"  rewards: [{flow(options)}]"
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
     """A value on one line of YAML."""
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{_flow(key)}: {_flow(item)}' for key, item in value.items())}}}"
+        return f"{{{', '.join(f'{flow(key)}: {flow(item)}' for key, item in value.items())}}}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_flow, value))}]"
+        return f"[{', '.join(map(flow, value))}]"
     is_plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w-]*|…", value) is not None
     is_word = is_plain and value.lower() not in ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
     return str(value) if is_word else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _option_lines(name: str, info: FieldInfo) -> Iterator[str]:
-    told = ", ".join(filter(None, ["required" if info.is_required() else "", _bounds(info)]))
-    yield f"  {_option(name, info)}{f' ({told})' if told else ''}"
+    told = ", ".join(filter(None, ["required" if info.is_required() else "", bounds(info)]))
+    yield f"  {option(name, info)}{f' ({told})' if told else ''}"
     if description := _description(info):
         yield f"      {description}"
 
 
-def _option(name: str, info: FieldInfo) -> str:
-    text = f"{name}: {_type(info.annotation)}"
+def option(name: str, info: FieldInfo) -> str:
+    """An option as one line: `least: float = 0.0`."""
+    text = f"{name}: {type_name(info.annotation)}"
     default = json.dumps(info.default, ensure_ascii=False, default=repr)
     return text if info.is_required() or info.default is PydanticUndefined else f"{text} = {default}"
 
 
-def _type(annotation: Any) -> str:
+def type_name(annotation: Any) -> str:
     """A type as one would write it in a sentence: literals by their values, nothing of its bounds."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return " | ".join(str(argument) for argument in arguments)
     if origin in (typing.Union, types.UnionType):
-        return " | ".join(_type(argument) for argument in arguments)
+        return " | ".join(type_name(argument) for argument in arguments)
     if origin is typing.Annotated:
-        return _type(arguments[0])
+        return type_name(arguments[0])
     if origin is not None and arguments:
-        return f"{getattr(origin, '__name__', origin)}[{', '.join(_type(argument) for argument in arguments)}]"
+        return f"{getattr(origin, '__name__', origin)}[{', '.join(type_name(argument) for argument in arguments)}]"
     return "null" if annotation is type(None) else str(getattr(annotation, "__name__", annotation))
 
 
@@ -132,7 +133,7 @@ def _metadata(info: FieldInfo) -> Iterator[Any]:
             waiting += typing.get_args(annotation)
 
 
-def _bounds(info: FieldInfo) -> str:
+def bounds(info: FieldInfo) -> str:
     """The bounds of a number, or of a length: `0 or more, less than 1`."""
     words: list[str] = []
     for item in _metadata(info):

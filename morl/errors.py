@@ -23,6 +23,10 @@ class DataError(MorlError, ValueError):
     """A row, a gold answer or a file of data breaks its rule."""
 
 
+class AbsentDataError(DataError, UsageError):
+    """The recipe names data that are not on this machine."""
+
+
 class BadMediaError(DataError):
     """A picture or a video of a row is missing, broken, or of a size that no model takes."""
 

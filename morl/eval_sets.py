@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,8 @@ from morl.recipe import Recipe, read_text
 from morl.rewards import Scorer
 from morl.schema import DataSpec, Document, Float, GoldTemplate, Int, ObjectiveSpec, PromptForm, RewardTerms, Text
 from morl.types import Group, Prompt, Sample
+
+logger = logging.getLogger(__name__)
 
 
 class EvalSetRecipe(Document):
@@ -87,7 +90,8 @@ def score_responses(recipe: Recipe, name: str, file: Path) -> dict[str, Any]:
         file: JSON lines of `{"response": …}`, with the `row` it answers, counted from 0 among the set's rows; without
             it, line after line. Several answers to a row are several samples.
 
-    Returns: what `morl.evaluate.measure` says of them. Prompts are not rendered, so pictures need not be there.
+    Returns: what `morl.evaluate.measure` says of them, `length` in characters: there are no tokens. Rows without an
+        answer are left out, with a warning. Prompts are not rendered, so pictures need not be there.
     Raises: UsageError, DataError.
     """
     spec = Evaluation.objectives(recipe)[f"eval.{name}"]
@@ -98,6 +102,9 @@ def score_responses(recipe: Recipe, name: str, file: Path) -> dict[str, Any]:
     unknown = sorted(row for row in answers if row >= len(prompts))
     if unknown:
         raise DataError(f"{file}: answers row {unknown[0]}, and the set '{name}' has {len(prompts)} rows, from 0")
+    if len(answers) < len(prompts):
+        missing = len(prompts) - len(answers)
+        logger.warning("%d of %d rows %s no answer", missing, len(prompts), "has" if missing == 1 else "have")
     return asyncio.run(_score(recipe, spec, name, [(prompts[row], answers[row]) for row in sorted(answers)]))
 
 

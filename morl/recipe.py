@@ -12,7 +12,7 @@ import importlib.resources
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails
 from morl import marked
 from morl.errors import Problem, RecipeError, UsageError
 from morl.marked import COMMAND_LINE, Flaw, MarkedMap
+from morl.registry import did_you_mean
 from morl.rules import MISSING, Loc, NoRewards, sentence
 from morl.schema import (
     AdvantageSpec,
@@ -102,6 +103,8 @@ def inspect_document(
         flaws = [Flaw(1, (), f"the file is empty; a recipe has at least {listed}")]
     elif not isinstance(root, MarkedMap) and not flaws:
         flaws = [Flaw(1, (), "a recipe is a mapping (key: value)")]
+    elif (command := _command(root)) not in ("", _command(kind.model_fields)):
+        return None, (Problem(name, "", f"this is {_KINDS[command].format(name)}"),)
     recipe = None
     if isinstance(root, MarkedMap):
         flaws += _override(root, overrides)
@@ -127,17 +130,39 @@ def builtin_recipes(folder: str = "") -> tuple[str, ...]:
     return tuple(sorted((Path(folder) / name).as_posix() for name in names))
 
 
+_KINDS = {
+    "train": "a recipe of `morl train`: run `morl train {}`",
+    "sft": "a recipe of `morl sft`: run `morl sft {}`",
+    "rm": "a recipe of `morl rm`: run `morl rm {}`",
+    "eval": "an evaluation set: run `morl eval {} --model PATH`",
+}
+"""What a recipe is, by the command that takes it."""
+
+
+def _command(keys: Any) -> str:
+    """The command that takes a recipe with these keys; empty when they do not tell."""
+    owner = {"objectives": "train", "stages": "sft", "preference": "rm", "rewards": "eval"}
+    return next((command for key, command in owner.items() if isinstance(keys, Mapping) and key in keys), "")
+
+
+def command_of(path: str | Path) -> str:
+    """The command that takes a recipe: train, sft, rm or eval; empty when the file does not tell."""
+    try:
+        return _command(marked.parse(read_text(str(path)))[0])
+    except UsageError:
+        return ""
+
+
 def read_text(path: str) -> str:
     """The text of a recipe: a file, or the name of one that comes with morl. Raises: UsageError."""
     source: Any = Path(path)
     if not source.is_file():
         name = path.removesuffix(".yaml").removeprefix("recipes/").removeprefix("./")
-        folder = name.rpartition("/")[0]
-        known = builtin_recipes(folder if folder in _FOLDERS else "")
+        known = [recipe for folder in ("", *_FOLDERS) for recipe in builtin_recipes(folder)]
         if source.is_dir() and name not in known:
             raise UsageError("is a folder, not a recipe")
         if name not in known:
-            raise UsageError(f"no such file, and no recipe of morl's own; those are: {', '.join(known) or 'none'}")
+            raise UsageError(f"no such file, and no recipe of morl's own{did_you_mean(name, known)}")
         source = importlib.resources.files("morl.recipes").joinpath(*f"{name}.yaml".split("/"))
     try:
         text: str = source.read_bytes().decode("utf-8-sig")
@@ -333,6 +358,7 @@ __all__ = [
     "UseSpec",
     "WandbSpec",
     "builtin_recipes",
+    "command_of",
     "go_offline",
     "import_plugin",
     "inspect_document",
@@ -345,4 +371,9 @@ __all__ = [
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
+    if "--markdown" in sys.argv:
+        from morl.reference import reference
+
+        sys.stdout.write(reference())
+    else:
+        sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")

@@ -72,9 +72,11 @@ class Registry:
     Example: `rewards = Registry("reward", "morl.rewards")`, then `@rewards.register("math")`.
     """
 
-    def __init__(self, kind: str, group: str) -> None:
+    def __init__(self, kind: str, group: str, elsewhere: Mapping[str, str] = types.MappingProxyType({})) -> None:
+        """`elsewhere` has what others call a function of ours, and our name of it: told to who asks for the other."""
         self.kind = kind
         self.group = group
+        self._elsewhere = elsewhere
         self._decorated: dict[str, Entry] = {}
 
     @functools.cached_property
@@ -94,7 +96,7 @@ class Registry:
         if other is not None and other.target != entry.target and _object(other) is not _object(entry):
             raise UsageError(
                 f"two {self.kind}s are called '{entry.name}': {other.origin} and {entry.origin}; "
-                "rename one, or uninstall its package"
+                "rename one, uninstall its package, or take its file out of `plugins`"
             )
 
     def register(self, name: str) -> Callable[[F], F]:
@@ -122,7 +124,9 @@ class Registry:
         """The entry called `name`. Raises: UsageError with the nearest known name."""
         known = self.entries()
         if name not in known:
-            raise UsageError(f"unknown {self.kind} '{name}'{did_you_mean(name, known)}")
+            ours = self._elsewhere.get(name)
+            remedy = f"; here it is called '{ours}'" if ours else did_you_mean(name, known)
+            raise UsageError(f"unknown {self.kind} '{name}'{remedy}")
         return known[name]
 
     def load(self, name: str) -> Callable[..., Any]:

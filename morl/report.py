@@ -23,7 +23,7 @@ from morl.errors import MorlError, UsageError
 from morl.evaluate import Evaluation, compare
 from morl.files import replacing
 from morl.media import Picture, Video
-from morl.recipe import ObjectiveSpec, Recipe, load_recipe
+from morl.recipe import ObjectiveSpec, Recipe, command_of, load_recipe
 from morl.rewards import REWARDS
 from morl.rewards.decorator import traits_of
 from morl.rewards.marks import Mark, call_with
@@ -87,6 +87,8 @@ def write_report(folder: Path, out: Path | None = None, *, samples: int = 4) -> 
     run = RunFolder(folder)
     if not run.recipe.is_file() or not run.holds_a_run():
         raise UsageError(f"'{folder}' holds no run: a report needs its recipe.yaml and metrics.jsonl")
+    if (command := command_of(run.recipe)) in ("sft", "rm"):
+        raise UsageError(f"'{folder}' is a run of `morl {command}`: a report shows those of `morl train`")
     recipe = load_recipe(run.recipe)
     steps, evaluations = list(read_rows(run.metrics)), list(read_rows(run.eval))
     looker = _Looker(recipe)

@@ -87,12 +87,10 @@ def check_template(value: Any) -> Any:
     for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
         check_template(item)
     if isinstance(value, str):
-        import jinja2
+        from morl.data.templates import flaw_of
 
-        try:
-            jinja2.Environment(autoescape=False).parse(value)  # noqa: S701  # parsed, never rendered
-        except jinja2.TemplateSyntaxError as error:
-            raise rule_error(f"not a template: {error.message}") from error
+        if flaw := flaw_of(value):
+            raise rule_error(flaw)
     return value
 
 

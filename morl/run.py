@@ -13,7 +13,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from morl.checkpoint import newest_good, step_of
-from morl.errors import UsageError
+from morl.errors import MorlError, UsageError
 from morl.files import replacing
 
 if TYPE_CHECKING:
@@ -88,7 +88,18 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if isinstance(error, Exception):
+            self._log_end(error)
         self.close()
+
+    def _log_end(self, error: Exception) -> None:
+        """Write what ended the run to its log alone: the command line says it on the console."""
+        # Of what morl raises on purpose, the text says all.
+        trace = None if isinstance(error, MorlError) else (type(error), error, error.__traceback__)
+        text = (type(error).__name__, error)
+        record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "the run ends: %s: %s", text, trace)
+        for handler in self._handlers[:1]:
+            handler.handle(record)
 
     @property
     def recipe(self) -> Path:

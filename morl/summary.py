@@ -43,7 +43,7 @@ def print_comparison(before: Sequence[Row], after: Sequence[Row], *, names: tupl
     for column, justify in (("set", "left"), ("prompts", "right"), *((name, "right") for name in names)):
         table.add_column(Text(column), justify=justify)  # type: ignore[arg-type]
     table.add_column("paired difference", justify="right")
-    table.add_column("length", justify="right")
+    table.add_column("length, tokens", justify="right")
     for row in compare(before, after):
         low, high = row["difference"][1:]
         style = "green" if low > 0 else "red" if high < 0 else "default"
@@ -54,10 +54,10 @@ def print_comparison(before: Sequence[Row], after: Sequence[Row], *, names: tupl
     _console().print(table)
 
 
-def print_evaluation(rows: Sequence[Row]) -> None:
-    """One measurement: reward and pass rate of each set with their 95 % intervals."""
+def print_evaluation(rows: Sequence[Row], *, unit: str = "tokens") -> None:
+    """One measurement: reward and pass rate of each set with their 95 % intervals; `unit` is that of the lengths."""
     table = Table(title="mean and 95 % interval")
-    for column in ("set", "prompts", "reward", "pass rate", "no score", "length"):
+    for column in ("set", "prompts", "reward", "pass rate", "no score", f"length, {unit}"):
         table.add_column(column, justify="left" if column == "set" else "right")
     for row in rows:
         cells = [

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from morl.check import check, print_report
+from morl.rewards import REWARDS
+from morl.rewards.decorator import traits_of
 
 RECIPE = """\
 run: {name: test, steps: 10}
@@ -47,7 +49,9 @@ def test_a_good_recipe_has_no_problems(capsys):
     report = check("r.yaml")
     assert (report.recipe, report.data) == ((), [])
     assert print_report(report) == 0
-    assert capsys.readouterr().out == "all is well: 20 rows of 1 set read, golds and examples of rewards hold\n"
+    examples = sum(len(traits_of(REWARDS.load(name)).examples) for name in ("exact", "length"))
+    held = f"20 golds and {examples} examples of rewards hold"
+    assert capsys.readouterr().out == f"all is well: 20 rows of 1 set read, {held}\n"
 
 
 def test_everything_is_found_in_one_run_although_the_recipe_is_wrong(capsys):
@@ -88,7 +92,9 @@ def test_data_that_are_not_there_are_told_apart_from_wrong_ones(capsys):
     assert [str(problem) for problem in report.missing] == ["eval.sets.sums.data: test.jsonl: no such file"]
     assert [problem.where for problem in report.data] == ["sums.jsonl:17"]
     assert print_report(report) == 2
-    assert "model.path: model: not on this machine\n" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "model.path: model: not on this machine\n" in printed
+    assert ", 1 in data and rewards, 1 file of data, 1 model missing; " in printed
 
 
 def test_a_model_that_is_not_there_is_noted_and_not_wanted(capsys):
@@ -147,6 +153,42 @@ def test_an_example_that_does_not_hold_is_told():
     assert report.exit_code == 1
     assert [problem.path for problem in report.data] == ["reward 'vain'"]
     assert "example 1, response 'b': expected 0, got 1" in report.data[0].message
+
+
+def test_what_nothing_was_scored_of_is_not_called_well(capsys):
+    Path("bare_reward_for_test_check.py").write_text(
+        "from morl.rewards import reward\n\n"
+        "@reward('bare')\n"
+        "def bare(response: str, gold: str) -> float:\n    return 0.0\n"
+    )
+    terms = "objectives.sums.rewards=[{use: bare}]"
+    report = check("r.yaml", [terms, "plugins=[bare_reward_for_test_check.py]", "model.path=."])
+    assert print_report(report) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "all is well: 20 rows of 1 set read, 0 golds and 0 examples of rewards hold\n"
+    assert printed.err.splitlines() == [
+        "note: reward 'bare' has no examples",
+        "note: reward 'bare' has no `answer`: its golds were not scored",
+    ]
+
+
+@pytest.mark.parametrize(("name", "command"), [("mini/pretrain", "sft"), ("mini/judge", "rm")])
+def test_of_a_recipe_of_another_command_the_keys_are_checked(name, command, capsys):
+    assert print_report(check(name)) == 0
+    assert capsys.readouterr().out == f"the recipe of `morl {command}` is well; its rows are read when it runs\n"
+    assert [str(problem) for problem in check(name, ["model.pth=x"]).recipe] == [
+        "command line: model.pth: unknown key; did you mean 'path'?"
+    ]
+
+
+def test_an_evaluation_set_is_checked_as_those_of_a_recipe(capsys):
+    path = ["data.path=sums.jsonl", "gold={{ answer }}"]
+    report = check("evals/gsm8k", path)
+    assert (report.sets, report.rows, report.golds) == (1, 20, 20)
+    assert print_report(report) == 0
+    assert capsys.readouterr().err == ""
+    spoil(17, '{"qestion": "1?", "answer": "1"}')
+    assert [problem.where for problem in check("evals/gsm8k", path).data] == ["sums.jsonl:17"]
 
 
 def test_a_source_of_a_plugin_that_fails_is_told_by_row():

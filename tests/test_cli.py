@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,57 @@ def test_a_wrong_command_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     said = morl(*arguments)
     assert said.returncode == 2
     assert "Traceback" not in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("score --recipe arithmetic", "--recipe RECIPE needs --samples DIR"),
+        ("score math --recipe arithmetic --samples x", "the reward 'math' goes with --in FILE"),
+        ("score --recipe arithmetic --samples x --in y", "--in goes with the name of a reward"),
+        ("score --recipe arithmetic --samples x --option a=3", "--option goes with the name of a reward"),
+        ("score math --in x --samples y", "--samples goes with --recipe RECIPE"),
+    ],
+)
+def test_an_option_that_nothing_would_read_is_refused(
+    arguments: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments.split(), "--out", "never"]) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("check", "the following arguments are required: RECIPE\n"),
+        ("check arithmetic --rows 0", "argument --rows: should be a whole number above 0, not '0'"),
+        ("check arithmetic --rows -3", "argument --rows: should be a whole number above 0, not '-3'"),
+        ("report x --samples -1", "argument --samples: should be a whole number above 0, not '-1'"),
+    ],
+)
+def test_a_command_line_that_does_not_parse_says_why(
+    arguments: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(arguments.split())
+    assert raised.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_resume_leaves_the_recipe_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--resume", "gone.yaml", "run.steps=3"], ["gone.yaml", "--resume", "run.steps=3"]):
+        assert main(["train", *arguments]) == 2
+        assert capsys.readouterr().err.startswith("gone.yaml: no such file")
+
+
+def test_data_that_are_not_there_are_exit_code_2_for_every_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["check", "arithmetic"], ["train", "arithmetic"]):
+        assert main(arguments) == 2
+        said = capsys.readouterr()
+        assert "data/arithmetic.jsonl: no such file" in said.out + said.err
 
 
 def test_a_mistyped_key_names_file_line_and_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,6 +109,7 @@ def test_score_returns_a_row_for_every_row(tmp_path: Path) -> None:
     assert len(scored) == len(rows)
     assert [row["value"] for row in scored] == [1.0, 0.0, 0.0, 0.0, None, None, 0.0]
     assert all(row["status"] for row in scored)
+    assert said.stdout == f"wrote {target}: 7 rows: 4 ok, 1 error, 1 bad_gold, 1 no_answer\n"
 
 
 def test_rewards_lists_and_explains(capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,6 +182,44 @@ def test_the_recipes_in_the_readme_are_recipes(tmp_path: Path) -> None:
     assert load_recipe(update).algorithm.importance.level == "geometric"
     assert load_document(PreferenceRecipe, preferences).preference.held_out == 0.1
     assert load_document(SftRecipe, stages).steps == 1000
+
+
+def test_what_the_readme_asks_of_a_service_is_there() -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    recipe = re.findall(r"^morl serve (\w+)", text, re.MULTILINE)
+    asked = re.findall(r'"objective": "(\w+)", "response"', text) + re.findall(r"use: remote, .*objective: (\w+)", text)
+    assert len(recipe) == 1
+    assert len(asked) == 2
+    assert set(asked) <= set(load_recipe(recipe[0]).objectives)
+
+
+def test_the_verifier_of_the_readme_is_short_and_reads_the_answer_alone(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (block,) = [block.split("```")[0] for block in text.split("```python\n")[1:]]
+    assert len([line for line in block.splitlines() if line.strip()]) <= 10
+    (tmp_path / "palindrome.py").write_text(block)
+    code = (
+        "import palindrome; from morl.testing import check_reward; check_reward('palindrome');"
+        "print(palindrome.palindrome('<think>hm</think>Anna'))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert said.stdout == "1.0\n", said.stderr
+
+
+def test_what_the_readme_and_the_recipes_install_is_an_extra_of_a_checkout() -> None:
+    root = Path(__file__).parent.parent
+    extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for file in (root / "README.md", *(root / "recipes").rglob("*.yaml")):
+        text = file.read_text(encoding="utf-8")
+        assert "morl-rl[" not in text, file
+        assert set(re.findall(r"'\.\[([\w-]+)\]'", text)) <= set(extras), file
+
+
+def test_the_readme_names_every_option() -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    for command in ("train", "eval", "check", "plan", "score", "rm", "sft", "serve", "report", "export"):
+        options = re.findall(r"--[a-z-]+", morl(command, "--help").stdout)
+        assert {option for option in options if option != "--help" and option not in text} == set(), command
 
 
 def test_the_readme_names_every_reward() -> None:

@@ -91,6 +91,16 @@ def test_several_answers_to_a_row_are_samples_of_it(tmp_path: Path) -> None:
     assert row["pass_at_4"] == 1.0
 
 
+def test_rows_without_an_answer_are_counted_and_lengths_have_a_unit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    data, answers = write(tmp_path, "gsm8k"), tmp_path / "answers.jsonl"
+    answers.write_text(json.dumps({"row": 1, "response": "\\boxed{1002}"}) + "\n")
+    assert main(["eval", "evals/gsm8k", f"data.path={data}", "--responses", str(answers)]) == 0
+    assert [record.getMessage() for record in caplog.records] == ["1 of 2 rows has no answer"]
+    assert "length, characters" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -113,6 +123,10 @@ def test_what_is_wrong_with_the_command_is_said(tmp_path: Path, capsys: pytest.C
     assert "--model PATH or --responses FILE" in capsys.readouterr().err
     assert main(["eval", "evals/gsm9k", "--responses", "x"]) == 2
     assert "evals/gsm8k" in capsys.readouterr().err
+    assert main(["eval", "evals/gsm8k", "--responses", "x", "--compare", "nosuch"]) == 2
+    assert "--compare goes with --model PATH" in capsys.readouterr().err
+    assert main(["eval", "evals/gsm8k", "--model", "x", "--set", "nix"]) == 2
+    assert "--set goes with --responses FILE" in capsys.readouterr().err
     assert main(["eval", "evals/gsm8k", "--responses", "x", "reward=1"]) == 2
     assert "did you mean 'rewards'" in capsys.readouterr().err
 

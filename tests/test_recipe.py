@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from morl.data import SOURCES
 from morl.errors import RecipeError
-from morl.recipe import Recipe, builtin_recipes, inspect_recipe, json_schema, load_recipe
+from morl.eval_sets import EvalSetRecipe
+from morl.recipe import Recipe, builtin_recipes, inspect_recipe, json_schema, load_document, load_recipe
+from morl.reference import reference
+from morl.stages import SftRecipe
 
 PLUGIN = """
 from typing import Annotated, Literal
@@ -260,6 +265,8 @@ WRONG = [
     (("model: ", "eval: {sets: {shout: {samples: 4, data: {source: jsonl, path: a}}}}\nmodel: "), "x.yaml:2: eval.sets.shout.samples: 4 greedy answers are all the same: set a temperature above 0"),
     (("plugins: [PLUGIN]", "plugins: [PLUGIN, no_such_module]"), "x.yaml:3: plugins.1: cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"),
     (("plugins: [PLUGIN]", "plugins: [PLUGIN, gone.py]"), "x.yaml:3: plugins.1: no such file: gone.py"),
+    (('"Shout {{ word }}"', '"Shout {{ word | boxd }}"'), "x.yaml:8: objectives.shout.prompt: no filter is called 'boxd'; did you mean 'boxed'?"),
+    (("model: ", "algorithm: {advantage: grpo}\nmodel: "), "x.yaml:2: algorithm.advantage: unknown advantage 'grpo'; here it is called 'group_std'"),
 ]  # fmt: skip
 
 
@@ -396,12 +403,45 @@ def test_a_file_that_is_no_recipe_is_refused(write, text, told):
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    builtin = ", ".join(builtin_recipes()) or "none"
-    assert problems("gone.yaml") == [f"gone.yaml: no such file, and no recipe of morl's own; those are: {builtin}"]
+    told = "no such file, and no recipe of morl's own"
+    every = ", ".join(sorted(name for folder in ("", "evals", "mini") for name in builtin_recipes(folder)))
+    assert problems("gone.yaml") == [f"gone.yaml: {told}; known: {every}"]
+    assert problems("quickstrt") == [f"quickstrt: {told}; did you mean 'quickstart'?"]
+    assert problems("mini/pretrian") == [f"mini/pretrian: {told}; did you mean 'mini/pretrain'?"]
     Path("folder").mkdir()
     assert problems("folder") == ["folder: is a folder, not a recipe"]
     Path("latin.yaml").write_bytes("a: é".encode("latin-1"))
     assert problems("latin.yaml") == ["latin.yaml: not UTF-8 text (byte 3); save it as UTF-8"]
+
+
+def test_a_plugin_that_raises_is_named_with_its_line(write):
+    Path("broken_plugin_for_test_recipe.py").write_text("import json\n\n\nvalue = json.loads('{')\n")
+    (told,) = problems(write(("plugins: [PLUGIN]", "plugins: [PLUGIN, broken_plugin_for_test_recipe.py]")))
+    place = Path("broken_plugin_for_test_recipe.py").resolve()
+    assert told.startswith(f"x.yaml:3: plugins.1: cannot be imported: {place}:4: JSONDecodeError: ")
+
+
+def test_two_rewards_of_one_name_are_told_with_all_remedies(write):
+    Path("second_loud_for_test_recipe.py").write_text(PLUGIN)
+    (told,) = problems(write(("plugins: [PLUGIN]", "plugins: [PLUGIN, second_loud_for_test_recipe.py]")))
+    assert "two rewards are called 'loud'" in told
+    assert told.endswith("; rename one, uninstall its package, or take its file out of `plugins`")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "told"),
+    [
+        (Recipe, "mini/pretrain", "a recipe of `morl sft`: run `morl sft mini/pretrain`"),
+        (Recipe, "mini/judge", "a recipe of `morl rm`: run `morl rm mini/judge`"),
+        (Recipe, "evals/gsm8k", "an evaluation set: run `morl eval evals/gsm8k --model PATH`"),
+        (SftRecipe, "quickstart", "a recipe of `morl train`: run `morl train quickstart`"),
+        (EvalSetRecipe, "mini/judge", "a recipe of `morl rm`: run `morl rm mini/judge`"),
+    ],
+)
+def test_a_recipe_of_another_kind_is_told_in_one_line(kind, name, told):
+    with pytest.raises(RecipeError) as raised:
+        load_document(kind, name)
+    assert str(raised.value) == f"{name}: this is {told}"
 
 
 def test_an_alias_within_itself_is_refused(write):
@@ -488,6 +528,20 @@ def test_the_schema_file_is_the_schema():
     assert json.loads(path.read_text(encoding="utf-8")) == json_schema(), (
         "write it anew: python -m morl.recipe > recipes/morl.schema.json"
     )
+
+
+def test_the_reference_is_that_of_the_schema():
+    path = Path(__file__).parent.parent / "docs" / "recipe.md"
+    text = path.read_text(encoding="utf-8")
+    assert text == reference(), "write it anew: python -m morl.recipe --markdown > docs/recipe.md"
+    for key in ("samples_per_prompt", "bad_media", "`algorithm.importance`", "`reasoning_gym`", "`boxed`"):
+        assert key in text
+
+
+def test_the_schema_names_every_data_source():
+    told = json_schema()["$defs"]["DataSpec"]["properties"]["source"]["description"]
+    built_in = [name for name, entry in SOURCES.entries().items() if entry.target.startswith("morl.")]
+    assert set(built_in) <= set(re.findall(r"\w+", told))
 
 
 def test_every_key_is_described():

@@ -127,7 +127,7 @@ def test_all_that_is_not_there_is_said_at_once(
     assert set(lines) >= told | {f"{judge}: not on this machine; `morl rm` makes one" for judge in judges}
     assert folder == f"paths are relative to the working folder, {tmp_path}"
     assert counted.startswith("0 problems in the recipe, ")
-    assert ", 18 files of data missing; " in counted
+    assert ", 18 files of data, 3 models missing; " in counted
     planned = plan(recipe, None)
     assert [item.what for item in planned if item.section == "not here"] == [
         "model.path",

@@ -113,3 +113,10 @@ def test_a_run_whose_pictures_are_gone_has_a_report(run: Path, tmp_path: Path) -
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no run"):
         write_report(tmp_path)
+
+
+def test_a_run_of_another_command_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("stages: {}\n")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(UsageError, match="is a run of `morl sft`: a report shows those of `morl train`"):
+        write_report(tmp_path)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from morl.errors import UsageError
+from morl.errors import RunError, UsageError
 from morl.recipe import Recipe, load_recipe
 from morl.run import Interrupt, RunFolder, changes
 
@@ -50,6 +50,18 @@ def test_a_new_run_gets_its_folder_its_recipe_and_its_log(tmp_path: Path) -> Non
     assert run.samples(3) == run.path / "samples" / "step-000003.jsonl.zst"
     logging.getLogger("morl.somewhere").info("said too late")
     assert "too late" not in run.log.read_text()
+
+
+def test_what_ended_a_run_is_the_last_word_of_its_log(tmp_path: Path, capsys) -> None:
+    recipe = make_recipe(tmp_path)
+    with pytest.raises(RunError), RunFolder.open(recipe) as run:
+        raise RunError("no sample got a score")
+    assert run.log.read_text().endswith(" ERROR morl.run: the run ends: RunError: no sample got a score\n")
+    with pytest.raises(ZeroDivisionError), RunFolder.open(recipe) as run:
+        print(1 // 0)
+    assert run.log.read_text().endswith("ZeroDivisionError: integer division or modulo by zero\n")
+    assert "Traceback" in run.log.read_text()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_finished_run_is_not_written_over(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,22 @@ def test_every_block_runs_and_says_what_is_shown(tmp_path: Path) -> None:
                 code = [named[1]] if named is not None else ["-c", text]
                 done = environment.run(*code, cwd=folder)
                 assert done.returncode == 0, f"{text}\n{done.stderr}"
+
+
+def test_the_plugins_of_the_docs_pass_a_check(tmp_path: Path) -> None:
+    found = BLOCK.findall(TUTORIAL.with_name("plugins.md").read_text(encoding="utf-8"))
+    for _, text in found:
+        (tmp_path / text.split()[1]).write_text(text, encoding="utf-8")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.py", "lines.yaml", "update.py"]
+    (tmp_path / "notes.txt").write_text("one\none two three\n", encoding="utf-8")
+    check = [sys.executable, "-m", "morl", "check", "lines.yaml"]
+    done = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("all is well: 1 row of 1 set read"), done.stdout + done.stderr
+    update = (
+        "import torch, update; print(update.best_of_group(torch.tensor([[0.0, 1, float('nan')]]), worth=2.0).tolist())"
+    )
+    done = subprocess.run([sys.executable, "-c", update], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[[0.0, 2.0, 0.0]]\n", done.stderr
 
 
 def test_the_first_verifier_has_ten_lines() -> None:

@@ -43,7 +43,7 @@ from typing import Any
 
 from morl.registry import Registry, wanted_arguments
 
-ADVANTAGES = Registry("advantage", "morl.advantages")
+ADVANTAGES = Registry("advantage", "morl.advantages", elsewhere={"grpo": "group_std"})
 LOSSES = Registry("loss", "morl.losses")
 
 advantage = ADVANTAGES.register

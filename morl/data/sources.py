@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from morl.errors import DataError, MissingExtraError
+from morl.errors import AbsentDataError, DataError, MissingExtraError
 from morl.files import PACKAGE, local_path
 from morl.registry import Registry, did_you_mean
 
@@ -239,9 +239,11 @@ def huggingface(*, path: str, split: str = "train", name: str | None = None) -> 
         else:
             loaded = library.load_dataset(path, name, split=split)
     except Exception as error:
-        remedy = "" if Path(path).exists() else "; there is no such folder here, and run.offline forbids to fetch it"
-        offline = library.config.HF_HUB_OFFLINE
-        raise DataError(f"{label}: cannot be loaded: {_root_cause(error)}{remedy if offline else ''}") from error
+        told = f"{label}: cannot be loaded: {_root_cause(error)}"
+        if library.config.HF_HUB_OFFLINE and not Path(path).exists():
+            remedy = "there is no such folder here, and run.offline forbids to fetch it"
+            raise AbsentDataError(f"{told}; {remedy}") from error
+        raise DataError(told) from error
     if isinstance(loaded, library.DatasetDict):
         if split not in loaded:
             raise DataError(f"{label}: no split '{split}'{did_you_mean(split, loaded)}")
@@ -304,19 +306,19 @@ def _datasets() -> Any:
 
 
 def _located(path: str) -> str:
-    """Where a file is; `package:<module>/<file>` lies in an installed package. Raises: DataError."""
+    """Where a file is; `package:<module>/<file>` lies in an installed package. Raises: AbsentDataError."""
     try:
         return str(local_path(path)) if path.startswith(PACKAGE) else path
     except FileNotFoundError as error:
-        raise DataError(str(error)) from error
+        raise AbsentDataError(str(error)) from error
 
 
 def _open(path: str) -> io.BufferedReader:
-    """Raises: DataError when the file is not there, or not a plain file."""
+    """Raises: AbsentDataError when the file is not there, DataError when it is no plain file."""
     try:
         return Path(path).open("rb")
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; paths are relative to the working folder {Path.cwd()}") from error
+        raise AbsentDataError(f"{path}: no such file; paths are relative to the working folder {Path.cwd()}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 

@@ -50,6 +50,19 @@ def _boxed(text: str) -> str:
     return found[-1].text
 
 
+def flaw_of(template: str) -> str:
+    """Why a text is no template, and the remedy; empty when it is one."""
+    environment = _environment()
+    try:
+        environment.compile(template)
+    except jinja2.TemplateSyntaxError as error:
+        unknown = re.fullmatch(r"No filter named '(.*)'\.", str(error.message))
+        if unknown:
+            return f"no filter is called '{unknown[1]}'{did_you_mean(unknown[1], environment.filters)}"
+        return f"not a template: {error.message}"
+    return ""
+
+
 @functools.cache
 def _compile(template: str) -> Render:
     """A template that is one expression gives the expression's own value, any other gives text."""
@@ -236,4 +249,4 @@ def _reason(error: Exception, row: Row, names: Collection[str]) -> str:
     return f"the template fails: {text}"
 
 
-__all__ = ["PromptTemplate"]
+__all__ = ["PromptTemplate", "flaw_of"]

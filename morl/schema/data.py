@@ -48,7 +48,7 @@ class DataSpec(ChoiceSpec):
     key = "source"
 
     source: Text
-    """Name of the data source: jsonl, csv, parquet, huggingface, reasoning_gym, or a plugin's."""
+    """Name of the data source: jsonl, json, csv, parquet, huggingface, reasoning_gym, or a plugin's."""
     skip: Annotated[Int, Field(ge=0)] = 0
     """Rows to leave out at the beginning."""
     take: Annotated[Int, Field(ge=1)] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,12 @@ def import_plugin(plugin: str) -> None:
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(f"cannot be imported: {type(error).__name__}: {error}") from error
+        raise UsageError(f"cannot be imported: {_line_of(error)}{type(error).__name__}: {error}") from error
     if found != path:
         raise UsageError(f"another module is called '{path.stem}' ({found}): rename the file")
+
+
+def _line_of(error: Exception) -> str:
+    """`file:line: ` of the plugin that raised while it was imported; empty when there was nothing to import."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    return f"{frames[1].filename}:{frames[1].lineno}: " if len(frames) > 1 else ""
