@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from morl.errors import MorlError, UsageError
+from morl.files import DISK_FULL
 
 if TYPE_CHECKING:
     from morl.recipe import Recipe
@@ -33,6 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output went away, `| head` for one: not a failure of ours.
         sys.stderr.close()
         return DONE
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        told = f"morl {options.command}: {error}; free some space, or write to another disk, and run the command again"
+        print(told, file=sys.stderr)  # noqa: T201
+        return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
     return code

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 PACKAGE = "package:"
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def local_path(path: str) -> Path:
@@ -89,9 +89,9 @@ def disk_remedy(
         return None
     chain = [link for link in _causes(error) if not isinstance(link, ConnectionError | TimeoutError)]
     codes = {link.errno for link in chain if isinstance(link, OSError) and link.errno is not None}
-    codes |= {code for code in (*_FULL, errno.EFBIG) if any(os.strerror(code) in str(link) for link in chain)}
+    codes |= {code for code in (*DISK_FULL, errno.EFBIG) if any(os.strerror(code) in str(link) for link in chain)}
     free = shutil.disk_usage(folder).free
-    if codes & _FULL or free < 1024**2:
+    if codes & DISK_FULL or free < 1024**2:
         return f"no space left on the disk ({free / 1024**2:.0f} MiB free). Free some, {elsewhere}; then resume the run"
     if errno.EFBIG in codes:
         return f"{error}. Raise the limit on file sizes (ulimit -f), then resume the run"

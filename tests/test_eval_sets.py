@@ -148,3 +148,12 @@ def test_a_torn_line_moves_no_answer_to_another_row(tmp_path: Path, capsys: pyte
     answers.write_text('{"response": "1"}\n{"respon\n')
     assert main(["eval", "evals/gsm8k", f"data.path={data}", "--responses", str(answers)]) == 1
     assert "answers.jsonl:2: not valid JSON" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full, which has no space left")
+def test_a_full_disk_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, answers = write(tmp_path, "gsm8k"), tmp_path / "answers.jsonl"
+    answers.write_text('{"response": "1"}\n')
+    asked = ["eval", "evals/gsm8k", f"data.path={data}", "--responses", str(answers), "--out", "/dev/full"]
+    assert main(asked) == 1
+    assert "No space left on device; free some space" in capsys.readouterr().err

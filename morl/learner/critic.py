@@ -67,15 +67,9 @@ class CriticRank(Rank):
     def values(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> torch.Tensor:
         """Value before each of the batch's targets, without gradient or dropout; 0 where it is not this rank's."""
         found_N = torch.zeros(len(batch.targets_N))
-        module = self.engine.module
-        module.eval()
-        with torch.no_grad():
-            for rows in plan[self.rank]:
-                micro = self._microbatch(batch, rows)
-                values_N = self.engine(micro)
-                if rows:
-                    found_N[micro.places_N.cpu()] = values_N.cpu()
-        module.train()
+        for rows, micro, values_N in self._looked_at(batch, plan[self.rank]):
+            if rows:
+                found_N[micro.places_N.cpu()] = values_N.cpu()
         return found_N
 
 

@@ -166,15 +166,9 @@ class PolicyRank(Rank):
     ) -> torch.Tensor:
         """Log-probability of each of the batch's targets without gradient or dropout; 0 where it is not this rank's."""
         found_N = torch.zeros(len(batch.targets_N))
-        module = self.engine.module
-        module.eval()
-        with torch.no_grad():
-            for rows in microbatches:
-                micro = self._microbatch(batch, rows)
-                logprobs_N, _ = forward(micro)
-                if rows:
-                    found_N[micro.places_N.cpu()] = logprobs_N.cpu()
-        module.train()
+        for rows, micro, (logprobs_N, _) in self._looked_at(batch, microbatches, forward):
+            if rows:
+                found_N[micro.places_N.cpu()] = logprobs_N.cpu()
         return found_N
 
     def _accumulate(self, micro: Microbatch) -> dict[str, float]:

@@ -7,7 +7,7 @@ import fnmatch
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -186,6 +186,23 @@ class Rank:
             self.engine.backward = backward
             module.train()
         return [row for rows, loss in losses if not math.isfinite(loss) for row in rows]
+
+    def _looked_at(
+        self, batch: Batch, microbatches: Sequence[Sequence[int]], forward: Callable[[Any], Any] | None = None
+    ) -> Iterator[tuple[Sequence[int], Any, Any]]:
+        """Rows, microbatch and what `forward`, else the module, says of it, without gradient or dropout."""
+        import torch
+
+        forward, module = forward or self.engine, self.engine.module
+        module.eval()
+        try:
+            for rows in microbatches:
+                micro = self._microbatch(batch, rows)
+                with torch.no_grad():
+                    told = forward(micro)
+                yield rows, micro, told
+        finally:
+            module.train()
 
     def _microbatch(self, batch: Batch, rows: Sequence[int]) -> Any:
         from morl.learner.packing import microbatch

@@ -105,13 +105,9 @@ class RewardRank(Rank):
     def score(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> dict[int, tuple[float, ...]]:
         """Scores of this rank's rows, by row: first the chosen answer's, then the rejected one's."""
         scored: dict[int, tuple[float, ...]] = {}
-        module = self.engine.module
-        module.eval()
-        with torch.no_grad():
-            for rows in plan[self.rank]:
-                pairs = self.engine(self._microbatch(batch, rows)).view(-1, 2).tolist()
-                scored |= {row: tuple(pair) for row, pair in zip(rows, pairs, strict=False)}
-        module.train()
+        for rows, _, scores in self._looked_at(batch, plan[self.rank]):
+            pairs = scores.view(-1, 2).tolist()
+            scored |= {row: tuple(pair) for row, pair in zip(rows, pairs, strict=False)}
         return scored
 
     def publish(self, folder: Path, version: int) -> None:

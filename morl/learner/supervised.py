@@ -52,15 +52,9 @@ class SupervisedRank(Rank):
     def measure(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> dict[int, float]:
         """`-log pi(answer)` in nats of this rank's rows, by row; nothing is learnt."""
         measured: dict[int, float] = {}
-        module = self.engine.module
-        module.eval()
-        with torch.no_grad():
-            for rows in plan[self.rank]:
-                micro = self._microbatch(batch, rows)
-                logprobs_N, _ = self.engine(micro)
-                total_G = torch.zeros(max(1, len(rows))).index_add_(0, micro.sequence_N.cpu(), logprobs_N.cpu())
-                measured |= {row: -float(total) for row, total in zip(rows, total_G, strict=False)}
-        module.train()
+        for rows, micro, (logprobs_N, _) in self._looked_at(batch, plan[self.rank]):
+            total_G = torch.zeros(max(1, len(rows))).index_add_(0, micro.sequence_N.cpu(), logprobs_N.cpu())
+            measured |= {row: -float(total) for row, total in zip(rows, total_G, strict=False)}
         return measured
 
 
