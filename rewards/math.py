@@ -28,6 +28,7 @@ from morl.rewards.answer import (
 from morl.rewards.decorator import Example, Verdict, reward
 from morl.rewards.latex import DECIMAL_COMMA, MAX_LENGTH, tidy, without_unit
 from morl.rewards.plain import compared, plain_value
+from morl.rewards.question import question
 from morl.rewards.reading import answer_text
 from morl.rewards.undone import after_approximation, left_undone
 
@@ -102,7 +103,7 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
     if _squeezed(shown) == _squeezed(gold_latex):
         return Verdict(1.0, "ok", f"{shown[:200]}: the gold itself")
     pieces = [piece for part in parts for piece in _BETWEEN.split(part) if piece]
-    if any(left_undone(piece, gold_latex, _asked(messages)) for piece in pieces):
+    if any(left_undone(piece, gold_latex, question(messages)) for piece in pieces):
         return Verdict(0.0, "ok", f"{shown[:200]}: a calculation, not its result")
     refusal = _refusal(shown)
     if refusal is None and _too_large(shown) and not _too_large(gold_latex):
@@ -130,15 +131,6 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
 
 
 _BETWEEN = re.compile(r"\s*(?:\\text\s*\{\s*or\s*\}|\bor\b)\s*")
-
-
-def _asked(messages: Sequence[Any]) -> str:
-    """The text of the last message of the user."""
-    for message in reversed(messages):
-        content = message.get("content")
-        if message.get("role") == "user":
-            return content if isinstance(content, str) else ""
-    return ""
 
 
 def gold_text(gold: Any) -> str:
