@@ -119,8 +119,8 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
     except BaseException as error:
         from math_verify.errors import TimeoutException
 
-        # That is no Exception. The gold has been read before: it is the answer that takes so long.
-        if not isinstance(error, TimeoutException):
+        # That is no Exception. The gold has been read before, and if it can be computed, it is the answer that cannot.
+        if not isinstance(error, TimeoutException) or _too_large(gold_latex):
             raise
         return Verdict(0.0, "ok", f"{shown[:200]}: a calculation too long to be done")
     if right:

@@ -53,10 +53,10 @@ def after_approximation(answer: str, gold: str) -> str:
 def left_undone(answer: str, gold: str, question: str = "") -> bool:
     r"""Whether `answer` is a calculation that the question asks for, or an unevaluated one beside a plain number.
 
-    Beside a plain number a fraction of integers stays a number unless it divides evenly ("85/5") or is what the question
-    asked to calculate; so does "3 \times 10^5". A power, root, factorial or other function of numbers is a value unless the
-    question asked to calculate it, or a number stands before it ("34\sqrt{4}"). An equation is judged by its right
-    side.
+    Beside a plain number a fraction of integers stays a number unless it divides evenly ("85/5") or is what the
+    question asked to calculate; so does "3 \times 10^5". A power, root, factorial or other function of numbers is a
+    value unless the question asked to calculate it, or a number stands before it ("34\sqrt{4}"). An equation is
+    judged by its right side.
     """
     gold = _NAME.sub("", _normal(gold))
     side = _EQUALS.split(_normal(answer))[-1]

@@ -636,12 +636,12 @@ def test_a_megabyte_gets_a_verdict(pump: str) -> None:
         assert verdict_holds(function(rf"\boxed{{{text}}}", **arguments))
 
 
-def test_a_calculation_that_takes_for_ever_is_wrong_beside_a_number():
-    assert math(r"\boxed{(x+y+z+1)^{60}}", "5").value == 0.0
-
-
-def test_a_comparison_that_takes_for_ever_is_wrong_beside_a_formula():
-    assert math(r"\boxed{(x+y+z+1)^{60}}", "x^2+1").value == 0.0
+@pytest.mark.parametrize("gold", ["5", "x^2+1"])
+def test_a_calculation_that_takes_for_ever_is_wrong(gold: str, runner: Runner) -> None:
+    # In a worker: here, hypothesis listens to the garbage collector and may swallow the timeout.
+    arguments = {"response": r"\boxed{(x+y+z+1)^{60}}", "gold": gold, "messages": ()}
+    score = asyncio.run(runner.run("morl.rewards.math:math", arguments, {}, 60.0))
+    assert (score.value, score.status) == (0.0, "ok")
 
 
 def test_an_answer_that_algebra_chokes_on_is_wrong():
