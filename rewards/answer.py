@@ -96,7 +96,7 @@ _STATED = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-_HASHES = re.compile(r"^####[ \t]{0,3}(?=[-+$\\(*]{0,4}\d)", re.MULTILINE)
+_HASHES = re.compile(r"^####[ \t]{0,3}(?=(?:[a-zA-Z] ?= ?)?[-+$\\(*]{0,4}\d)", re.MULTILINE)
 _SENTENCE_END = re.compile(r"[.!?。](?=\s|$)|\n")
 
 
@@ -136,16 +136,17 @@ def formulas(text: str) -> list[Span]:
     return [Span((match.group(match.lastgroup or 0)).strip(), *match.span()) for match in _MATH.finditer(text)]
 
 
+# Chinese, Japanese and Korean (U+3040-U+9fff, U+ac00-U+d7af) stand beside digits without a space.
 _NUMBER = re.compile(
     r"""
     \\[cdt]?frac\{(?P<top>-?[0-9]++)\}\{(?P<bottom>[0-9]++)\}
     | \\[cdt]?frac\s?(?P<short>[0-9]{2})(?![0-9])
-    | (?<![\w.^]) 10 (?: [ ]?\^[ ]? | \*\* ) \{? (?P<ten>[-+−]?[0-9]++) \}?
-    | (?<![\w^]) (?<!\w\.) (?<!\^\{) (?<!_\{) (?<!\^-) (?<!\^\{-)
+    | (?<![^\W\u3040-\u9fff\uac00-\ud7af]) (?<![.^第]) 10 (?: [ ]?\^[ ]? | \*\* ) \{? (?P<ten>[-+−]?[0-9]++) \}?
+    | (?<![^\W\u3040-\u9fff\uac00-\ud7af]) (?<![\^第]) (?<!\w\.) (?<!\^\{) (?<!_\{) (?<!\^-) (?<!\^\{-)
       (?P<whole> (?> [0-9]{1,3} (?: (?:,|\{,\}|\\,|[\u00a0\u202f\u2009]) [0-9]{3} )+ (?![0-9]) | [0-9]*+ ) )
       (?P<decimals> (?: \.[0-9]++ )?+ )
       (?<=[0-9])
-      (?! (?:st|nd|rd|th)\b )
+      (?! (?:st|nd|rd|th)\b | \s?[万亿] )
       (?: [eE](?P<exponent>[-+]?[0-9]++)
         | \s? (?:\\times|\\cdot|[×·*x]) \s? 10 \s? (?:\^|\*\*) \s? \{? (?P<power>[-+−]?[0-9]++) \}?
         | \s?/\s? (?P<divisor>[0-9]++) (?! / | \.[0-9] ) )?
@@ -153,7 +154,7 @@ _NUMBER = re.compile(
     """,
     re.VERBOSE,
 )
-_SIGN_BEFORE = re.compile(r"(?:^|[^\w)\]}.])([-−–])[ $£€\\]{0,2}$")
+_SIGN_BEFORE = re.compile(r"(?:^|[^\w)\]}.]|[\u3040-\u9fff\uac00-\ud7af])([-−–])[ $£€\\]{0,2}$")
 
 
 def numbers(text: str) -> list[Number]:
@@ -218,7 +219,7 @@ _TURNS = frozenset(
 )
 _LEAD_INS = frozenset("the my our it its is are answer answers solution result equals that".split())  # noqa: SIM905
 _JOINT = re.compile(r"[,;&/~–、，]|\bto\b|\band\b|-|\\pm", re.IGNORECASE)
-_CONTINUES = re.compile(r"[\s)\]}]*[=≈+*×^<>]")
+_CONTINUES = re.compile(r"[\s)\]}\\&]*[=≈+*×^<>]")
 MAX_GAP = 120
 """Characters between two parts of one answer, at most."""
 MAX_PARTS = 200
@@ -235,12 +236,14 @@ def offered_together(gap: str) -> bool:
     gap = _MARKUP.sub(" ", gap)
     if _CONTINUES.match(gap):
         return False
+    between = {word for word in _WORD.findall(gap.lower()) if len(word) > 1 or word in _HEDGES}
+    if between & _HEDGES and between <= _HEDGES | _LEAD_INS:
+        return True
     last_sentence = _BREAK.split(gap)[-1]
     words = [word.lower() for word in _WORD.findall(last_sentence)]
     if _HEDGES.intersection(words):
         return True
     # Nothing between them, or nothing but what leads to an answer: "The answer is 3. The answer is 4."
-    between = {word.lower() for word in _WORD.findall(gap) if len(word) > 1}
     if not between or (between <= _LEAD_INS and re.search(r"[.!?\n]", gap)):
         return True
     return not _TURNS.intersection(words) and last_sentence == gap and _JOINT.search(gap) is not None

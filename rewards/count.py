@@ -13,6 +13,7 @@ from pydantic import Field
 from morl.rewards.answer import boxes, final_text, last_together, numbers, stated
 from morl.rewards.decorator import Example, Verdict, reward
 from morl.rewards.number import MAX_TAIL, answer_numbers
+from morl.rewards.question import question
 from morl.rewards.reading import answer_text
 
 MAX_TEXT = 50_000
@@ -148,7 +149,7 @@ _JOINERS = frozenset("or and to plus minus times maybe perhaps of by".split())  
 
 def _asked_for(text: str, messages: Sequence[Any]) -> str | None:
     """The one number whose noun follows "how many" in the question, where each has a noun; else None."""
-    asked = _HOW_MANY.findall(_question(messages))
+    asked = _HOW_MANY.findall(question(messages)[-MAX_TAIL:])
     if not asked or boxes(text):
         return None
     words = asked[-1].lower().split()
@@ -166,16 +167,6 @@ def _asked_for(text: str, messages: Sequence[Any]) -> str | None:
         if noun in nouns or noun.removesuffix("s") in nouns:
             wanted.add(item.text)
     return wanted.pop() if len(wanted) == 1 else None
-
-
-def _question(messages: Sequence[Any]) -> str:
-    """The end of the last message of the user."""
-    for message in reversed(messages):
-        if message.get("role") == "user":
-            content = message.get("content") or ""
-            parts = [content] if isinstance(content, str) else [part.get("text") or "" for part in content]
-            return " ".join(parts)[-MAX_TAIL:]
-    return ""
 
 
 def _gold_count(gold: Any) -> int | None:

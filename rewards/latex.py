@@ -17,7 +17,10 @@ _SYMBOLS = str.maketrans(
         "–": "-",
         "×": r"\times ",
         "·": r"\cdot ",
+        "⋅": r"\cdot ",
+        "∗": "*",
         "÷": "/",
+        "∕": "/",
         "π": r"\pi ",
         "∞": r"\infty ",
         "≤": r"\le ",
@@ -35,15 +38,21 @@ _SYMBOLS = str.maketrans(
     }
 )
 _CURRENCIES = dict.fromkeys(map(ord, "$€£¥₹"))
-_COMMANDS = dict.fromkeys((r"\(", r"\)", r"\[", r"\]", "**", "`", "~", r"\;", r"\,"), " ") | {
+_COMMANDS = dict.fromkeys((r"\(", r"\)", r"\[", r"\]", "**", "`", "~", r"\;", r"\:", r"\,"), " ") | {
     r"\leqslant": r"\le",
     r"\geqslant": r"\ge",
     r"\varnothing": r"\emptyset",
+    r"\langle": "(",
+    r"\rangle": ")",
 }
+_STYLES = re.compile(r"\\(?:displaystyle|textstyle|boldsymbol|bm|bf|small|large|Large|LARGE|huge|Huge)(?![a-zA-Z])")
+"""How a formula looks, which says nothing."""
+_OVER = re.compile(r"(?<!\\)\{([^{}]{0,100})\\over(?![a-zA-Z])([^{}]{0,100})\}")
 _TEXT = re.compile(r"\\(?:text|textbf|mbox|mathrm)\s*\{([^{}]*)\}(\s*$)?")
 _DIGIT = re.compile(r"(?<![\^\w])\d")
 _SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d+)")
 _WRITINGS = [
+    (re.compile(r"(?<!\\)\\ "), " "),
     (re.compile(r"\\mathrm\s*\{\s*([ei])\s*\}"), r"\1"),
     (re.compile(r"(?<=\d)\\[,!](?=\d{3}(?!\d))"), ""),  # thousands
     (re.compile(r"(?<![\d.])(\d{1,6}) (\d{1,6})/(\d{1,6})(?![\d.])"), r"\1\\frac{\2}{\3}"),
@@ -61,11 +70,21 @@ _COUNTED = re.compile(
     r"((?:[a-z]{2,}|[a-z](?=/))(?:[ /-][a-z]+){0,3}(?:\^\{?\d\}?)?)",
     re.IGNORECASE,
 )
+_CHINESE = re.compile(
+    r"(-?\d[\d,]*(?:\.\d+)?)\s?"
+    r"(?:(?![一二两三四五六七八九十百万亿零半或和与到至不以多余成折]|千(?![克米瓦]))[\u3400-\u9fff]){1,8}(?:/[\u3400-\u9fff]{1,4})?"
+)
 _NO_UNITS = frozenset(
     "or and nor not to versus percent hundred thousand million billion trillion dozen half halves third thirds "  # noqa: SIM905
-    "quarter quarters fourths fifths sixths sevenths eighths ninths tenths elevenths twelfths hundredths thousandths "
+    "quarter quarters fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth "
+    "tenths elevenths twelfths sixteenth sixteenths hundredth hundredths thousandth thousandths "
     "maybe perhaps possibly either alternatively plus minus times wrong incorrect false more less".split()
 )
+
+
+def simply_written(text: str) -> str:
+    r"""The text with commands for symbols, without styles, and with `\frac` for `\over`."""
+    return _OVER.sub(r"\\frac{\1}{\2}", _STYLES.sub("", text.translate(_SYMBOLS)))
 
 
 def tidy(text: str) -> str:
@@ -73,16 +92,19 @@ def tidy(text: str) -> str:
     text = " ".join(text.split())
     if len(text) > 4 * MAX_LENGTH:
         return text[: 4 * MAX_LENGTH]
+    text = simply_written(text).strip()
     for _ in range(3):
-        inner = boxes(text)
-        if len(inner) == 1 and (inner[0].start, inner[0].end) == (0, len(text)):
+        boxed = rf"\boxed{text}" if text.startswith("{") else text
+        inner = boxes(boxed)
+        if len(inner) == 1 and (inner[0].start, inner[0].end) == (0, len(boxed)):
             text = inner[0].text
-    text = text.translate(_SYMBOLS).replace(r"\$", "").translate(_CURRENCIES)
+    text = text.replace(r"\$", "").translate(_CURRENCIES)
     for pattern, latex in _WRITINGS:
         text = pattern.sub(latex, text)
     for mark, plain in _COMMANDS.items():
         text = text.replace(mark, plain)
     text = _REPEATING.sub(_fraction, _TEXT.sub(_said, text))
+    text = _both_signs(_formulas(_PERCENT.sub(_hundredths, text)))
     text = re.sub(r"(?<=\d)\.(?!\d)", "", text)  # "5." and "1./3"
     text = _ABOUT.sub("", " ".join(text.split())).rstrip("\\.,;:= ")
     scientific = _SCIENTIFIC.fullmatch(text)
@@ -97,8 +119,48 @@ def _fraction(match: re.Match[str]) -> str:
     """A repeating decimal as a fraction."""
     whole, start, again = match.groups()
     ahead = int(whole + start)
-    value = Fraction(int(whole + start + again) - ahead, (10 ** len(again) - 1) * 10 ** len(start))
+    return _latex(Fraction(int(whole + start + again) - ahead, (10 ** len(again) - 1) * 10 ** len(start)))
+
+
+def _latex(value: Fraction) -> str:
     return str(value) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+_PERCENT = re.compile(r"(?<![\d.,])(\d{1,6})?\s?\\[cdt]?frac\s?(?:\{(\d{1,6})\}\s?\{(\d{1,6})\}|(\d)\s?(\d))\s?\\?%")
+
+
+def _hundredths(match: re.Match[str]) -> str:
+    """A fraction of percent, which math-verify does not read, as a fraction."""
+    whole, top, bottom = (int(part or 0) for part in (match[1], match[2] or match[4], match[3] or match[5]))
+    return _latex((whole + Fraction(top, bottom)) / 100) if bottom else match.group()
+
+
+_CASES = re.compile(r"\\begin\s?\{cases\}([^&]*)\\end\s?\{cases\}")
+_BUILT = re.compile(
+    r"(?:\\left)?\\\{\s?([a-zA-Z])\s?(?:\\in\s?\\mathbb\s?\{?R\}?\s?)?(?:\\mid|[|:])(?![a-zA-Z])([^{}|:,]*?)(?:\\right\s?)?\\\}"
+)
+_RELATION = re.compile(r"[<>]|\\(?:le|ge|leq|geq|ne|neq)(?![a-zA-Z])")
+
+
+def _formulas(text: str) -> str:
+    r"""The equations of `cases`, and the inequality of `\{x \mid x>3\}`."""
+    if cases := _CASES.fullmatch(text):
+        rows = [row.strip(" ,") for row in cases[1].split(r"\\")]
+        return ", ".join(rows) if all("=" in row for row in rows) else text
+    built = _BUILT.fullmatch(text)
+    return built[2].strip() if built and built[1] in built[2] and _RELATION.search(built[2]) else text
+
+
+_SIGNS = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
+
+
+def _both_signs(text: str) -> str:
+    r"""Two formulas for one with a `\pm` within braces, which math-verify does not read."""
+    found = _SIGNS.findall(text)
+    before = _SIGNS.split(text)[0].replace(r"\{", "").replace(r"\}", "")
+    if len(found) != 1 or before.count("{") <= before.count("}"):
+        return text
+    return f"{_SIGNS.sub('+', text)}, {_SIGNS.sub('-', text)}"
 
 
 def _said(match: re.Match[str]) -> str:
@@ -109,8 +171,13 @@ def _said(match: re.Match[str]) -> str:
 
 
 def without_unit(text: str) -> str:
-    """The number of "20 books" and "5 km/h"; not of "5 hundred", "5 or six"."""
-    match = _COUNTED.fullmatch(text)
+    """The number of "20 books", "5 km/h", "5元" and "5 million"; not of "5 or six"."""
+    if chinese := _CHINESE.fullmatch(text):
+        return chinese[1]
+    spelled = numbers_for_words(text)
+    if spelled.removeprefix("-").isdecimal():
+        return spelled
+    match = _COUNTED.fullmatch(spelled)
     if match is None or _NO_UNITS.intersection(re.split("[ /-]", match[2].lower())):
         return text
     return match[1] if numbers_for_words(match[2]) == match[2] else text

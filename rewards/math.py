@@ -1,18 +1,16 @@
 r"""Mathematics: is the answer equal to the gold, as numbers, formulas, sets, intervals, equations or matrices?
 
-The comparison is math-verify's, with the gold first (it is not symmetric). Its own timeouts use SIGALRM
-and so need a main thread, which a worker has; what they cannot interrupt, the runner kills.
-What math-verify would get wrong or never finish is kept from it: see `_too_large` and `_is_mistaken`.
+The comparison is math-verify's: see `algebra`. What it would never finish is kept from it: see `_too_large`.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
+from morl.rewards.algebra import equal, parsed
 from morl.rewards.answer import (
     Span,
     boxes,
@@ -27,12 +25,12 @@ from morl.rewards.answer import (
 )
 from morl.rewards.decorator import Example, Verdict, reward
 from morl.rewards.latex import DECIMAL_COMMA, MAX_LENGTH, tidy, without_unit
-from morl.rewards.plain import compared, plain_value
+from morl.rewards.plain import plain_value
+from morl.rewards.question import question
 from morl.rewards.reading import answer_text
 from morl.rewards.undone import after_approximation, left_undone
+from morl.rewards.words import labelled
 
-TIMEOUT_S = 4
-"""Whole seconds for each parse and each comparison."""
 MAX_NESTING = 12
 """Brackets within brackets; the parser's time grows steeply with them."""
 MAX_TAIL = 2000
@@ -77,8 +75,9 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
     that is denied ("not 5", "more than 5") is none. "3 or 4" and two boxes side by side are one answer of two
     parts: right for a gold of those two parts, or if each equals the gold, and wrong otherwise.
 
-    Where the gold is a plain number, a calculation left undone ("34 * 2" for 68) is wrong, and so is one that takes
-    longer than the deadline of math-verify.
+    A calculation left undone ("34 * 2" for 68) is wrong where the gold is a plain number or the question asks for just
+    that calculation, and so is an answer that takes longer than the deadline of math-verify. `(B) 12` is B where the
+    gold is a letter.
 
     The gold is LaTeX, a number, or a list whose order does not matter; of a GSM8K solution, what follows `####`.
     """
@@ -93,7 +92,7 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
         refusal = "cannot be read as mathematics"
     if refusal is not None:
         return Verdict(None, "bad_gold", f"the gold {gold_latex[:100]!r}: {refusal}")
-    parts = [tidy(after_approximation(part, gold_latex)) for part in answer_parts(response)]
+    parts = [labelled(tidy(after_approximation(part, gold_latex)), gold_latex) for part in answer_parts(response)]
     if isinstance(plain_value(gold_latex), Fraction):
         parts = [without_unit(DECIMAL_COMMA.sub(r"\1.\2", part) if "." in gold_latex else part) for part in parts]
     if not any(parts):
@@ -102,7 +101,7 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
     if _squeezed(shown) == _squeezed(gold_latex):
         return Verdict(1.0, "ok", f"{shown[:200]}: the gold itself")
     pieces = [piece for part in parts for piece in _BETWEEN.split(part) if piece]
-    if any(left_undone(piece, gold_latex, _asked(messages)) for piece in pieces):
+    if any(left_undone(piece, gold_latex, question(messages)) for piece in pieces):
         return Verdict(0.0, "ok", f"{shown[:200]}: a calculation, not its result")
     refusal = _refusal(shown)
     if refusal is None and _too_large(shown) and not _too_large(gold_latex):
@@ -110,8 +109,8 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
     if refusal is not None:
         return Verdict(0.0, "ok", f"{shown[:200]}: {refusal}")
     try:
-        right = _equal(gold_latex, " ; ".join(parts)) or (
-            len(pieces) > 1 and all(_equal(gold_latex, piece) for piece in pieces)
+        right = equal(gold_latex, " ; ".join(parts)) or (
+            len(pieces) > 1 and all(equal(gold_latex, piece) for piece in pieces)
         )
     except MemoryError:
         raise
@@ -120,8 +119,8 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
     except BaseException as error:
         from math_verify.errors import TimeoutException
 
-        # That is no Exception. What takes so long beside a plain number is no result.
-        if not isinstance(error, TimeoutException) or not isinstance(plain_value(gold_latex), Fraction):
+        # That is no Exception. The gold has been read before, and if it can be computed, it is the answer that cannot.
+        if not isinstance(error, TimeoutException) or _too_large(gold_latex):
             raise
         return Verdict(0.0, "ok", f"{shown[:200]}: a calculation too long to be done")
     if right:
@@ -130,15 +129,6 @@ def math(response: str, gold: Any, messages: Sequence[Any] = ()) -> Verdict:
 
 
 _BETWEEN = re.compile(r"\s*(?:\\text\s*\{\s*or\s*\}|\bor\b)\s*")
-
-
-def _asked(messages: Sequence[Any]) -> str:
-    """The text of the last message of the user."""
-    for message in reversed(messages):
-        content = message.get("content")
-        if message.get("role") == "user":
-            return content if isinstance(content, str) else ""
-    return ""
 
 
 def gold_text(gold: Any) -> str:
@@ -179,6 +169,7 @@ _OR = re.compile(
     re.IGNORECASE,
 )
 _PERCENT_SIGN = re.compile(r"\s?\\?%")
+_HALF_OPEN = re.compile(r"\[[^][(),\n]{1,40},[^][(),\n]{1,40}\)|\([^][(),\n]{1,40},[^][(),\n]{1,40}\]")
 
 
 def _with_hedge(text: str, found: list[Span]) -> list[Span]:
@@ -187,8 +178,6 @@ def _with_hedge(text: str, found: list[Span]) -> list[Span]:
     before, after = text[max(0, start - 60) : start], text[end : end + 60]
     left = [other for other in _candidates(before)[-1:] if _OR.fullmatch(before, other.end)]
     right = [other for other in _candidates(after)[:1] if _OR.fullmatch(after, 0, other.start)]
-    if right and _PERCENT_SIGN.match(after, right[0].end):
-        right = [Span(right[0].text + r"\%", right[0].start, right[0].end)]
     return [*left, *found, *right]
 
 
@@ -198,10 +187,13 @@ MAX_LEAD = 2
 
 
 def _candidates(text: str) -> list[Span]:
-    """The formulas of a text, and its numbers that stand in none, in order."""
+    """The formulas of a text, and its half-open intervals and numbers that stand in none, in order."""
     found = formulas(text)
-    bare = [number for number in numbers(text) if not any(f.start <= number.start < f.end for f in found)]
-    return sorted([*found, *bare], key=lambda span: span.start)
+    for span in (*(Span(match.group(), *match.span()) for match in _HALF_OPEN.finditer(text)), *numbers(text)):
+        if not any(other.start <= span.start < other.end for other in found):
+            percent = r"\%" if _PERCENT_SIGN.match(text, span.end) else ""
+            found.append(Span(span.text + percent, span.start, span.end))
+    return sorted(found, key=lambda span: span.start)
 
 
 def _unboxed(text: str, *, stated: bool) -> tuple[str, ...]:
@@ -216,9 +208,6 @@ def _unboxed(text: str, *, stated: bool) -> tuple[str, ...]:
     if stated and meant and len(_PROSE.findall(text, 0, meant[0].start)) <= MAX_LEAD:
         return different(first_together(text, meant))
     return different(last_together(text, meant))
-
-
-_NAMED = re.compile(r"([a-zA-Z](?:_\{?\w\}?)?)\s*=\s*([^=].*)")
 
 
 def _squeezed(text: str) -> str:
@@ -241,6 +230,7 @@ _LARGE = re.compile(
     (?<![\d.]) (?!1[^\d.]) [\d.]+ [\s})]* (?:\^|\*\*) [-+\s{(]*    # a base that is not 1, and as its exponent
       (?: [^{}()^]* (?:\^|\*\*) [-+\s{(]* \d | \d{5,} | [^{}()^!]*! )  # a power, five digits or a factorial
     | \d{6,} [\s})]* !  |  ! [\s})]* !                             # 999999!, (9!)!
+    | ! [\s})]* (?:\^|\*\*) [-+\s{(]* (?: \d{3,} | [^{}()^!]*! )  # 9!^{999}, 9!^{9!}
     | \d [eE] [-+]? \d{5,}
     | \\[dt]?binom \s* \{ \s* \d{5,}
     """,
@@ -256,96 +246,5 @@ def _too_large(text: str) -> bool:
     return _LARGE.search(text) is not None
 
 
-@functools.lru_cache(maxsize=512)
-def _parsed(latex: str) -> tuple[Any, ...]:
-    """Sympy expressions, and the normalised text. Raises: math-verify's timeout, which is no Exception."""
-    from math_verify import LatexExtractionConfig, parse
-
-    found = parse(f"${latex}$", [LatexExtractionConfig()], parsing_timeout=TIMEOUT_S, raise_on_error=True)
-    return tuple(found)
-
-
 def _is_mathematics(latex: str) -> bool:
-    return plain_value(latex) is not None or not all(isinstance(item, str) for item in _parsed(latex))
-
-
-def _equal(gold: str, answer: str) -> bool:
-    same = compared(gold, answer)
-    if same is not None:
-        return same
-    if gold.endswith("%") != answer.endswith("%") and compared(_PERCENT.sub("", gold), _PERCENT.sub("", answer)):
-        return True
-    named, chain = _NAMED.fullmatch(gold), _NAMED.fullmatch(answer)
-    if named and chain and named[1] == chain[1] and "=" in chain[2] and "=" not in named[2]:
-        return _equal(named[2], chain[2])  # "x = 5 + 6 = 11" for "x = 11"
-    from math_verify import verify
-
-    known, given = _parsed(gold), _parsed(answer)
-    percent = "%" in gold + answer
-    if known and given and not percent and _are_far_apart(known[0], given[0]):
-        return False
-    same = verify(
-        list(known), list(given), allow_set_relation_comp=True, timeout_seconds=TIMEOUT_S, raise_on_error=True
-    )
-    return bool(same) and not _is_mistaken(known[0], given[0], percent=percent)
-
-
-_PERCENT = re.compile(r"\s*\\?%$")
-
-
-def _are_far_apart(gold: Any, answer: Any) -> bool:
-    """Whether they are different numbers, made of roots: math-verify would try to simplify their difference."""
-    from sympy import Add, Basic, Float, Mul, NumberSymbol, Pow, Rational, preorder_traversal
-
-    def simple(item: Any) -> bool:
-        if isinstance(item, Pow):
-            return isinstance(item.exp, Rational) and abs(item.exp) <= 100
-        return isinstance(item, Rational | Float | NumberSymbol | Add | Mul)
-
-    if not isinstance(gold, Basic) or not isinstance(answer, Basic) or gold == answer:
-        return False
-    return all(map(simple, [*preorder_traversal(gold), *preorder_traversal(answer)])) and not _close(gold, answer)
-
-
-def _is_mistaken(gold: Any, answer: Any, *, percent: bool) -> bool:
-    """Whether math-verify calls two things equal that are not.
-
-    It rounds to six decimals, so that all tiny numbers are equal; it takes the right side of any
-    equation, so that "9 = 1" is 1; and two equations without a real solution have the same solutions.
-    """
-    from sympy import And, Basic, Eq
-
-    if not isinstance(gold, Basic) or not isinstance(answer, Basic) or gold == answer:
-        return False
-    if isinstance(answer, And):
-        return any(_is_mistaken(gold, part, percent=percent) for part in answer.args if not part.free_symbols)
-    if isinstance(answer, Eq):
-        if isinstance(gold, Eq):
-            return gold.free_symbols != answer.free_symbols or not (
-                _have_solution(gold) or _in_proportion(gold, answer)
-            )
-        try:
-            return not answer.free_symbols and not _close(answer.lhs, answer.rhs)
-        except TypeError:  # a limit, say, which cannot be checked
-            return False
-    return not percent and bool(gold.is_number and answer.is_number) and not _close(gold, answer)
-
-
-def _close(one: Any, other: Any) -> bool:
-    """Whether two numbers agree to four digits."""
-    x, y = complex(one.evalf()), complex(other.evalf())
-    return abs(x - y) <= 1e-4 * max(abs(x), abs(y))
-
-
-def _have_solution(equation: Any) -> bool:
-    from sympy import solve
-
-    return bool(solve(equation, *equation.free_symbols))
-
-
-def _in_proportion(one: Any, other: Any) -> bool:
-    """Whether the two equations' sides differ by a constant factor, which makes them one equation."""
-    from sympy import simplify
-
-    ratio = simplify((one.lhs - one.rhs) / (other.lhs - other.rhs))
-    return bool(ratio.is_number and ratio.is_finite and ratio != 0)
+    return plain_value(latex) is not None or not all(isinstance(item, str) for item in parsed(latex))

@@ -75,6 +75,7 @@ def test_boxes(text: str, contents: list[str]) -> None:
         ("Answer: 4\nAnswer: 5 or 6", "5 or 6"),
         ("6 * 12 = 72\n#### 72", "72"),
         ("#### Step 3", None),
+        ("6 * 12 = 72\n#### x = 72", "x = 72"),
         ("The answer is not 5", None),
         ("My answer depends on it", None),
         ("答案是 5", "5"),
@@ -90,6 +91,8 @@ def test_stated(text: str, said: str | None) -> None:
         (r"\boxed{3} or \boxed{4}", ("3", "4")),
         (r"\boxed{3} \boxed{4}", ("3", "4")),
         ("\\boxed{3}\n\n\\boxed{4}", ("3", "4")),
+        ("\\boxed{3}\n\nor\n\n\\boxed{4}", ("3", "4")),
+        ("\\boxed{3}\n\nor the answer is\n\n\\boxed{4}", ("3", "4")),
         (r"$x=\boxed{3}$, $y=\boxed{4}$", ("3", "4")),
         (r"It is \boxed{3}. It could also be \boxed{4}", ("3", "4")),
         (r"The answer is \boxed{3}. The answer is \boxed{4}.", ("3", "4")),
@@ -138,6 +141,11 @@ def test_decimals_and_powers_of_ten_are_read_exactly(value: object, power: int) 
         ("1/0", [None]),
         ("9" * 1000 + " 1e9999", [None, None]),
         ("from 3-5", [3, 5]),
+        ("所以一共有5个苹果。", [5]),
+        ("一共5只，第3题", [5]),
+        ("结果等于-5", [-5]),
+        ("정답은5입니다", [5]),
+        ("一共5万", []),
     ],
 )
 def test_numbers(text: str, values: list[object]) -> None:

@@ -9,11 +9,15 @@ UNDONE = [
     ("34*2", "68"), ("34 * 2", "68"), ("34 × 2", "68"), (r"34 \times 2", "68"), ("40+28", "68"), ("100-32", "68"),
     ("136/2", "68"), (r"\frac{136}{2}", "68"), ("(30+4)*2", "68"), ("|34*2|", "68"), ("68 = 34*2", "68"),
     ("1.5*12", "18"), ("136 ÷ 2", "68"), ("2*-34", "-68"), ("0.5+0.25", "3/4"), ("34*2 = 34*2", "68"), ("68*1", "68"),
+    ("34⋅2", "68"), ("34∗2", "68"), ("136∕2", "68"), (r"34\:\times\:2", "68"), (r"34\ \times\ 2", "68"),
+    (r"34\ast 2", "68"), (r"\cfrac{136}{2}", "68"), (r"{136 \over 2}", "68"), (r"\frac{1.36}{0.02}", "68"),
+    (r"34\sqrt{4}", "68"),
 ]  # fmt: skip
 DONE = [
     ("68", "68"), ("68.0", "68"), ("-68", "-68"), ("1,234", "1234"), ("3/2", "1.5"), (r"\frac{3}{2}", "1.5"),
     ("34*2 = 68", "68"), (r"6.8 \times 10^{1}", "68"), ("x=68", "68"), (r"\sqrt{4624}", "68"), ("50%", "0.5"),
     ("-1/2", "-0.5"), ("2*x", "2x"), ("3-4", "3-4"), (r"2\sqrt{3}", r"2\sqrt{3}"), (r"10^3", "1000"),
+    (r"{3 \over 2}", "1.5"), (r"1\frac{1}{2}", "1.5"), (r"2\sqrt{3}", "3.4641016"), (r"\sum_{i=1}^{10} i", "55"),
 ]  # fmt: skip
 
 
@@ -32,12 +36,52 @@ def test_a_fraction_that_quotes_the_question_is_left_undone() -> None:
     assert not left_undone("5/4", "1.25", "What is 15/12 in lowest terms?")
 
 
+@pytest.mark.parametrize(
+    ("question", "quoted"),
+    [
+        ("Simplify 5/4.", True),
+        ("Simplify (5/4). 2 decimals.", True),
+        ("**5/4**", True),
+        (r"Write ${5 \over 4}$ as a decimal.", True),
+        ("Simplify 15/4.", False),
+        ("Simplify 1.5/4", False),
+        ("Simplify 5/4.5", False),
+        ("Simplify 5/4+0", False),
+    ],
+)
+def test_a_sentence_ends_where_a_number_goes_on(question: str, quoted: bool) -> None:
+    assert left_undone("5/4", "1.25", question) == quoted
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "question", "value"),
+    [
+        ("(x+1)(x-1)", "x^2-1", "Expand $(x+1)(x-1)$.", 0),
+        ("-1+x^2", "x^2-1", "Expand $(x+1)(x-1)$.", 1),
+        ("(x+1)(x-1)", "x^2-1", "Factor it.", 1),
+        ("x^2-1", "(x-1)(x+1)", "Factor $x^2-1$.", 0),
+        (r"\frac{d}{dx}x^2", "2x", r"What is $\frac{d}{dx} x^2$?", 0),
+        (r"\sum_{i=1}^{10} i", "55", r"Compute $\sum_{i=1}^{10} i$.", 0),
+        ("x+1>2", "x>1", "Solve $x+1>2$.", 0),
+        ("x+1", "1+x", "Is it x+1 or x-1?", 1),
+        ("2/3", "2/3", "Which is larger, 2/3 or 3/5?", 1),
+        (r"\pi/4", r"\frac{\pi}{4}", r"Is it $\pi/4$ or $\pi/2$?", 1),
+        ("[-1,2]", "[-1, 2.0]", "What is the range of f on [-1,2]?", 1),
+        (r"\frac{\sqrt2}{2}", r"\frac{1}{\sqrt2}", r"Simplify $\frac{\sqrt2}{2}\cdot\frac{\sqrt{4}}{2}$.", 1),
+    ],
+)
+def test_a_formula_that_is_asked_for_is_no_answer(answer: str, gold: str, question: str, value: float) -> None:
+    assert math(rf"\boxed{{{answer}}}", gold, [{"role": "user", "content": question}]).value == value
+
+
 def test_echoing_the_question_earns_nothing() -> None:
     asked = [{"role": "user", "content": "1200/1000\nPut the final answer in \\boxed{}."}]
     assert math("1200/1000", "1.2", asked).value == 0
     assert math("\\boxed{1200/1000}", "1.2", asked).value == 0
     assert math("\\boxed{1.2}", "1.2", asked).value == 1
     assert math("\\boxed{6/5}", "1.2", asked).value == 1
+    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Simplify 1200/1000."}]}]
+    assert math("\\boxed{1200/1000}", "1.2", asked).value == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,61 @@
+"""Words in mathematics, which algebra drops after a number and otherwise takes for products of letters."""
+
+from __future__ import annotations
+
+import re
+
+_WORD = re.compile(r"(?<![\\a-z])[a-z]+")
+_OPPOSITES = (
+    {"am", "pm"},
+    {"north", "south"},
+    {"east", "west"},
+    {"left", "right"},
+    {"up", "down"},
+    {"above", "below"},
+    {"before", "after"},
+    {"clockwise", "counterclockwise"},
+    {"increase", "decrease"},
+    {"profit", "loss"},
+    {"gain", "loss"},
+)
+
+
+def opposed(one: str, other: str) -> bool:
+    """Whether one says "PM" where the other says "AM", or "south" where the other says "north"."""
+    ours, theirs = (set(_WORD.findall(text.lower().replace(".", ""))) for text in (one, other))
+    return any(pair & ours and pair & theirs and not pair & ours & theirs for pair in _OPPOSITES)
+
+
+_SINGLE = re.compile(r"(?:\\(?:text|textbf|textit|mathrm|mbox)\s?\{)?\s?([a-zA-Z]{3,})\s?\}?")
+
+
+def _word(text: str) -> str | None:
+    """The one word that a text is; None of "xyz" and "abc", which are products."""
+    match = _SINGLE.fullmatch(text)
+    if match is None:
+        return None
+    letters = match[1].lower()
+    is_product = not set(letters) & set("aeiou") or list(letters) == sorted(set(letters))
+    return None if is_product else match[1]
+
+
+def same_word(one: str, other: str) -> bool | None:
+    """Whether two words are the same, in either case; None where one may be a product, or the name of a figure."""
+    ours, theirs = _word(one), _word(other)
+    if ours is None or theirs is None:
+        return None
+    if ours.lower() == theirs.lower():
+        return True
+    return None if ours.isupper() or theirs.isupper() else False
+
+
+_LETTER = re.compile("[A-J]")
+_LABEL = re.compile(r"(?:\\(?:text|textbf|textrm|mathrm|mathbf|rm|bf)\s?\{?\s?)?\(?\s?[A-J]\s?[).:](?!\d)")
+_LETTERS = re.compile(r"\b[A-J]\b")
+
+
+def labelled(answer: str, gold: str) -> str:
+    """The letter of "(B) 12" and "B. 12" where it is the gold; else the answer as it is."""
+    if not _LETTER.fullmatch(gold) or not _LABEL.match(answer):
+        return answer
+    return gold if set(_LETTERS.findall(answer)) == {gold} else answer
