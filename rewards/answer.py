@@ -215,7 +215,7 @@ _HEDGES = frozenset(
 )
 _TURNS = frozenset(
     "so thus hence therefore then finally final wait actually no not correction instead rather because since "  # noqa: SIM905
-    "but means gives giving get which is are 所以 因此".split()
+    "but means gives giving get makes making leaves leaving totaling which is are 所以 因此".split()
 )
 _LEAD_INS = frozenset("the my our it its is are answer answers solution result equals that".split())  # noqa: SIM905
 _JOINT = re.compile(r"[,;&/~–、，]|\bto\b|\band\b|-|\\pm", re.IGNORECASE)
@@ -253,7 +253,7 @@ _DENYING = re.compile(
     r"""
     (?: \bnot\b | n['’]t\b | \bcannot\b | \bnever\b | \binstead\s+of\b
       | \b(?:rather|other|more|less|fewer|greater|larger|smaller|higher|lower|bigger)\s+than\b )
-    (?: \s{1,3} (?:be|equal|to|exactly|just|quite|really|the|an?)\b ){0,3} [\s$*_(\[{\\]{0,6} $
+    (?: \s{1,3} (?:be|equal|to|exactly|just|quite|really|the|an?|from|at|in|between)\b ){0,3} [\s$*_(\[{\\]{0,6} $
     """,
     re.VERBOSE | re.IGNORECASE,
 )

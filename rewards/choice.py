@@ -161,18 +161,31 @@ def _from_boxes(text: str, texts: Mapping[str, str], letters: set[str]) -> set[s
             chosen |= {content.upper()} & letters
         elif same:
             chosen |= set(same)
-        elif _REJECTED.search(box.text) and len(content) < 30:
+        elif _REJECTED.search(box.text) and len(content) < 30 and not _LABELLED_DENIAL.match(content):
             chosen.add("none of them")
         else:
             label = _LABEL.match(content)
             rest = content[label.end() :] if label else content
             chosen |= {label[1]} & letters if label else set()
             chosen |= {span.text for span in _tokens(rest, letters)} if not label or len(rest) < 8 else set()
+            chosen |= letters.intersection(_further(rest)) if label and not _same_text(rest, texts) else set()
     return chosen
 
 
 _OR = re.compile(r"\\(?:lor|land|vee|wedge|cup|cap)(?![a-z])")
-_REJECTED = re.compile(r"\b(?:not|wrong|incorrect|false)\b|\\(?:neg|lnot|overline|cancel)(?![a-z])", re.IGNORECASE)
+_REJECTED = re.compile(
+    r"\b(?:not|wrong|incorrect|false|neither\s\(?[a-z]|all\s+but)\b|^\s*!|\\(?:neg|lnot|overline|cancel)(?![a-z])",
+    re.IGNORECASE,
+)
+# "B. False" and "B) Not given" are options with their texts.
+_LABELLED_DENIAL = re.compile(r"[(\[]?[A-Z][)\].:]\s+(?:(?:false|incorrect|wrong)\W*$|not\s+[a-z]{2})", re.IGNORECASE)
+_OR_LABEL = re.compile(r"\bor\s+[(\[]?([A-Z])[)\].:]\s")
+
+
+def _further(rest: str) -> list[str]:
+    """The labels of more options in what follows the first one; "D. Roosevelt" on its own is a name."""
+    found = [match[1] for match in _NEXT_LABEL.finditer(rest)]
+    return found if len(found) > 1 else _OR_LABEL.findall(rest)
 
 
 # What may not touch a letter that names an option. Chinese, Japanese and Korean write no space there.
@@ -195,12 +208,12 @@ def _tokens(text: str, letters: set[str]) -> list[Span]:
 _LEAD = re.compile(
     rf"""
     (?: (?<![^\W_]) answers? (?![^\W_]) [*_]{{0,2}} (?: [^.\n:：=]{{0,40}}? \b(?:is|are|be)\b )?
-      | (?<!不) (?: (?:答案|정답) (?:是|为|选|은)? | 选项 (?:是|为|(?=[:：])) | 选(?!项)择? )
-      | \b(?:correct|right|best) \s (?:option|choice|one)\b [*_]{{0,2}} (?: \s (?:is|are) )?
+      | (?<!不) (?: (?:答案|정답) (?:是|为|选|은)? (?:选项)? | 选项 (?:是|为|(?=[:：])) | 选(?!项)择? )
+      | \b(?:correct|right|best) \s (?:option|choice|one)\b [*_]{{0,2}} (?: \s (?:is|are|would\sbe) )?
       | \b(?:choose|chose|select|pick|go \s with) \b
-      | \b(?:option|choice) (?: \s is | \s? [:：] )
+      | \b(?:option|choice) (?: \s is | ["']? \s? [:：] )
       | \bit (?: ['’]s | \s is | \s (?:must|should|has \s to) \s be ) )
-    [\s*_"']{{0,4}} (?: [:：] | \s? [–—-] (?=\s) )? [\s*_"'$`]{{0,4}}
+    [\s*_"']{{0,4}} (?: [:：=→] | \s? [–—-] (?=\s) )? [\s*_"'“‘$`]{{0,4}}
     (?: (?: the|option|choice|letter|answer|either|both|probably|likely|most|clearly|definitely|therefore|thus|just ) \b
         [\s:：*_]{{1,3}} ){{0,3}}
     (?= [\[($\\*_{{]{{0,4}} (?:text|mathbf|textbf|boxed)? [\[({{]{{0,2}} (?P<letter>[A-Za-z]) (?! {_OF_A_WORD} ) )
@@ -221,6 +234,10 @@ _SAID_OF = re.compile(
 )
 
 
+_TAKEN_BACK = re.compile(r"[*_)\]'\"”]{0,4}\?\s{1,3}no\b", re.IGNORECASE)
+_LINE_END = re.compile(r"\n(?!\s{0,3}\(?or\b)", re.IGNORECASE)
+
+
 def _from_statements(text: str, texts: Mapping[str, str], letters: set[str]) -> set[str]:
     said = stated(text)
     if said is not None and _same_text(said, texts):
@@ -230,9 +247,9 @@ def _from_statements(text: str, texts: Mapping[str, str], letters: set[str]) -> 
         if _DENIED_LEAD.search(match.group()):
             continue
         start = match.end()
-        line = text[start : start + 200].split("\n", 1)[0]
+        line = _LINE_END.split(text[start : start + 200], maxsplit=1)[0]
         first = _first_token(line, match["letter"], letters)
-        if first is None:
+        if first is None or _TAKEN_BACK.match(line, first.end):
             continue
         together = [first]
         for token in _tokens(line, letters):
@@ -293,8 +310,13 @@ def _from_judgements(text: str, letters: set[str]) -> set[str]:
 
 
 _ENDING = re.compile(
-    r"(?: ^ | [,:，：] | \b(?:so|thus|hence|therefore|option|choice|answer|say)\b )[\s*_]*$", re.VERBOSE | re.IGNORECASE
+    r"(?: ^ | [,:，：] | \b(?:so|thus|hence|therefore|option|choice|answer|say|think|believe|guess)\b )[\s*_]*$",
+    re.VERBOSE | re.IGNORECASE,
 )
+
+
+# What is said before goes for other options: "Not A. So B", "not A but B".
+_DONE_WITH = re.compile(r"[.!?]\s|\bnot\s[*_(\[]{0,3}[A-Z][*_)\]]{0,3},?\sbut\b", re.IGNORECASE)
 
 
 def _from_ending(text: str, letters: set[str]) -> set[str]:
@@ -304,7 +326,7 @@ def _from_ending(text: str, letters: set[str]) -> set[str]:
     if not tokens or re.search(r"\w", sentence[tokens[-1].end :]):
         return set()
     together = last_together(sentence, tokens)
-    before = sentence[: together[0].start]
+    before = _DONE_WITH.split(sentence[: together[0].start])[-1]
     if not _ENDING.search(before) or _DENIAL.search(before):
         return set()
     return {token.text for token in together}

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from morl.rewards.answer import boxes, final_text, last_together, numbers, stated
+from morl.rewards.answer import boxes, final_text, last_together, numbers, offered_together, stated
 from morl.rewards.decorator import Example, Verdict, reward
 from morl.rewards.number import MAX_TAIL, answer_numbers
 from morl.rewards.question import question
 from morl.rewards.reading import answer_text
+from morl.rewards.scale import scaled
 
 MAX_TEXT = 50_000
 """Characters of an answer that are looked at, the last ones."""
@@ -94,13 +95,15 @@ _SENTENCE_END = re.compile(r"[.!?。](?=\s|$)|\n")
 
 
 def _total(text: str) -> str | None:
-    """What follows the last "total of", in its sentence; None where the answer is stated more plainly."""
-    starts = [match.end() for match in _TOTAL.finditer(text)]
+    """What follows the last "total of", and the one offered with it; None where the answer is stated more plainly."""
+    starts = list(dict.fromkeys(match.end() for match in _TOTAL.finditer(text)))
     if not starts or boxes(text) or stated(text) is not None:
         return None
-    rest = text[starts[-1] :]
-    end = _SENTENCE_END.search(rest)
-    return _without_parts(rest[: end.start()] if end else rest)
+    start, gap = starts[-1], text[starts[-2] : starts[-1]] if len(starts) > 1 else ""
+    end = _SENTENCE_END.search(text, start)
+    if len(gap) <= MAX_TAIL and len(numbers(gap)) == 1 and offered_together(gap):
+        start = starts[-2]  # "4 in total or 3 in total"
+    return _without_parts(text[start : end.start() if end else len(text)])
 
 
 _NONE = re.compile(
@@ -113,12 +116,14 @@ _NONE = re.compile(
     re.IGNORECASE,
 )
 _BREAKDOWN = re.compile(r"[0-9]{1,9}(?:[ ][a-z'-]{1,30}){0,4}[ ]?[:(,.]", re.IGNORECASE)
+_RESULT = re.compile(r"\b(?:leav|mak)(?:es|ing)\b", re.IGNORECASE)
+_ONE = re.compile(r"(?<![\w-])one\b(?!-)", re.IGNORECASE)
 _PART = re.compile(
     r"[ ](?:in|on|at|across|over|out[ ]of|of)[ ]"
     r"(?:(?:the|these|those|all|image|picture|photo|figure|frame|panel|scene)[ ]){0,2}[0-9]{1,9}(?![0-9.,]*[0-9/])"
     r"|,?[ ]including[ ][0-9]{1,9}\b"
-    r"|(?:,[ ]|[ ]and[ ])[0-9]{1,9}[ ]of[ ](?:which|them|these|those)\b"
-    r"|,?[ ]of[ ]which[ ][0-9]{1,9}\b",
+    r"|(?:,[ ]|[ ]and[ ])[0-9]{1,9}[ ]of[ ](?:which|whom|them|these|those)\b"
+    r"|,?[ ]of[ ](?:which|whom)[ ][0-9]{1,9}\b",
     re.IGNORECASE,
 )
 
@@ -126,12 +131,12 @@ _PART = re.compile(
 def _without_parts(text: str) -> str:
     """The text without numbers, after the first, that say where the counted things are or how some of them look.
 
-    What follows "3 cats:" or "3 cats (" goes as well if it adds up to the count.
+    What follows "3 cats:" or "3 cats (" goes as well if it adds up to the count; not in "5, removing 2, leaves 3".
     """
     said = text if boxes(text) else stated(text) or text[-MAX_TAIL:]
     head = _BREAKDOWN.search(said)
-    if head is not None:
-        first, *rest = numbers(said[head.start() :])
+    if head is not None and not _RESULT.search(said, head.end()):
+        first, *rest = numbers(_ONE.sub("1", said[head.start() :]))
         if len(rest) > 1 and sum((item.value or Fraction(0) for item in rest), Fraction(0)) == first.value:
             return said[: head.end() - 1]
     end = next((item.end for item in numbers(said)), 0)
@@ -197,12 +202,13 @@ _WORDS = re.compile(
 # "one" counts where a number is expected, and nothing follows that makes it a pronoun; or on its own between marks.
 _BEFORE_ONE = re.compile(
     r"(?:^|[{*:\"=(]|\b(?:is|are|be|or|and|exactly|only|just|to|about|see|count|contains?|has|have|was|were"
-    r"|maybe|perhaps|possibly|probably|likely|either|around|approximately)\s)[\s*]*$",
+    r"|plus|minus|times|maybe|perhaps|possibly|probably|likely|either|around|approximately)\s)[\s*]*$",
     re.IGNORECASE,
 )
 _AFTER_ONE = re.compile(
     r"\s+(?:of|that|which|who|another|with|can|could|may|might|by|in|on|at|is|has)\b", re.IGNORECASE
 )
+_MINUS = re.compile(r"\b(?:minus|negative)\s{1,3}(?=[0-9])", re.IGNORECASE)
 
 
 _ALONE_BEFORE, _ALONE_AFTER = re.compile(r"[,;/|~–-]\s*$"), re.compile(r"\s*(?:[.,;/|~)!?]|$)")
@@ -216,7 +222,7 @@ def _is_number_one(text: str, start: int, end: int) -> bool:
 
 
 def numbers_for_words(text: str) -> str:
-    """The text with English number words written in digits, "7 thousand" and "two dozen" too; in linear time."""
+    """The text with English number words in digits, "7 thousand", "two dozen" and "minus 3" too; in linear time."""
 
     def digits(match: re.Match[str]) -> str:
         if match.group().lower() == "one" and not _is_number_one(text, *match.span()):
@@ -225,21 +231,7 @@ def numbers_for_words(text: str) -> str:
         value = _small(match["rest"] or "") if hundreds else _small(match["small"])
         return str(value + 100 * (_VALUES.get(hundreds.lower(), 1) if hundreds else 0))
 
-    return _MULTIPLE.sub(_multiplied, _WORDS.sub(digits, text))
-
-
-_MULTIPLES = {"dozen": 12, "hundred": 100, "thousand": 1000, "k": 1000, "million": 10**6, "billion": 10**9}
-_MULTIPLE = re.compile(
-    r"(?<![\w.,^])(\d{1,9}(?:\.\d{1,6})?|an?)((?:[\s-]{1,2}(?:dozen|hundred|thousand|million|billion)\b){1,2}|k\b)",
-    re.IGNORECASE,
-)
-
-
-def _multiplied(match: re.Match[str]) -> str:
-    value = Fraction(match[1] if match[1][0].isdigit() else 1)
-    for word in re.findall(r"[a-z]+", match[2].lower()):
-        value *= _MULTIPLES[word]
-    return str(value) if value.denominator == 1 else match.group()
+    return _MINUS.sub("-", scaled(_WORDS.sub(digits, text)))
 
 
 def _small(words: str) -> int:

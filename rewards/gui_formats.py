@@ -129,7 +129,8 @@ _LEAD = r"^[ \t>*`•-]*+(?:[0-9]{1,3}[.)][ \t]*+)?+(?:(?i:step)[ \t]*+[0-9]{0,3
 _HEADER = r"\b(?i:actions?|operations?)[*_]{0,2}[ \t]*+[0-9]{0,3}+[ \t]*+[:：][*_]{0,2}\s*+[>*`-]*+[ \t]*+"
 _BEGIN = re.compile(
     rf"(?P<json>[{{\[])|(?:{_LEAD}{_TAGS}|{_HEADER}{_TAGS}|;[ \t]*+)"
-    r"(?:(?P<call>(?:[A-Za-z]\w{0,40}\.)?[A-Za-z]\w{0,40})(?=\()|(?P<verb>[A-Z][A-Z_]{2,40})\b(?![(.:]))",
+    r"(?:(?P<call>(?:[A-Za-z]\w{0,40}\.)?[A-Za-z]\w{0,40})(?=\()|(?P<verb>[A-Z][A-Z_]{2,40})\b(?![(:]|\.[ \t]*+[^\s]))"
+    rf"|{_HEADER}(?P<word>[a-z][a-z_]{{2,40}})(?=[ \t`*.]*+$)",
     re.MULTILINE,
 )
 MAX_TRIES = 1000
@@ -175,15 +176,18 @@ _QUOTED = r"'(?:[^'\\]|\\.){0,3000}+'|\"(?:[^\"\\]|\\.){0,3000}+\""
 _SIMPLE = rf"(?:{_QUOTED}|[-+0-9.eE]{{1,40}}+|True|False|None|true|false|null)"
 _LIST = rf"[\[(](?:\s*+{_SIMPLE}\s*+,?+){{0,20}}+\s*+[\])]"
 _PYTHON = re.compile(
-    rf"\{{(?:\s*+'\w{{1,40}}'\s*+:\s*+(?:{_SIMPLE}|{_LIST}|\[\s*+{_LIST}\s*+\])\s*+,?+){{1,20}}+\s*+\}}",
+    rf"\{{(?:\s*+['\"]\w{{1,40}}['\"]\s*+:\s*+(?:{_SIMPLE}|{_LIST}|\[\s*+{_LIST}\s*+\])\s*+,?+){{1,20}}+\s*+\}}",
     re.DOTALL,
 )
-_PYTHON_TOKEN = re.compile(rf"(?P<quoted>{_QUOTED})|[()]|True|False|None", re.DOTALL)
-_AS_JSON = {"(": "[", ")": "]", "True": "true", "False": "false", "None": "null"}
+_PYTHON_TOKEN = re.compile(rf"(?P<quoted>{_QUOTED})|,\s*+(?=[\])}}])|[()]|True|False|None", re.DOTALL)
+_AS_JSON = {"(": "[", ")": "]", "True": "true", "False": "false", "None": "null", ",": ""}
 
 
 def _json_at(text: str, start: int, scroll: Convention) -> _Found | None:
-    """The steps of the JSON value, or of the printed Python dictionary, that starts there; None without one."""
+    """The steps of the JSON value, or of the printed Python dictionary, that starts there; None without one.
+
+    A comma too many in either does no harm.
+    """
     try:
         value, end = _DECODER.raw_decode(text, start)
     except ValueError:
@@ -196,7 +200,9 @@ def _json_at(text: str, start: int, scroll: Convention) -> _Found | None:
 
 
 def _json_token(match: re.Match[str]) -> str:
-    return json.dumps(_unescaped(match["quoted"][1:-1])) if match["quoted"] else _AS_JSON[match.group()]
+    if match["quoted"]:
+        return json.dumps(_unescaped(match["quoted"][1:-1]))
+    return _AS_JSON[match.group().strip()]
 
 
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
@@ -237,7 +243,10 @@ def _literal(match: re.Match[str]) -> str:
 
 
 def _unnamed(text: str, position: int, kind: ActionType | None) -> tuple[dict[str, Any], int]:
-    """What a call's arguments without names say, and where they end: x and y, a text, a number, or several keys."""
+    """What a call's arguments without names say, and where they end: one place or two, a text, a number, or keys."""
+    start = _POSITION.match(text, position) if kind in ("drag", "scroll") else None
+    if start and (end := _POSITION.match(text, start.end())):
+        return {"start_point": [*start.groups()], "end_point": [*end.groups()]}, end.end()
     if kind not in _ARGUMENT_OF and kind != "wait":
         xy = _POSITION.match(text, position)
         return ({"x": xy[1], "y": xy[2]}, xy.end()) if xy else ({}, position)
@@ -287,8 +296,9 @@ _ARGUMENT_OF: dict[ActionType, str] = {
 
 
 def _verb_at(text: str, match: re.Match[str], scroll: Convention) -> _Found | None:
-    """The verb on this line with its argument; None when it is only a word in capitals."""
-    name, position, start = match["verb"], match.end(), match.start("verb")
+    """The verb on this line with its argument; None when it is only a word."""
+    verb = match.lastgroup or 0
+    name, position, start = match[verb], match.end(), match.start(verb)
     bare = to_action(name, {}, scroll)
     kind, implied = action_type(name)
     if kind in ("click", "longpress", "hover", "drag"):

@@ -78,7 +78,7 @@ _NAMES: dict[str, tuple[ActionType, dict[str, Any]]] = {
     **dict.fromkeys(("home", "navigatehome", "gohome"), ("press", {"keys": "home"})),
     **dict.fromkeys(("enter", "keyboardenter"), ("press", {"keys": "enter"})),
     **dict.fromkeys(("finished", "finish", "terminate", "status"), ("finished", {})),
-    **dict.fromkeys(("complete", "completed", "done"), ("finished", {"status": "success"})),
+    **dict.fromkeys(("complete", "completed", "done", "taskcomplete"), ("finished", {"status": "success"})),
     **dict.fromkeys(("impossible", "infeasible", "fail"), ("finished", {"status": "failure"})),
     "wait": ("wait", {}),
     **dict.fromkeys(("appswitch", "switchapp"), ("appswitch", {})),
@@ -150,7 +150,7 @@ def to_action(name: str, fields: Mapping[str, Any], scroll: Convention = "finger
                 names = ("keys", "key", "button", "text", "content", "value")
                 return Action(kind, keys=key_set(_first(said or fields, names)))
             case "open" | "appswitch":
-                return Action(kind, app=_text(fields, ("app", "app_name", "text", "name", "input_text")))
+                return Action(kind, app=_text(fields, ("app", "app_name", "text", "name", "input_text", "value")))
             case "finished":
                 status = _text(said or fields, ("status", "goal_status"))
                 return Action(kind, status=status and _STATUSES.get(plain_name(status), status))

@@ -2,6 +2,8 @@ r"""One number: a measurement, a count, a result of arithmetic."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from fractions import Fraction
 from typing import Annotated, Any
 
@@ -10,6 +12,7 @@ from pydantic import Field
 from morl.rewards.answer import Number, boxes, denied, final_text, first_together, last_together, numbers, stated
 from morl.rewards.decorator import Example, Verdict, reward
 from morl.rewards.reading import answer_text
+from morl.rewards.scale import scaled
 
 MAX_TAIL = 2000
 """Characters of an answer that are searched for numbers."""
@@ -41,8 +44,9 @@ def number(
 
     Reads the last `<answer>` after the thinking, if there is one, and in it the last `\boxed{}`; without a box, the
     number that follows "answer is"; without that, the last number. A number that is denied ("4, not 3") is none.
-    Signs, decimals, `1,234`, `3/4`, `1 3/4`, `\frac{3}{4}`, `1e-5` and `2 \times 10^3` are read exactly; units and
-    percent signs are not looked at.
+    Signs, decimals, `1,234`, `3/4`, `1 3/4`, `\frac{3}{4}`, `1e-5`, `2 \times 10^3` and "5 thousand" are read exactly;
+    units and percent signs are not looked at. A part of a term, such as `5\pi`, `\sqrt{5}`, `2 + 5` without a
+    result or `5x` in a box, is wrong.
 
     `tolerance` is the allowed difference, `relative_tolerance` the allowed part of the gold; either is enough.
     """
@@ -65,13 +69,14 @@ def number(
 def _gold_value(gold: Any) -> Fraction | None:
     if isinstance(gold, bool) or not isinstance(gold, str | int | float):
         return None
-    found = {item.value for item in numbers(str(gold)[:MAX_TAIL])}
+    text = _plain(str(gold)[:MAX_TAIL])
+    found = {_whole_term(text, item).value for item in numbers(text)}
     return found.pop() if len(found) == 1 else None
 
 
 def answer_numbers(response: str) -> list[Number]:
     """The numbers that the answer offers: one, if it is a good answer."""
-    text = answer_text(final_text(response))
+    text = _plain(answer_text(final_text(response)))
     boxed = last_together(text, boxes(text))
     if boxed:
         return [item for box in boxed for item in _result(box.text[:MAX_TAIL])]
@@ -88,9 +93,42 @@ def answer_numbers(response: str) -> list[Number]:
 
 def _meant(text: str) -> list[Number]:
     """The numbers of a text without those that it denies: of "4, not 3" only the 4."""
-    return [number for number in numbers(text) if not denied(text, number)]
+    return [_whole_term(text, number) for number in numbers(text) if not denied(text, number)]
 
 
 def _result(text: str) -> list[Number]:
     """All numbers after the last equals sign: of "2 + 3 = 5" only the 5."""
-    return numbers(text.rpartition("=")[2]) or numbers(text)
+    result = text.rpartition("=")[2]
+    result = result if numbers(result) else text
+    return [_whole_term(result, number, boxed=True) for number in numbers(result)]
+
+
+_SUPERSCRIPT = re.compile(r"(?<=[0-9])⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,9}")
+_LOWERED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+
+
+def _plain(text: str) -> str:
+    """The text with powers and words of scale in plain characters."""
+    return scaled(_SUPERSCRIPT.sub(lambda match: "^" + match.group().translate(_LOWERED), text))
+
+
+_TERM_BEFORE = re.compile(
+    r"""
+    (?: (?: √ | \\sqrt (?:\[[^\[\]]*\])? ) [ ]? [({]? [ ]?
+      | \\[cdt]?frac [ ]? \{ (?: [^{}]* \} [ ]? \{ )?
+      | (?: π | \\pi ) [ ]? (?: [*/×·] | \\cdot )? [ ]?
+      | (?: [0-9] | (?<![A-Za-z])[xyz] ) [ ]? (?: [+×*] | \b(?:plus|times)\b ) [ ]? ) $
+    """,
+    re.VERBOSE,
+)
+_TERM_AFTER = re.compile(r"[ ]?(?:\\,|\\cdot|[*×·])?[ ]?(?:\\?pi\b|π|√|\\sqrt)")
+# Outside a box, "5x" also says how many times.
+_VARIABLE_AFTER = re.compile(r"\s?[*/]?\s?[xyz](?![A-Za-z])")
+
+
+def _whole_term(text: str, number: Number, *, boxed: bool = False) -> Number:
+    """The number; without a value when it is only a part of a term."""
+    before, end = text[max(0, number.start - 40) : number.start], number.end
+    if _TERM_BEFORE.search(before) or _TERM_AFTER.match(text, end) or (boxed and _VARIABLE_AFTER.match(text, end)):
+        return replace(number, value=None)
+    return number

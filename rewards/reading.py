@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from morl.rewards.answer import Span, boxes, last_together, offered_together, stated, within_tags
+from morl.rewards.answer import Span, boxes, denied, last_together, offered_together, stated, within_tags
 
 MAX_FOUND = 10_000
 """Things of one answer that are read; those after them are not."""
@@ -184,7 +184,7 @@ def read(text: str, kind: Kind[T], one: bool) -> list[T]:
     r"""The things of a kind that an answer states, in its order.
 
     Looked for in the last `<answer>`, in it in the last `\boxed{}`; else in the first fenced block that has any;
-    else in what follows "answer is"; else everywhere.
+    else in what follows "answer is"; else everywhere. What the text denies ("not at [30, 40]") is left out.
 
     Args:
         text: what follows the thinking.
@@ -249,17 +249,19 @@ def _statements(text: str, kind: Kind[T]) -> list[_Statement[T]]:
         ]
     if not found and len(text) < MAX_LITERAL and kind.bare.fullmatch(text):
         return [_Statement(text, 0, len(text), [kind.make(kind.part.findall(text), None)])]
-    return found
+    return [statement for statement in found if not denied(text, statement)]
 
 
 def _from_objects(text: str, kind: Kind[T]) -> Iterator[_Statement[T]]:
     for match in islice(_OBJECT.finditer(text), MAX_FOUND):
         inner = match.group().replace("\\{", "{").replace("\\}", "}")
         value = decoded(inner)
+        if isinstance(value, Missing):
+            value = decoded(inner.replace("'", '"'))
         if not isinstance(value, Missing):
             things = in_json(value, kind)
         elif any(key in inner for keys in kind.keys for key in keys):
-            # Not quite JSON: single quotes, a comma too many.
+            # Not quite JSON: a comma too many, a quote within a text.
             label = _QUOTED.search(inner)
             things = [kind.make(found.parts, label[1] if label else None) for found in kind.in_text(inner)]
         else:

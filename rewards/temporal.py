@@ -67,7 +67,7 @@ def temporal(
         golds = gold_segments(gold)
     except ValueError as error:
         return Verdict(None, "bad_gold", str(error))
-    text = _LATEX.sub(r" \1 ", final_text(response))
+    text = _plain(final_text(response))
     found = read(text, SEGMENTS, one=len(golds) == 1)
     if not found:
         return Verdict(0.0, "no_answer", "no time span in the answer")
@@ -112,11 +112,29 @@ _SEGMENT = re.compile(
     rf"\b(?:end|finish|stop|last|continu)[^0-9\[\]{{}}()\n.]{{0,40}}+{_TIME}",
     re.IGNORECASE,
 )
-_BARE = re.compile(rf"{_SIDE}{_TIME}\s*+(?:,|and\b)?\s*+{_SIDE}{_TIME}\s*+\.?+", re.IGNORECASE)
+_BARE = re.compile(rf"{_SIDE}{_TIME}\s*+(?:,|and\b)?\s*+{_SIDE}{_TIME}{_SIDE}\.?+", re.IGNORECASE)
 _LATEX = re.compile(r"\\(?:text|mathrm|mbox)\{([^{}]*+)\}")
+# Below 60 the second number goes with the first, and is no end of a span: "1 min and 10 s", not "1 min and 90 s".
+_AND = re.compile(
+    rf"(?<=[0-9])(\s*+(?:{_HOURS}|{_MINUTES}))\s++and\s++"
+    rf"(?=[0-5]?[0-9](?:\.[0-9]++)?+\s*+(?:{_MINUTES}|{_SECONDS}){_END})",
+    re.IGNORECASE,
+)
+_ORDINALS = re.compile(
+    r"(?<![0-9])([0-9]++)(?:st|nd|rd|th)(?: second)?+( (?:to|until|through|and) )(?:the )?+"
+    r"([0-9]++)(?:st|nd|rd|th)(?= second)",
+    re.IGNORECASE,
+)
+_CLOCK_SECONDS = re.compile(r"(?<=:[0-9]{2})\s?s(?:ec(?:ond)?s?)?(?![A-Za-z])", re.IGNORECASE)
 _ONE_TIME = re.compile(_TIME, re.IGNORECASE)
 _UNIT = re.compile(rf"({_NUMBER})\s*+([hms分秒])", re.IGNORECASE)
 _SECONDS_OF = {"h": 3600.0, "m": 60.0, "s": 1.0, "分": 60.0, "秒": 1.0}
+
+
+def _plain(text: str) -> str:
+    """The text with its times in the plainest form."""
+    text = _AND.sub(r"\1 ", _LATEX.sub(r" \1 ", text))
+    return _CLOCK_SECONDS.sub("", _ORDINALS.sub(r"\1\2\3", text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +182,8 @@ def _time_span(parts: Sequence[Any], label: str | None) -> TimeSpan:
     return TimeSpan((start, end))
 
 
-_NAMES = (("start", "end"), ("start_time", "end_time"), ("begin", "end"), ("from", "to"), ("start_s", "end_s"))
+_NAMES = (("start", "end"), ("start_time", "end_time"), ("begin", "end"), ("from", "to"), ("start_s", "end_s"),
+          ("begin_time", "end_time"), ("t_start", "t_end"))  # fmt: skip
 
 
 def _named(item: Mapping[str, Any]) -> list[Any] | None:

@@ -59,7 +59,8 @@ def text(
               beside 6 others gives 2/8, times `maximum_ratio`, at most 1. Little words and the question's own
               are free. "or" and "not" give 0. With the ratio above 1, listing guesses begins to pay.
     wer       1 - word error rate, never below 0, as for transcripts.
-    relaxed   a gold that is a number: 1 within `tolerance` (5 %) of it; any other gold: exact. As in ChartQA.
+    relaxed   a gold that is a number ("1.5 million" too): 1 within `tolerance` (5 %) of it; any other gold: exact.
+              As in ChartQA.
 
     The answer is the last `\boxed{}` after the thinking; without a box, what follows "answer is"; without that,
     the whole text. `part: text` always takes the whole text after the thinking. Different boxes side by side are

@@ -15,6 +15,7 @@ from fractions import Fraction
 from rapidfuzz.distance import Levenshtein
 
 from morl.rewards.answer import numbers
+from morl.rewards.scale import scaled
 
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|textit|mathbf|operatorname)\s*\{([^{}]*)\}")
 _DOLLARS = re.compile(r"\$([^$\n]{1,500})\$(?!\d)")
@@ -132,9 +133,9 @@ def wer(answer: str, gold: str) -> float:
 
 _LITTLE_WORDS = frozenset(
     """
-    a an the this that these those there here it its he his she her they their we our you your i my is are was were
-    be been am has have had do does did can will would of in on at to for from by with as and so called named known
-    name answer says reads shows which who what where when off out up down under over above below before after
+    a an the this that these those there here it its is are was were
+    be been am has have had do does did can will would of in at to for from by with as and so called named known
+    name answer says reads shows which who what where when
     """.split()  # noqa: SIM905
 )
 _HEDGES = frozenset(
@@ -169,11 +170,14 @@ def _stands_in(run: Sequence[str], words: Sequence[str]) -> bool:
 def relaxed(answer: str, gold: str, *, tolerance: float = 0.05) -> float:
     """1 when the answer's one number is within that part of a gold that is a number; else 1 when they are the same.
 
-    As in ChartQA (arXiv 2203.10244), where the tolerance is 5 %. A percentage is also read as a part of 1.
+    As in ChartQA (arXiv 2203.10244), where the tolerance is 5 %. A percentage is also read as a part of 1. A
+    gold of "5 million" is 5,000,000; the same words of an answer are also 5, as on the axis of a chart in millions.
     """
     if answer == gold:
         return 1.0
-    targets, given = _readings(gold, alone=True), _readings(answer, alone=False)
+    gold, answer = gold[:2000], answer[:2000]
+    targets = _readings(scaled(gold), alone=True)
+    given = _readings(scaled(answer), alone=False) | _readings(answer, alone=False)
     near = (abs(value - target) <= Fraction(tolerance) * abs(target) for target in targets for value in given)
     return float(any(near))
 
@@ -182,7 +186,7 @@ _AROUND_A_NUMBER = re.compile(r"[\s$€£¥%°.,~≈=+-]*")
 
 
 def _readings(text: str, *, alone: bool) -> set[Fraction]:
-    found = numbers(text[:2000])
+    found = numbers(text)
     values = {number.value for number in found}
     value = values.pop() if len(values) == 1 else None
     if value is None or (alone and not _AROUND_A_NUMBER.fullmatch(text[: found[0].start] + text[found[-1].end :])):

@@ -118,6 +118,15 @@ def test_two_counts_are_wrong_for_either(one: int, other: int) -> None:
         "3 cats, 1 black and 2 white.",
         "In total, there are 3 cats in the 2 pictures.",
         "No doubt there are 3.",
+        "There are 3 dogs: one brown, one white, and one black.",
+        "3 people, 2 of whom are seated.",
+        "There are 3 dogs. One is black. Two are white.",
+        "There's 1 on the left and 2 on the right, making 3.",
+        "There are 3 cats: 2 on the left and 1 on the right.",
+        "Originally 5, removing 2, leaves 3.",
+        "4 minus 1 is 3.",
+        "There are 3 in total, 2 of them black.",
+        "In total, 2 red and 1 blue, a total of 3.",
     ],
 )
 def test_the_count_is_read(response: str) -> None:
@@ -179,7 +188,9 @@ def test_none_is_zero(response: str, value: float) -> None:
         "Either three or 4", "two, three, or four", "a total of 2 or 3", "thirty", "threesome", "٣ or ٤", "9" * 10**6,
         "third",
         "<|image_pad|>", "How many are there? Not 2.", "3 billion and 4",
-        "There are 4, not 3.", "not 3", "fewer than 3", "three thousand", "3 million", "3k", "three dozen",
+        "There are 4, not 3.", "not 3", "fewer than 3", "three thousand",
+        "4 in total or 3 in total", "4 in total, 3 in total", "three plus one", "3 minus one", "minus 3",
+        "negative three", r"\sqrt{3}", "two plus three", "3.5k", "3 million", "3k", "three dozen",
     ],
 )  # fmt: skip
 def test_what_is_no_count_of_three(response: str) -> None:
@@ -204,6 +215,9 @@ def test_what_is_no_count_of_three(response: str) -> None:
         ("someone", "someone"),
         ("twenty-one-year-old", "twenty-one-year-old"),
         ("four's", "four's"),
+        ("minus four", "-4"),
+        ("2.5 million", "2500000.0"),
+        ("an AK", "an AK"),
     ],
 )
 def test_words_that_are_numbers_and_words_that_are_not(text: str, digits: str) -> None:

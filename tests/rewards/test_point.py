@@ -90,6 +90,12 @@ def test_order_scale_and_place_do_not_matter(
         ("[]", 0.0),
         ("<|image_pad|>", 0.0),
         ("（１５，２５）", 1.0),
+        ("(15, 25), not (500, 500)", 1.0),
+        ("(500, 500), not (15, 25)", 0.0),
+        ("I click (15, 25) instead of (500, 500).", 1.0),
+        ("not (15, 25)", 0.0),
+        ("{'x': 15, 'y': 25}", 1.0),
+        ("{'x': 15, 'y': 25} rather than {'x': 500, 'y': 500}", 1.0),
     ],
 )
 def test_one_point_is_asked_for(response: str, value: float) -> None:

@@ -133,6 +133,15 @@ def test_a_gold_written_as_an_answer_scores_1(golds: list[Segment]) -> None:
         "The event begins at 10 s and continues to 20 s",
         "第10秒到第20秒",
         "10 -20",
+        "[10, 20], not [30, 40]",
+        "The event is at 10-20 s. It is not at 30-40 s.",
+        "between 10 and 20 s, not between 30 and 40 s",
+        "not from 30 to 40 s but from 10 to 20 s",
+        "from the 10th to the 20th second",
+        "0:10s - 0:20s",
+        '{"begin_time":10,"end_time":20}',
+        '{"t_start":10,"t_end":20}',
+        "<10.0> <20.0>",
     ],
 )
 def test_a_span_is_read_in_every_style(response: str) -> None:
@@ -150,6 +159,11 @@ def test_a_span_is_read_in_every_style(response: str) -> None:
         ("[1:01:00, 1:02:03.5]", [3660, 3723.5]),
         ("[75:00, 76:30]", [4500, 4590]),
         ("1分5秒到2分钟", [65, 120]),
+        ("from 1 min and 10 s to 1 min and 20 s", [70, 80]),
+        ("1 minute 10 seconds to 1 minute and 20 seconds", [70, 80]),
+        ("between 1 min and 10 s and 1 min and 20 s", [70, 80]),
+        ("between 1 min and 90 s", [60, 90]),
+        ("from 1 hour and 1 minute to 1 hour and 2 minutes", [3660, 3720]),
     ],
 )
 def test_units_are_seconds_in_the_end(response: str, gold: list[float]) -> None:
@@ -176,6 +190,10 @@ def test_units_are_seconds_in_the_end(response: str, gold: list[float]) -> None:
         ("[10, 20, 30]", 0.0),
         ("10", 0.0),
         ("There are 10 men and 20 women.", 0.0),
+        ("[30, 40], not [10, 20]", 0.0),
+        ("not [10, 20]", 0.0),
+        ("It is not at 10-20 s.", 0.0),
+        ("from the 10th to the 20th frame", 0.0),
         ("", 0.0),
         ("<think>[10, 20]", 0.0),
         ("<think>[10, 20]</think>", 0.0),
@@ -283,7 +301,7 @@ def test_any_response_gets_a_verdict(response: str, gold: Any) -> None:
 
 
 PUMPS = ["9", "1:", "10:10", "10:10 ", "1 to ", "1 h ", "1 s ", "start ", "start 1 end ", "[1, ", "[ ", "[1, 2]",
-"between 1 and ", "- ",
+"between 1 and ", "- ", "1 min and ", "10th to the ", "9th ",
          '{"start":', '{"start": 1, "end": 2}', r"\text{", r"\text{a}", '"', "1 - "]  # fmt: skip
 
 

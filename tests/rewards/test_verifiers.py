@@ -331,6 +331,12 @@ def test_a_number_is_right_within_its_tolerance(gold: int, answer: int) -> None:
         assert number(f"It is {answer}.", gold, tolerance=distance - 0.5).value == 0.0
 
 
+PARTS_OF_TERMS = [
+    *(r"\boxed{5\pi}", r"\boxed{\sqrt{5}}", r"\sqrt[3]{5}", "√5", "5π", "5 pi", "5²", "2 + 5", "2 plus 5"),
+    *(r"\boxed{5x}", r"\boxed{\frac{x}{5}}", r"\boxed{\frac{5}{x}}", "5 thousand", "5k", "5√2"),
+]
+
+
 @pytest.mark.parametrize(
     ("response", "gold", "value"),
     [
@@ -351,6 +357,23 @@ def test_a_number_is_right_within_its_tolerance(gold: int, answer: int) -> None:
         (r"The answer is $6 \times 7 = 42$.", 6, 0.0),
         ("The answer is $(40+2) = 42$", 42, 1.0),
         ("The answer is 40 apples + 2 apples = 42 apples", 42, 1.0),
+        *((response, 5, 0.0) for response in PARTS_OF_TERMS),
+        (r"\boxed{2\sqrt{2}}", 2, 0.0),
+        ("5 × 10³", 10, 0.0),
+        ("5 × 10³", 5000, 1.0),
+        ("5000", "5 × 10³", 1.0),
+        ("5 thousand", 5000, 1.0),
+        (r"\boxed{5\text{ thousand}}", "5k", 1.0),
+        ("1,234 thousand", 1_234_000, 1.0),
+        ("1.2345k", 1234.5, 1.0),
+        ("5 m²", 5, 1.0),
+        ("5m", 5, 1.0),
+        ("It is 5x larger", 5, 1.0),
+        ("300K", 300, 1.0),
+        ("√25 = 5", 5, 1.0),
+        (r"\boxed{x = 5}", 5, 1.0),
+        ("The answer is 2 + 3 = 5", 5, 1.0),
+        ("5", r"5\pi", None),
         ("NaN", float("nan"), None),
         ("5", "5 or 6", None),
         ("5", [5], None),
@@ -428,6 +451,20 @@ OPTIONS = ["5", "12", "7 apples", "None of these"]
         ("The answer is 'B'.", "B"),
         ('{"answer": "B"}', "B"),
         ("选择B", "B"),
+        ("The answer is “B”.", "B"),
+        ("I think B.", "B"),
+        ("The best choice would be B.", "B"),
+        ("Not A. Not C. Not D. So B.", "B"),
+        ("所以答案是选项B", "B"),
+        ("Answer = B", "B"),
+        ("Answer → B", "B"),
+        ('{"choice": "B"}', "B"),
+        ("The answer is not A but B.", "B"),
+        (r"\boxed{B. Franklin D. Roosevelt}", "B"),
+        (r"\boxed{B. Vitamin C.}", "B"),
+        (r"\boxed{B. H. pylori and E. coli}", "B"),
+        (r"\boxed{B. False}", "B"),
+        (r"\boxed{B) Not given}", "B"),
     ],
 )
 def test_choice_reads_the_option(response: str, letter: str) -> None:
@@ -486,6 +523,18 @@ def test_choice_reads_the_option(response: str, letter: str) -> None:
         r"\boxed{\neg B}",
         r"\boxed{B \text{ is wrong}}",
         r"\boxed{A \lor B}",
+        r"\boxed{B. London or A. Paris}",
+        r"\boxed{B. London A. Paris C. Rome D. Berlin}",
+        r"\boxed{\text{Neither A nor B}}",
+        r"\boxed{\text{all but B}}",
+        r"\boxed{!B}",
+        r"\boxed{(B) is false}",
+        "Answer: B\nor A",
+        "Answer: B\n(or A)",
+        "The answer is B? No.",
+        "Anything but B.",
+        "I don't think B.",
+        "The answer is not A but B or C.",
     ],
 )
 def test_choice_takes_no_guess(response: str) -> None:
@@ -624,6 +673,10 @@ LONG = [
     "\\boxed{A}",
     "\\boxed{",
     "\\text{1",
+    "5²",
+    "2 plus ",
+    "1,234 thousand ",
+    "not A but ",
 ]
 
 
