@@ -5,12 +5,18 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 from tiny import make_tiny_model, make_tiny_vision_model
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # What a shell runs in its background is deaf to Ctrl-C, and so are its children: tests that press it would hang.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# A machine that has other work makes no test fail.
+hypothesis.settings.register_profile("morl", deadline=None)
+hypothesis.settings.load_profile("morl")
 
 
 @pytest.fixture(scope="session")
