@@ -65,12 +65,10 @@ async def _evaluate_if_due(parts: Parts, recipe: Recipe) -> None:
 
 
 async def _step(parts: Parts, recipe: Recipe) -> None:
-    began = time.perf_counter()
-    learner, step = parts.learner, parts.step + 1
+    began, learner, step = time.perf_counter(), parts.learner, parts.step + 1
     parts.scorer.begin_step(step)
-    prompts = parts.mixture.draw(recipe.rollout.prompts_per_step)
     rollout = await parts.collector.collect(
-        prompts,
+        parts.mixture.draw(recipe.rollout.prompts_per_step),
         key=f"step-{step}",
         samples=recipe.rollout.samples_per_prompt,
         sampling=parts.sampling,
