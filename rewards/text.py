@@ -11,6 +11,7 @@ from pydantic import Field
 from morl.rewards import text_metrics
 from morl.rewards.answer import boxes, final_text, last_together, stated, within_tags
 from morl.rewards.decorator import Example, Verdict, reward
+from morl.rewards.question import question
 
 MAX_QUESTION = 20_000
 """Characters of the question that are looked at, the last ones."""
@@ -85,7 +86,7 @@ def text(
         return Verdict(0.0, "no_answer", "no answer after the thinking")
     if rivals and len(given) > 1:
         return Verdict(0.0, "ok", "several answers: " + " ; ".join(item[:60] for item in given[:4]))
-    question = normal(_question(messages)) if metric == "contains" else ""
+    asked = normal(question(messages)[-MAX_QUESTION:]) if metric == "contains" else ""
 
     def value(answer: str, accepted: str) -> float:
         match metric:
@@ -96,7 +97,7 @@ def text(
             case "anls":
                 return text_metrics.anls(answer, accepted, threshold=threshold)
             case "contains":
-                return text_metrics.contains(answer, accepted, question=question, maximum_ratio=maximum_ratio)
+                return text_metrics.contains(answer, accepted, question=asked, maximum_ratio=maximum_ratio)
             case "wer":
                 return text_metrics.wer(answer, accepted)
             case "relaxed":
@@ -131,12 +132,3 @@ def _readings(words: str, part: str, golds: Sequence[str]) -> tuple[list[str], b
     # A full stop may end a sentence or stand in a name, and a gold may itself be a sentence with "answer".
     whole = [words] if any(stated(item) is not None for item in golds) else []
     return [sentence, stated(words, whole_line=True) or sentence, *whole], False
-
-
-def _question(messages: Sequence[Any]) -> str:
-    for message in reversed(messages):
-        if message.get("role") == "user":
-            content = message["content"]
-            parts = [content] if isinstance(content, str) else [part.get("text") or "" for part in content]
-            return " ".join(parts)[-MAX_QUESTION:]
-    return ""

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from morl.cluster import Cluster
 from morl.errors import CheckpointError
 from morl.learner import Learner
+from morl.learner.group import all_saved
 from morl.learner.policy import PolicySettings
 from morl.learner.shards import About, Shard, Shards
 from morl.recipe import AlgorithmSpec, ClusterSpec, LearnerSpec
@@ -265,3 +266,23 @@ def test_a_state_of_the_moment_is_saved_while_the_next_step_runs(saved, odd_mode
     learner.close()
     for ours, theirs in zip(sorted(tmp_path.iterdir()), sorted(saved["1z0"][0].iterdir()), strict=True):
         assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_file_that_is_not_to_be_seen_from_here_is_not_saved(tmp_path: Path) -> None:
+    class Elsewhere:
+        """Ranks of which one writes to a disk that this process does not see."""
+
+        def __init__(self, *files: Path | None) -> None:
+            self.files = list(files)
+
+        def call(self, method: str, *arguments: Any) -> list[Any]:
+            return self.files
+
+        def close(self) -> None: ...
+
+    here = tmp_path / "rank-00000.safetensors"
+    here.touch()
+    assert all_saved(Elsewhere(here))
+    assert not all_saved(Elsewhere(here, None))
+    with pytest.raises(CheckpointError, match=r"rank-00001.*run\.dir must be a folder that all nodes share"):
+        all_saved(Elsewhere(here, tmp_path / "rank-00001.safetensors"))

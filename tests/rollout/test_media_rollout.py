@@ -25,6 +25,7 @@ from morl.recipe import load_recipe
 from morl.rollout import ENGINES, Collector, EnginePool, Request, Sampling
 from morl.rollout.actor import EngineSpec
 from morl.track.jsonl import read_samples
+from morl.train import train
 from morl.types import Group, Prompt, Score
 from morl.vision import engine_options
 
@@ -282,6 +283,12 @@ def test_boxes_in_another_resize_than_the_models_are_refused(recipe, vision_mode
     wrong = load_recipe(recipe, ["objectives.find.rewards.0.max_pixels=100352"])
     with pytest.raises(UsageError, match=r"eval\.sets\.find\.rewards\.0: .* set max_pixels: 12544"):
         evaluate_models(wrong, [str(vision_model)], local=True)
+
+
+def test_a_run_refuses_another_resize_in_what_it_measures(recipe, vision_model):
+    wrong = load_recipe(recipe, ["eval.sets.find.data.media={max_pixels: 50176}"])
+    with pytest.raises(UsageError, match=r"eval\.sets\.find\.rewards\.0: .* set max_pixels: 50176"):
+        train(wrong, local=True)
 
 
 def test_vllm_is_started_for_what_the_recipe_asks(recipe, codec):
