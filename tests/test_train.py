@@ -316,6 +316,10 @@ def test_an_evaluation_that_was_not_reached_is_made_up_for(tiny_model: Path, tmp
     (run / "eval.jsonl").write_text(json.dumps(whole[0]) + "\n")
     assert train(recipe, resume=True, local=True)
     assert evaluations(run) == whole
+    # And what was measured is not measured again.
+    shutil.rmtree(run / "checkpoints" / "step-000004")
+    assert train(recipe, resume=True, local=True)
+    assert evaluations(run) == whole
 
 
 def test_who_asks_for_the_end_does_not_wait_for_an_evaluation(
