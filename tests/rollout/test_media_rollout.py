@@ -286,9 +286,9 @@ def test_boxes_in_another_resize_than_the_models_are_refused(recipe, vision_mode
 
 
 def test_a_run_refuses_another_resize_in_what_it_measures(recipe, vision_model):
-    wrong = load_recipe(recipe, ["eval.sets.find.data.media={max_pixels: 50176}"])
+    wrong = ["run.name=refused", "eval.sets.find.data.media={max_pixels: 50176}"]
     with pytest.raises(UsageError, match=r"eval\.sets\.find\.rewards\.0: .* set max_pixels: 50176"):
-        train(wrong, local=True)
+        train(load_recipe(recipe, wrong), local=True)
 
 
 def test_vllm_is_started_for_what_the_recipe_asks(recipe, codec):
