@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -91,12 +92,8 @@ class Pair:
     rejected: str
     where: str
     """The row's place: `data/pairs.jsonl:17`."""
-
-    @property
-    def question(self) -> str:
-        """The same text for the same question, whatever row it stands in."""
-        media = [item.name for item in self.prompt.media]
-        return json.dumps([[dict(message) for message in self.prompt.messages], media], sort_keys=True)
+    question: str
+    """The same text for the same question, whatever row it stands in and whatever folder the data lies in."""
 
 
 def load_pairs(spec: PreferenceSpec) -> list[Pair]:
@@ -117,12 +114,19 @@ def load_pairs(spec: PreferenceSpec) -> list[Pair]:
         if answers[0].strip() == answers[1].strip():
             same += 1
         else:
-            pairs.append(Pair(prompt, answers[0], answers[1], where))
+            pairs.append(Pair(prompt, answers[0], answers[1], where, _question(prompt, prompts.folder)))
     if same:
         logger.warning("%d of %d pairs are left out: their two answers are the same", same, len(prompts))
     if prompts.skipped:
         logger.warning("%d of %d pairs are left out: their pictures are bad", prompts.skipped, len(prompts))
     return pairs
+
+
+def _question(prompt: Prompt, folder: Path | None) -> str:
+    # A video of frames bears two paths.
+    paths = [item.name.split(" … ") for item in prompt.media]
+    names = [[path.removeprefix(f"{folder}/") for path in own] for own in paths]
+    return json.dumps([[dict(message) for message in prompt.messages], names], sort_keys=True)
 
 
 def split(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:

@@ -144,7 +144,6 @@ def test_a_pair_with_a_picture_that_is_too_long_is_named_or_left_out(vision_mode
     recipe = tmp_path / "rm.yaml"
     recipe.write_text(RECIPE.format(folder=tmp_path, model=vision_model, steps=1))
     asked = 'preference.prompt=[{image: "{{ image }}"}, "Which colour?"]'
-    # Pairs are parted by their pictures' paths, which differ from run to run: half of them, lest one side be empty.
     common = ["rm", str(recipe), "--local", asked, "preference.held_out=0.5", "preference.max_tokens=45"]
     assert main(common) == 1
     told = capsys.readouterr().err

@@ -42,7 +42,9 @@ class PromptSet:
         self._rows = load_rows(spec.data)
         media = spec.data.media
         downloads = local_path(media.downloads) if media.downloads else None
-        self._template = PromptTemplate(spec.prompt, spec.gold, folder_of(self._rows), media.limits, downloads)
+        self.folder = folder_of(self._rows)
+        """What paths in the rows are relative to; None where the source has no place."""
+        self._template = PromptTemplate(spec.prompt, spec.gold, self.folder, media.limits, downloads)
         self._skips_bad_media = spec.data.bad_media == "skip"
         self._skipped: set[int] = set()
         self._fits: Callable[[Prompt], bool] | None = None

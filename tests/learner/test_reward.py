@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from morl.errors import DataError, UsageError
 from morl.learner.packing import microbatch
@@ -76,7 +78,7 @@ def test_nothing_in_an_answer_becomes_a_special_token(tiny_model):
 
 def pair(question: str, number: int) -> Pair:
     prompt = Prompt(f"preference/{number}", "preference", ({"role": "user", "content": question},))
-    return Pair(prompt, "yes", "no", f"pairs.jsonl:{number + 1}")
+    return Pair(prompt, "yes", "no", f"pairs.jsonl:{number + 1}", question)
 
 
 def test_pairs_of_one_question_are_never_on_both_sides():
@@ -86,6 +88,21 @@ def test_pairs_of_one_question_are_never_on_both_sides():
     assert 0.15 < len(held) / 500 < 0.45
     assert {p.question for p in learnt}.isdisjoint(p.question for p in held)
     assert split(pairs, 0.3, seed=1)[1] != held
+
+
+def test_the_same_data_in_another_folder_is_parted_alike(tmp_path):
+    sides = []
+    for folder in (tmp_path / "here", tmp_path / "there"):
+        folder.mkdir()
+        for number in range(40):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
+        rows = [{"picture": f"{number}.png", "good": "yes", "bad": "no"} for number in range(40)]
+        (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        asked = [{"image": "{{ picture }}"}, "Which colour?"]
+        learnt, held = split(load_pairs(spec(folder / "pairs.jsonl", prompt=asked)), 0.5, seed=0)
+        sides.append([[Path(pair.where).name for pair in side] for side in (learnt, held)])
+    assert sides[0] == sides[1]
+    assert len(sides[0][0]) + len(sides[0][1]) == 40
 
 
 def test_a_split_without_one_side_is_refused():
