@@ -7,31 +7,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from morl.assemble import announce
-from morl.checkpoint import CheckpointStore, read_state, write_state
 from morl.cluster import Cluster
 from morl.errors import DataError
-from morl.files import put_in_place
-from morl.learner.group import Ranks, all_saved, start_ranks
+from morl.fitting import Fitting, fitting
+from morl.learner.group import Ranks
 from morl.learner.packing import plan_microbatches
 from morl.learner.reward import RewardRank, RewardSettings, TokenPair, pair_batch
-from morl.learner.schedule import learning_rate
-from morl.learner.watch import Watch, find_spoiled_rows
 from morl.model import ChatCodec, resolve_model
 from morl.preferences import Pair, PreferenceRecipe, PreferenceSpec, load_pairs, pairs_of_step, split
 from morl.recipe import LearnerSpec, go_offline
 from morl.recovery import recovering
 from morl.run import Interrupt, RunFolder
 from morl.statistics import Interval, clustered_interval
-from morl.track import Tracker, make_tracker
 from morl.track.console import LineTracker
 
 CALIBRATION = "reward.json"
@@ -100,39 +94,40 @@ def _train(recipe: PreferenceRecipe, folder: RunFolder, interrupt: Interrupt, lo
         plugins=tuple(recipe.plugins),
         centering=spec.centering,
     )
-    checkpoints = CheckpointStore(folder.checkpoints, recipe.run.keep_checkpoints)
-    newest = checkpoints.newest_good()
-    step = 0 if newest is None else int(read_state(newest)["step"])
-    watch = Watch(recipe.learner, recipe.model.dtype, folder.skipped)
-    with ExitStack() as stack:
-        cluster = stack.enter_context(Cluster(recipe.cluster, local=local))
-        ranks = start_ranks(RewardRank, settings, cluster)
-        stack.callback(ranks.close)
-        tracker = make_tracker(recipe, folder.path, step, console=LineTracker(steps, SHOWN))
-        stack.callback(tracker.close)
-        stack.push(checkpoints.close)
-        if newest is not None:
-            ranks.call("load", newest / "learner")
-        else:
-            _log_measured(tracker, 0, measure(ranks, held, encoder, recipe.learner))
-        while step < steps and not interrupt.requested:
-            step += 1
-            drawn = pairs_of_step(step, spec.pairs_per_step, len(learnt), recipe.run.seed)
+    console = LineTracker(steps, SHOWN)
+    with (
+        Cluster(recipe.cluster, local=local) as cluster,
+        fitting(recipe, folder, cluster, RewardRank, settings, console=console) as fit,
+    ):
+        if fit.resumed is None:
+            _measure(fit, held, encoder, recipe.learner)
+        while fit.step < steps and not interrupt.requested:
+            drawn = pairs_of_step(fit.step + 1, spec.pairs_per_step, len(learnt), recipe.run.seed)
             tokens = [tokens for _, tokens in encoder.encode_all([learnt[place] for place in drawn])]
-            tracker.log(step, _step(ranks, tokens, recipe, step, watch))
-            checkpoints.check()
-            if step < steps and spec.measure_every and step % spec.measure_every == 0:
-                _log_measured(tracker, step, measure(ranks, held, encoder, recipe.learner))
-            due = recipe.run.checkpoint_every and step % recipe.run.checkpoint_every == 0
-            if due or interrupt.requested or step == steps:
-                with checkpoints.writing(step, written=lambda: all_saved(ranks)) as draft:
-                    ranks.call("save", draft / "learner", True)
-                    write_state(draft, {"step": step})
-        if step == steps:
-            found = measure(ranks, held, encoder, recipe.learner)
-            _log_measured(tracker, step, found)
-            _export(ranks, folder.path / "model", found, step)
-    return step == steps
+            fit.learn(pair_batch(tokens), _named, number=fit.step + 1, steps=steps)
+            if fit.step < steps and spec.measure_every and fit.step % spec.measure_every == 0:
+                _measure(fit, held, encoder, recipe.learner)
+            if fit.due or interrupt.requested or fit.step == steps:
+                fit.save()
+        if fit.step == steps:
+            found = _measure(fit, held, encoder, recipe.learner)
+            fit.publish(folder.path / "model", {CALIBRATION: json.dumps(asdict(found), indent=1)})
+        return fit.step == steps
+
+
+def _named(totals: Mapping[str, float]) -> dict[str, float]:
+    return {
+        "preference/loss": totals["loss"],
+        "preference/accuracy": totals["right"] / totals["pairs"],
+        "preference/margin": totals["margin"] / totals["pairs"],
+    }
+
+
+def _measure(fit: Fitting, held: Sequence[Pair], encoder: Encoder, spec: LearnerSpec) -> Measured:
+    found = measure(fit.ranks, held, encoder, spec)
+    fit.tracker.log_eval({"step": fit.step, "set": "held_out", **asdict(found)})
+    announce(f"step {fit.step}: {describe(found)}")
+    return found
 
 
 class Encoder:
@@ -183,33 +178,6 @@ class Encoder:
         if not pair.prompt.media:
             self._texts[pair.where] = tokens
         return tokens
-
-
-def _step(
-    ranks: Ranks, pairs: Sequence[TokenPair], recipe: PreferenceRecipe, step: int, watch: Watch
-) -> dict[str, float]:
-    spec = recipe.learner
-    batch = pair_batch(pairs)
-    plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), spec.tokens_per_microbatch, spec.ranks)
-    rate = learning_rate(
-        step, peak=spec.lr, warmup_steps=spec.warmup_steps, total_steps=recipe.run.steps, schedule=spec.schedule
-    )
-    parts: list[dict[str, float]] = ranks.call("step", batch, plan, rate)
-    count = sum(part["pairs"] for part in parts)
-    seconds = max(part["seconds"] for part in parts)
-    metrics = {
-        "preference/loss": sum(part["loss"] for part in parts),
-        "preference/accuracy": sum(part["right"] for part in parts) / count,
-        "preference/margin": sum(part["margin"] for part in parts) / count,
-        "learner/grad_norm": parts[0]["grad_norm"],
-        "learner/skipped": parts[0]["skipped"],
-        "learner/lr": rate,
-        "learner/tokens_per_s": len(batch.token_ids_T) / seconds,
-        "time/learner_s": seconds,
-    }
-    spoiled_rows = partial(find_spoiled_rows, ranks, spec.ranks)
-    watch.look(step, batch, metrics, loss=metrics["preference/loss"], spoiled_rows=spoiled_rows)
-    return metrics
 
 
 def measure(ranks: Ranks, held: Sequence[Pair], encoder: Encoder, spec: LearnerSpec) -> Measured:
@@ -263,11 +231,6 @@ def judge(scores_N2: np.ndarray, lengths_N2: np.ndarray, questions: Sequence[str
     )
 
 
-def _log_measured(tracker: Tracker, step: int, found: Measured) -> None:
-    tracker.log_eval({"step": step, "set": "held_out", **asdict(found)})
-    announce(f"step {step}: {describe(found)}")
-
-
 def describe(found: Measured) -> str:
     """One line for people."""
     return (
@@ -275,14 +238,6 @@ def describe(found: Measured) -> str:
         f"of {found.accuracy.n} (length alone {found.longer_wins:.3f}), log loss {found.log_loss:.3f}, "
         f"calibration error {found.calibration_error:.3f}, correlation with length {found.length_correlation:+.2f}"
     )
-
-
-def _export(ranks: Ranks, folder: Path, found: Measured, step: int) -> None:
-    draft = folder.with_name(f".{folder.name}")
-    ranks.call("publish", draft, step)
-    (draft / CALIBRATION).write_text(json.dumps(asdict(found), indent=1), "utf-8")
-    put_in_place(draft, folder)
-    announce(f"wrote {folder}")
 
 
 def read_calibration(folder: Path) -> Mapping[str, Any]:

@@ -8,30 +8,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from morl.assemble import announce
-from morl.checkpoint import CheckpointStore, read_state, step_of, write_state
 from morl.cluster import Cluster
 from morl.data import Mixture, load_prompts
 from morl.errors import DataError
-from morl.files import put_in_place
-from morl.learner.group import Ranks, all_saved, start_ranks
+from morl.fitting import Fitting, fitting
+from morl.learner.group import Ranks
 from morl.learner.packing import plan_microbatches
 from morl.learner.rank import RankSettings
-from morl.learner.schedule import learning_rate
 from morl.learner.supervised import Example, SupervisedRank, example_batch
-from morl.learner.watch import Watch, find_spoiled_rows
 from morl.model import ChatCodec, resolve_model
 from morl.recipe import LearnerSpec, go_offline
 from morl.recovery import recovering
 from morl.run import Interrupt, RunFolder
 from morl.stages import DatasetSpec, SftRecipe, StageSpec
-from morl.track import Tracker, make_tracker
 from morl.track.console import LineTracker
 from morl.types import Prompt
 
@@ -98,12 +92,9 @@ class _Stage:
 
 def _run_stage(stage: _Stage, folder: RunFolder, cluster: Cluster, interrupt: Interrupt) -> bool:
     """Go on with a stage from its newest checkpoint, or begin it; whether it is done."""
-    recipe, every = stage.recipe, stage.recipe.run.checkpoint_every
-    codec = ChatCodec.load(stage.model, stage.spec.max_tokens)
-    examples = _Examples(stage.spec, codec, recipe.run.seed)
-    checkpoints = CheckpointStore(folder.checkpoints, recipe.run.keep_checkpoints)
-    newest = checkpoints.newest_good()
-    step = stage.start if newest is None or step_of(newest) <= stage.start else step_of(newest)
+    recipe, spec = stage.recipe, stage.spec
+    codec = ChatCodec.load(stage.model, spec.max_tokens)
+    examples = _Examples(spec, codec, recipe.run.seed)
     settings = RankSettings(
         model=stage.model,
         dtype=recipe.model.dtype,
@@ -111,36 +102,35 @@ def _run_stage(stage: _Stage, folder: RunFolder, cluster: Cluster, interrupt: In
         seed=recipe.run.seed,
         plugins=tuple(recipe.plugins),
     )
-    watch = Watch(stage.learner, recipe.model.dtype, folder.skipped)
-    with ExitStack() as stack:
-        ranks = start_ranks(SupervisedRank, settings, cluster)
-        stack.callback(ranks.close)
-        tracker = make_tracker(recipe, folder.path, step, console=LineTracker(recipe.steps, SHOWN))
-        stack.callback(tracker.close)
-        stack.push(checkpoints.close)
-        if newest is not None and step > stage.start:
-            examples.restore(read_state(newest)["examples"])
-            ranks.call("load", newest / "learner")
-        for batch in examples.batches(stage.end - step, stage.spec.examples_per_step):
-            step += 1
-            tracker.log(step, _step(ranks, batch, stage, step, watch) | examples.skipped_rows)
-            checkpoints.check()
-            measures = stage.spec.measure_every and (step - stage.start) % stage.spec.measure_every == 0
-            if measures or step == stage.end:
-                _measure(ranks, examples, stage, step, tracker)
-            if (every and step % every == 0) or interrupt.requested or step == stage.end:
-                with checkpoints.writing(step, written=lambda: all_saved(ranks)) as draft:
-                    ranks.call("save", draft / "learner", True)
-                    write_state(draft, {"step": step, "stage": stage.name, "examples": examples.state()})
+    console = LineTracker(recipe.steps, SHOWN)
+    with fitting(recipe, folder, cluster, SupervisedRank, settings, console=console, start=stage.start) as fit:
+        if fit.resumed is not None:
+            examples.restore(fit.resumed["examples"])
+        for batch in examples.batches(stage.end - fit.step, spec.examples_per_step):
+            number = fit.step + 1 - stage.start
+            fit.learn(
+                example_batch(batch, spec.aggregation),
+                lambda totals: _named(totals) | examples.skipped_rows,
+                number=number,
+                steps=spec.steps,
+            )
+            if (spec.measure_every and number % spec.measure_every == 0) or fit.step == stage.end:
+                _measure(fit, examples, stage)
+            if fit.due or interrupt.requested or fit.step == stage.end:
+                fit.save({"stage": stage.name, "examples": examples.state()})
             if interrupt.requested:
                 break
-        if step == stage.end:
-            made = folder.path / "models" / stage.name
-            draft = made.with_name(f".{stage.name}")
-            ranks.call("publish", draft, step)
-            put_in_place(draft, made)
-            announce(f"wrote {made}")
-    return step == stage.end
+        if fit.step == stage.end:
+            fit.publish(folder.path / "models" / stage.name)
+        return fit.step == stage.end
+
+
+def _named(totals: Mapping[str, float]) -> dict[str, float]:
+    return {
+        "sft/loss": totals["loss"],
+        "sft/nats_per_token": totals["nats"] / totals["tokens"],
+        "sft/answer_tokens": totals["tokens"],
+    }
 
 
 class _Examples:
@@ -219,48 +209,17 @@ class _Examples:
         return found
 
 
-def _step(ranks: Ranks, examples: list[Example], stage: _Stage, step: int, watch: Watch) -> dict[str, float]:
-    spec = stage.learner
-    batch = example_batch(examples, stage.spec.aggregation)
-    plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), spec.tokens_per_microbatch, spec.ranks)
-    rate = learning_rate(
-        step - stage.start,
-        peak=spec.lr,
-        warmup_steps=spec.warmup_steps,
-        total_steps=stage.spec.steps,
-        schedule=spec.schedule,
-    )
-    parts: list[dict[str, float]] = ranks.call("step", batch, plan, rate)
-    seconds = max(part["seconds"] for part in parts)
-    tokens = sum(part["tokens"] for part in parts)
-    metrics = {
-        "sft/loss": sum(part["loss"] for part in parts),
-        "sft/nats_per_token": sum(part["nats"] for part in parts) / tokens,
-        "sft/answer_tokens": tokens,
-        "learner/grad_norm": parts[0]["grad_norm"],
-        "learner/skipped": parts[0]["skipped"],
-        "learner/lr": rate,
-        "learner/tokens_per_s": len(batch.token_ids_T) / seconds,
-        "time/learner_s": seconds,
-    }
-
-    watch.look(
-        step, batch, metrics, loss=metrics["sft/loss"], spoiled_rows=partial(find_spoiled_rows, ranks, spec.ranks)
-    )
-    return metrics
-
-
-def _measure(ranks: Ranks, examples: _Examples, stage: _Stage, step: int, tracker: Tracker) -> None:
+def _measure(fit: Fitting, examples: _Examples, stage: _Stage) -> None:
     """Loss on the held-out rows of each data set."""
     for name, prompts in examples.held_out.items():
         usable = [prompt for index in range(len(prompts)) if (prompt := prompts.usable(index)) is not None]
         encoded = examples.encode(usable)
         if not encoded:
-            announce(f"step {step}: held-out {name}: no example is left to measure")
+            announce(f"step {fit.step}: held-out {name}: no example is left to measure")
             continue
-        found = measure(ranks, encoded, stage.learner)
-        tracker.log_eval({"step": step, "set": name, "stage": stage.name, **found})
-        announce(f"step {step}: held-out {name}: {found['nats_per_token']:.4f} nats a token")
+        found = measure(fit.ranks, encoded, stage.learner)
+        fit.tracker.log_eval({"step": fit.step, "set": name, "stage": stage.name, **found})
+        announce(f"step {fit.step}: held-out {name}: {found['nats_per_token']:.4f} nats a token")
 
 
 def measure(ranks: Ranks, examples: list[Example], spec: LearnerSpec) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from morl.errors import DataError, RecipeError, UsageError
 from morl.export import export
+from morl.fitting import Fitting
 from morl.learner.packing import microbatch
 from morl.learner.policy import Policy
 from morl.learner.supervised import Example, example_batch
@@ -129,18 +131,16 @@ def test_a_run_that_is_done_stays_done(finished: Path) -> None:
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
     finished: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_after: int
 ) -> None:
-    from morl import sft
-
     path = write_recipe(tmp_path, tiny_model)
-    learn = sft._step
+    learn = Fitting.learn
 
-    def step(ranks, examples, stage, number, watch):  # type: ignore[no-untyped-def]
-        if number > stopped_after:
+    def learn_or_stop(fit: Fitting, *batch: Any, **schedule: Any) -> None:
+        if fit.step == stopped_after:
             raise KeyboardInterrupt
-        return learn(ranks, examples, stage, number, watch)
+        learn(fit, *batch, **schedule)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sft, "_step", step)
+        patch.setattr(Fitting, "learn", learn_or_stop)
         with pytest.raises(KeyboardInterrupt):
             run(path, "run.checkpoint_every=1")
     assert run(path, "run.checkpoint_every=1", resume=True)
