@@ -18,7 +18,7 @@ from morl.recipe import EvalSetSpec, ObjectiveSpec, Recipe, go_offline
 from morl.rewards import Scorer
 from morl.rollout import Collector, Engine, Sampling, choose_engine
 from morl.statistics import mean_interval, paired_difference, pass_at_k
-from morl.track.jsonl import write_samples
+from morl.track.jsonl import read_rows, write_samples
 from morl.track.metrics import passes
 from morl.types import Group
 from morl.vision import check_frames, engine_options
@@ -92,9 +92,9 @@ def _sampling(spec: EvalSetSpec, recipe: Recipe, codec: Any) -> Sampling:
 
 
 async def evaluate(
-    evaluation: Evaluation, log: _Log, *, step: int, without: Collection[str] = ()
+    evaluation: Evaluation, log: _Log, *, step: int, only: Collection[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Measure every set but those of `without` on the policy that the engines serve, and log a row a set.
+    """Measure every set, or those of `only`, on the policy that the engines serve, and log a row a set.
 
     The random streams depend on the set alone, so that two policies are asked alike.
 
@@ -103,7 +103,7 @@ async def evaluate(
     version = await evaluation.engines.policy_version()
     rows = []
     for eval_set in evaluation.sets:
-        if eval_set.name in without:
+        if only is not None and eval_set.name not in only:
             continue
         groups = await _groups(evaluation.collector, eval_set, version)
         if evaluation.folder is not None:
@@ -114,6 +114,14 @@ async def evaluate(
         log.log_eval(row)
         rows.append(row)
     return rows
+
+
+def unmeasured(recipe: Recipe, file: Path, step: int) -> set[str]:
+    """The sets that are due after `step` of a run, less those that have a row in `file`, the run's `eval.jsonl`."""
+    every = recipe.eval.every
+    if step not in (0, recipe.run.steps) and not (every and step % every == 0):
+        return set()
+    return set(recipe.eval.sets) - {row["set"] for row in read_rows(file) if row["step"] == step}
 
 
 async def _groups(collector: Collector, eval_set: EvalSet, version: int) -> list[Group]:

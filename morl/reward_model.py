@@ -105,10 +105,10 @@ def _train(recipe: PreferenceRecipe, folder: RunFolder, interrupt: Interrupt, lo
             drawn = pairs_of_step(fit.step + 1, spec.pairs_per_step, len(learnt), recipe.run.seed)
             tokens = [tokens for _, tokens in encoder.encode_all([learnt[place] for place in drawn])]
             fit.learn(pair_batch(tokens), _named, number=fit.step + 1, steps=steps)
-            if fit.step < steps and spec.measure_every and fit.step % spec.measure_every == 0:
-                _measure(fit, held, encoder, recipe.learner)
             if fit.due or interrupt.requested or fit.step == steps:
                 fit.save()
+            if fit.step < steps and spec.measure_every and fit.step % spec.measure_every == 0:
+                _measure(fit, held, encoder, recipe.learner)
         if fit.step == steps:
             found = _measure(fit, held, encoder, recipe.learner)
             fit.publish(folder.path / "model", {CALIBRATION: json.dumps(asdict(found), indent=1)})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import os
 import signal
 import textwrap
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from morl.stages import SftRecipe
 
 logger = logging.getLogger(__name__)
+
+POLL_S = 0.5
+"""How often it is asked whether the end of a long piece of work is wanted."""
 
 
 class RunFolder:
@@ -261,6 +266,17 @@ class Interrupt:
             # None stands for a handler that was not installed from Python; it cannot be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous.clear()
+
+    async def unless_requested(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do `work`, cancelled as soon as an end is asked for. Raises: what it raises."""
+        doing = asyncio.ensure_future(work)
+        try:
+            while not doing.done() and not self.requested:
+                await asyncio.wait([doing], timeout=POLL_S)
+        finally:
+            doing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await doing
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name

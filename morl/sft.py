@@ -114,10 +114,10 @@ def _run_stage(stage: _Stage, folder: RunFolder, cluster: Cluster, interrupt: In
                 number=number,
                 steps=spec.steps,
             )
-            if (spec.measure_every and number % spec.measure_every == 0) or fit.step == stage.end:
-                _measure(fit, examples, stage)
             if fit.due or interrupt.requested or fit.step == stage.end:
                 fit.save({"stage": stage.name, "examples": examples.state()})
+            if (spec.measure_every and number % spec.measure_every == 0) or fit.step == stage.end:
+                _measure(fit, examples, stage)
             if interrupt.requested:
                 break
         if fit.step == stage.end:

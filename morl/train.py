@@ -14,11 +14,10 @@ from pathlib import Path
 
 from morl.assemble import Parts, assemble
 from morl.errors import RunError
-from morl.evaluate import evaluate
+from morl.evaluate import evaluate, unmeasured
 from morl.recipe import Recipe
 from morl.recovery import recovering
 from morl.run import Interrupt, RunFolder
-from morl.track.jsonl import read_rows
 from morl.track.metrics import step_metrics
 from morl.types import Group
 
@@ -36,32 +35,29 @@ def train(recipe: Recipe, *, resume: bool | Path = False, local: bool = False) -
     """
     where = resume if isinstance(resume, Path) else None
     with Interrupt() as interrupt, RunFolder.open(recipe, resume=bool(resume), path=where) as folder:
-        if folder.steps_done() >= recipe.run.steps:
+        if folder.steps_done() >= recipe.run.steps and not unmeasured(recipe, folder.eval, recipe.run.steps):
             return True
         return recovering(recipe, lambda own: asyncio.run(_train(own, folder, interrupt, local)), folder, interrupt)
 
 
 async def _train(recipe: Recipe, folder: RunFolder, interrupt: Interrupt, local: bool) -> bool:
+    every, steps = recipe.run.checkpoint_every, recipe.run.steps
     async with assemble(recipe, folder, local=local) as parts:
-        if not interrupt.requested:
-            await _evaluate_if_due(parts, recipe)
-        while parts.step < recipe.run.steps and not interrupt.requested:
+        await _evaluate_if_due(parts, interrupt)
+        while parts.step < steps and not interrupt.requested:
             await _step(parts, recipe)
-            if interrupt.requested:
-                parts.save()  # first: who asked for the end may not wait for an evaluation
-            await _evaluate_if_due(parts, recipe)
-            if recipe.run.checkpoint_every and parts.step % recipe.run.checkpoint_every == 0:
+            if parts.step == steps or (every and parts.step % every == 0):
                 parts.save()
+            await _evaluate_if_due(parts, interrupt)
         parts.save()
-        return parts.step == recipe.run.steps
+        return parts.step >= steps and not unmeasured(recipe, folder.eval, steps)
 
 
-async def _evaluate_if_due(parts: Parts, recipe: Recipe) -> None:
-    """Measure the sets that are due at this step, without those that an earlier process has measured."""
-    step, every = parts.step, recipe.eval.every
-    if step in (0, recipe.run.steps) or (every and step % every == 0):
-        known = [row["set"] for row in read_rows(parts.folder.eval) if row["step"] == step]
-        await evaluate(parts.evaluation, parts.tracker, step=step, without=known)
+async def _evaluate_if_due(parts: Parts, interrupt: Interrupt) -> None:
+    """Measure the sets that are due; a signal ends it, and the run that goes on makes up for what is missing."""
+    due = unmeasured(parts.recipe, parts.folder.eval, parts.step)
+    if due:
+        await interrupt.unless_requested(evaluate(parts.evaluation, parts.tracker, step=parts.step, only=due))
 
 
 async def _step(parts: Parts, recipe: Recipe) -> None:

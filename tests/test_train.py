@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -17,7 +18,9 @@ import psutil
 import pytest
 import torch
 
-from morl.assemble import Parts
+from morl.checkpoint import newest_good
+from morl.errors import RunError
+from morl.evaluate import evaluate
 from morl.recipe import Recipe, load_recipe
 from morl.track.jsonl import read_samples
 from morl.train import train
@@ -322,26 +325,33 @@ def test_an_evaluation_that_was_not_reached_is_made_up_for(tiny_model: Path, tmp
     assert evaluations(run) == whole
 
 
+@pytest.mark.parametrize("step", [0, 2, 4])
 def test_who_asks_for_the_end_does_not_wait_for_an_evaluation(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    events: list[str] = []
+    recipe = loaded(write_recipe(tmp_path, tiny_model, steps=4), "eval.every=2", "run.checkpoint_every=0")
+    run, given_up = tmp_path / "runs" / "tiny", []
 
-    async def step_and_signal(parts: Parts, recipe: Recipe) -> None:
-        parts.step += 1
-        os.kill(os.getpid(), signal.SIGTERM)
+    async def evaluate_for_long(*parts: Any, **asked: Any) -> None:
+        if asked["step"] == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+            try:
+                await asyncio.sleep(60)
+            finally:
+                given_up.append(asked["step"])
+        await evaluate(*parts, **asked)
 
-    async def evaluate(*_: Any, step: int, **__: Any) -> None:
-        events.append(f"evaluated {step}")
-
-    def save(parts: Parts) -> None:
-        events.append(f"saved {parts.step}")
-        parts.saved = parts.step
-        (tmp_path / "runs" / "tiny" / "checkpoints" / "step-000001").mkdir(exist_ok=True)
-
-    monkeypatch.setattr("morl.train._step", step_and_signal)
-    monkeypatch.setattr("morl.train.evaluate", evaluate)
-    monkeypatch.setattr(Parts, "save", save)
-    recipe = loaded(write_recipe(tmp_path, tiny_model), "eval.every=1", "run.checkpoint_every=0")
-    assert not train(recipe, local=True)
-    assert events[:3] == ["evaluated 0", "saved 1", "evaluated 1"]
+    with monkeypatch.context() as patch:
+        patch.setattr("morl.train.evaluate", evaluate_for_long)
+        if step:
+            assert not train(recipe, local=True)
+            assert newest_good(run / "checkpoints") == run / "checkpoints" / f"step-{step:06d}"
+        else:
+            with pytest.raises(RunError, match="SIGTERM before the first step was done"):
+                train(recipe, local=True)
+    assert given_up == [step]
+    # The next process makes up for it.
+    assert train(recipe, resume=True, local=True)
+    assert [row["step"] for row in evaluations(run)] == [0, 2, 4]
+    assert train(recipe, resume=True, local=True)
+    assert len(evaluations(run)) == 3
