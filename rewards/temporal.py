@@ -191,13 +191,11 @@ _NAMES = (("start", "end"), ("begin", "end"), ("from", "to"))
 
 def _named(item: Mapping[str, Any]) -> list[Any] | None:
     """What stands under two keys such as `start_time` and `end_time`, the shortest such names first."""
-    keys = sorted((key for key in item if isinstance(key, str) and "frame" not in key.lower()), key=len)
-    lowered = {key.lower(): item[key] for key in reversed(keys)}
+    keys = sorted((key for key in item if "frame" not in key), key=len)
     for first, second in _NAMES:
         for key in keys:
-            name = key.lower()
-            if first in name and (last := name.replace(first, second)) in lowered:
-                return [lowered[name], lowered[last]]
+            if first in key and (last := key.replace(first, second)) in item:
+                return [item[key], item[last]]
     return None
 
 
