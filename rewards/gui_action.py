@@ -15,7 +15,8 @@ from morl.rewards.coordinates import Box, Frame, Point, Resize, transfer
 from morl.rewards.decorator import Example, Verdict, reward
 from morl.rewards.gui_compare import BoxFormat, Rules, compare, read_gold
 from morl.rewards.gui_formats import read_actions
-from morl.rewards.gui_steps import OPPOSITE, Action, Convention
+from morl.rewards.gui_names import OPPOSITE
+from morl.rewards.gui_steps import Action, Convention
 from morl.rewards.marks import Mark, into_parts
 from morl.rewards.picture import FACTOR, MAX_PIXELS, MIN_PIXELS
 
