@@ -128,14 +128,16 @@ def _total(text: str) -> str | None:
     return _without_parts(text[start : end.start() if end else len(text)])
 
 
-_THINGS = r"(?:[a-z'-]{1,30}\s){0,2}[a-z'-]{1,30}"
+_THINGS = (
+    r"(?!ways?\b|means\b|details?\b|clues?\b|ideas?\b|one\b|image\b|picture\b|answer\b|information\b|doubt\b)"
+    r"(?:[a-z'-]{1,30}\s){0,2}[a-z'-]{1,30}"
+)
 _IN_PICTURE = r"(?:\s(?:in|on|at|visible|present|shown|here|depicted)\b[^.\n]{0,100})?\W*"
 _NONE = re.compile(
     r"\W*(?:(?:(?:the|my|final|correct)\s){0,3}(?:answer\W{1,3}(?:is\s)?)?none"
-    rf"|none\sof\s{_THINGS}"
+    rf"|none\sof\s(?:them|these|those)(?:\s{_THINGS})?"
     r"|(?:[^.\n]{0,80}\s)?there\s(?:is|are|were)\snone"
     r"|(?:(?:[^.\n]{0,80}\s)?(?:there\s(?:is|are|were)|contains?|shows?|has|have|i\s(?:can\s)?see)\s)?no\s"
-    r"(?!ways?\b|means\b|details?\b|clues?\b|ideas?\b|one\b|image\b|picture\b|answer\b|information\b|doubt\b)"
     rf"{_THINGS}"
     r"|(?:i\s(?:do\snot|don['’]t|can['’]t|cannot)\ssee|there\s(?:is|are|was|were)(?:\snot|n['’]t))\s"
     rf"(?:any|a\ssingle)\s{_THINGS})"

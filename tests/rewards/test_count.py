@@ -193,6 +193,8 @@ def test_a_single_one_is_one(response: str) -> None:
         ("There is not a single cat in the picture.", 1.0),
         ("None of them are red.", 1.0),
         ("I don't know any cats.", 0.0),
+        ("None of the above.", 0.0),
+        ("There isn't any information.", 0.0),
         ("There are none.", 1.0),
         ("In this picture, there are no cats.", 1.0),
         ("There are no black cats in the picture", 1.0),
