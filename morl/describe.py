@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -97,7 +98,7 @@ def _option_lines(name: str, info: FieldInfo) -> Iterator[str]:
     told = ", ".join(filter(None, ["required" if info.is_required() else "", bounds(info)]))
     yield f"  {option(name, info)}{f' ({told})' if told else ''}"
     if description := _description(info):
-        yield f"      {description}"
+        yield from textwrap.wrap(description, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
 
 
 def option(name: str, info: FieldInfo) -> str:

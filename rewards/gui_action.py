@@ -13,9 +13,10 @@ from pydantic import Field
 from morl.rewards.answer import final_text
 from morl.rewards.coordinates import Box, Frame, Point, Resize, transfer
 from morl.rewards.decorator import Example, Verdict, reward
-from morl.rewards.gui_compare import BoxFormat, Rules, compare, read_gold
+from morl.rewards.gui_compare import BoxFormat, Rules, Target, compare, read_gold
 from morl.rewards.gui_formats import read_actions
-from morl.rewards.gui_steps import OPPOSITE, Action, Convention
+from morl.rewards.gui_names import OPPOSITE
+from morl.rewards.gui_steps import Action, Convention, Step
 from morl.rewards.marks import Mark, into_parts
 from morl.rewards.picture import FACTOR, MAX_PIXELS, MIN_PIXELS
 
@@ -107,6 +108,50 @@ def _middle(boxes: Sequence[Box]) -> Point | None:
     return ((boxes[0][0] + boxes[0][2]) / 2, (boxes[0][1] + boxes[0][3]) / 2) if boxes else None
 
 
+_Frame = Annotated[
+    Frame,
+    Field(
+        description="What the answer's coordinates count, never guessed: `absolute`, pixels of the picture as it came; "
+        "`absolute_resized`, pixels as the model saw it, resized with `factor`, `min_pixels` and `max_pixels` of its "
+        "processor; `relative_1000`, thousandths of width and height; `relative_1`, parts of them."
+    ),
+]
+_GoldFrame = Annotated[Frame, Field(description="What the gold's coordinates count, and its radius and distances.")]
+_GoldFormat = Annotated[BoxFormat, Field(description="The gold's boxes: two corners, or a corner, width and height.")]
+_SizeFrom = Annotated[
+    str | list[str] | None,
+    Field(
+        description="Columns with the size of the picture: one with [width, height], or two. Without them it is read "
+        "from the first picture, where frames differ and it is needed."
+    ),
+]
+_Radius = Annotated[
+    float, Field(ge=0, allow_inf_nan=False, description="In the gold's unit; 0 asks for the gold's point itself.")
+]
+_Scroll = Annotated[
+    Convention,
+    Field(
+        description="The answer's convention. With `finger`, scrolling up moves the finger up and shows what is below, "
+        "as MiMo-VL has it; with `content`, it shows what is above, as AndroidControl and UI-TARS have it. A swipe "
+        "between two points is what the finger does; a wheel that turns by `pixels` above 0 shows what is above."
+    ),
+]
+_GoldScroll = Annotated[Convention | None, Field(description="The gold's convention, if it is another.")]
+_Within = Annotated[
+    Annotated[float, Field(ge=0, allow_inf_nan=False)] | None,
+    Field(description="By how much the distance of a scroll may differ; it does not count when this is not given."),
+]
+_TextMetric = Annotated[
+    Literal["exact", "f1", "anls"],
+    Field(description="`f1` (of words) and `anls` (of characters) give their value from `text_threshold` on."),
+]
+_AnyClick = Annotated[bool, Field(description="Clicks of all kinds are one.")]
+_InputPoint = Annotated[bool, Field(description="Where the text goes counts, too, if the gold says where.")]
+_TypeCredit = Annotated[
+    float, Field(ge=0, lt=1, description="What a step of the right type with wrong arguments is worth.")
+]
+
+
 @reward(
     "gui_action",
     examples=[
@@ -166,66 +211,51 @@ def gui_action(
     media: Sequence[Any] = (),
     meta: Mapping[str, Any] = _NO_META,
     *,
-    frame: Frame = "absolute",
-    gold_frame: Frame = "absolute",
-    gold_format: BoxFormat = "xyxy",
-    size_from: str | list[str] | None = None,
+    frame: _Frame = "absolute",
+    gold_frame: _GoldFrame = "absolute",
+    gold_format: _GoldFormat = "xyxy",
+    size_from: _SizeFrom = None,
     factor: Annotated[int, Field(gt=0)] = FACTOR,
     min_pixels: Annotated[int, Field(gt=0)] = MIN_PIXELS,
     max_pixels: Annotated[int, Field(gt=0)] = MAX_PIXELS,
-    radius: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0,
-    scroll: Convention = "finger",
-    gold_scroll: Convention | None = None,
-    distance_within: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None,
-    text_metric: Literal["exact", "f1", "anls"] = "exact",
+    radius: _Radius = 0.0,
+    scroll: _Scroll = "finger",
+    gold_scroll: _GoldScroll = None,
+    distance_within: _Within = None,
+    text_metric: _TextMetric = "exact",
     text_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5,
     ignore_case: bool = True,
-    any_click: bool = False,
-    check_input_point: bool = False,
-    type_credit: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    any_click: _AnyClick = False,
+    check_input_point: _InputPoint = False,
+    type_credit: _TypeCredit = 0.0,
 ) -> Verdict:
     """Part of the gold's steps that the answer takes, in order: 1 when all are right and there are no others.
 
-    Twelve types of action are known: click, scroll, input, drag, open, press, finished, longpress, hover, select,
-    wait, appswitch. Another type than the gold's is 0 (`type_credit` is what the right type with wrong arguments
-    is worth). Step i of the answer is held against step i of the gold, and their sum divided by the length
-    of the longer list, so that every extra action costs, after a single gold too.
+    Step i of the answer is held against step i of the gold, and their sum divided by the length of the longer list,
+    so that every extra action costs, after a single gold too. Twelve types of action are known, and another type
+    than the gold's is 0.
 
-    - click, longpress, hover: the point is in the gold's box, edges included, or within `radius` of the gold's
-      point (in the unit of the gold's frame; 0 asks for the point itself). A hover's gold may name no place.
-      Double, triple, right and middle clicks are clicks of another kind: wrong for each other, unless `any_click`.
-    - drag: both ends, each as a click. scroll: the direction; `distance_within` also asks for the distance.
-    - input, select: the text, with Unicode forms and spaces made one (and case, by `ignore_case`); an empty text
-      is never right. `text_metric` f1 (of words) or anls (of characters) gives its value from `text_threshold` on.
-      Where the text goes counts only with `check_input_point`, and if the gold says where.
+    - click, longpress, hover: the point is in the gold's box, edges included, or within `radius` of the gold's point.
+      A hover's gold may name no place. Double, triple, right and middle clicks are clicks of another kind.
+    - drag: both ends, each as a click. scroll: the direction.
+    - input, select: the text, with Unicode forms and spaces made one; an empty text is never right.
     - press: the set of keys in any order and under any of their names (ctrl, control; the back button is a key).
       open, appswitch: the application's name, without case, spaces and punctuation.
     - wait, finished: nothing more; but a status that the gold has (success, failure) must be the answer's.
 
     The answer follows the thinking, in one of these formats, whatever the gold is in:
     MiMo-VL `{"action": "click", "start_point": [x, y]}`, alone, fenced or in a list;
-    UI-TARS `Action: click(start_box='(x,y)')`, or `pyautogui.click(x, y)` and its like;
+    UI-TARS `Action: click(start_box='(x,y)')`, or `pyautogui.click(x, y)`, `do(action="Tap", element=[x, y])`;
     OS-Atlas `CLICK <point>[[x,y]]</point>`; AndroidControl `{"action_type": "click", "x": …, "y": …}`;
     tool calls of Qwen2.5-VL `{"name": "computer_use", "arguments": {"action": "left_click", "coordinate": [x, y]}}`.
-    Of a box where a point belongs (`start_box`, `<box>`, or `bbox`, `box_2d`, … without a point), the middle counts.
+    Of a box where a point belongs (`start_box`, `<box>`, or `bbox`, `box_2d`, … without a point), the middle counts;
+    a click or drag without a place, right after the pointer was moved, is where the pointer is.
     Actions one below the other are a sequence; of actions with other words between them the last one counts;
     alternatives ("or") are wrong, and so is a line with anything behind its action. `finished()` and COMPLETE say
     success, IMPOSSIBLE and FAIL failure. The last 50,000 characters are read; more than 200 actions are none.
 
     The gold is an object, a list of objects, or text in any of these formats. An object may hold the target as
-    `bbox`: one box or a list of which any is right, as `gold_format` says; its own `radius`; and, as in Mind2Web,
-    `operation` and `value`.
-
-    `frame` and `gold_frame` say what coordinates count, and are never guessed: `absolute`, pixels of the picture as
-    it came; `absolute_resized`, pixels as the model saw it, resized with `factor`, `min_pixels` and `max_pixels` of
-    its processor; `relative_1000`, thousandths of width and height; `relative_1`, parts of them. Where they differ
-    and the size of the picture is needed, it is read from the first picture, or from the columns that
-    `size_from` names: one with [width, height], or two.
-
-    `scroll` is the answer's convention, `gold_scroll` the gold's (the same unless given). With `finger`, scrolling
-    up moves the finger up and shows what is below, as MiMo-VL has it; with `content`, it shows what is above, as
-    AndroidControl and UI-TARS have it. A swipe between two points is what the finger does; a wheel that turns
-    by `pixels` above 0 shows what is above.
+    `bbox`: one box or a list of which any is right; its own `radius`; and, as in Mind2Web, `operation` and `value`.
     """
     rules = Rules(radius, text_metric, text_threshold, ignore_case, any_click, check_input_point, distance_within)
     try:
@@ -236,13 +266,14 @@ def gui_action(
             rules = replace(rules, scale=(x, y))
     except ValueError as error:
         return Verdict(None, "bad_gold", str(error))
-    text = final_text(response)
-    if not text:
-        return Verdict(0.0, "no_answer", "no answer after the thinking")
     try:
-        steps = read_actions(text, scroll)
+        steps = read_actions(final_text(response), scroll)
     except ValueError as error:
         return Verdict(0.0, "no_answer", str(error))
+    return _held_against(steps, targets, rules, type_credit)
+
+
+def _held_against(steps: Sequence[Step], targets: Sequence[Target], rules: Rules, type_credit: float) -> Verdict:
     total, wrong = 0.0, []
     for index, (step, target) in enumerate(zip(steps, targets, strict=False)):
         value, reason = compare(step, target, rules)

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from morl.rewards.answer import final_text
 from morl.rewards.coordinates import Box, Point, finite
 from morl.rewards.gui_formats import decoded, named_action, read_actions
-from morl.rewards.gui_steps import BOX_NAMES, Action, ActionType, Convention, Step, Unread, to_action
+from morl.rewards.gui_names import ActionType
+from morl.rewards.gui_steps import BOX_NAMES, Action, Convention, Step, Unread, to_action
 from morl.rewards.text_metrics import anls, f1, normalised
 
 BoxFormat = Literal["xyxy", "xywh"]

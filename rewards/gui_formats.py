@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from morl.rewards.answer import offered_together
-from morl.rewards.coordinates import finite
-from morl.rewards.gui_steps import Action, ActionType, Convention, Step, Unread, action_type, plain_name, to_action
+from morl.rewards.gui_calls import QUOTED, Found, call_at, unescaped, verb_at
+from morl.rewards.gui_names import action_type
+from morl.rewards.gui_steps import Convention, Step, Unread, pointed, to_action
 
 MAX_TAIL = 50_000
 """Characters of an answer that are read, the last ones."""
@@ -48,6 +49,7 @@ _ARGUMENTS = ("arguments", "args", "parameters", "params", "action_args")
 
 def named_action(value: Mapping[str, Any], depth: int = 0) -> tuple[str, Mapping[str, Any]] | None:
     """The name of the action that an object describes, and the object with its arguments."""
+    value = {key.lower(): item for key, item in value.items() if isinstance(key, str)}
     if "arguments" in value and isinstance(value.get("name"), str):
         arguments = value["arguments"]
         if isinstance(arguments, str):
@@ -66,12 +68,6 @@ def named_action(value: Mapping[str, Any], depth: int = 0) -> tuple[str, Mapping
         if isinstance(name, Mapping) and depth == 0:
             return named_action({**{k: v for k, v in value.items() if k != key}, **name}, 1)
     return None
-
-
-class _Found(NamedTuple):
-    start: int
-    end: int
-    steps: list[Step]
 
 
 def read_actions(text: str, scroll: Convention = "finger") -> list[Step]:
@@ -98,10 +94,15 @@ def read_actions(text: str, scroll: Convention = "finger") -> list[Step]:
             raise ValueError(f"more than {MAX_ACTIONS} actions")
     if not steps:
         raise ValueError("no action")
-    return steps
+    return pointed(steps)
 
 
-_NUMBERED = re.compile(r"<[^<>]{0,30}>|\b(?:action|step)[ \t]*+[0-9]{1,3}\b", re.IGNORECASE)
+# Tags, headers, and lines of a script that act on nothing.
+_BETWEEN = re.compile(
+    r"<[^<>]{0,30}>|\b(?:action|step)(?:[ \t]*+[0-9]{1,3}\b|[*_]{0,2}[ \t]*+[:：])"
+    r"|^[ \t]*+(?:#[^\n]*+|time\.sleep\([^()\n]*+\))",
+    re.IGNORECASE | re.MULTILINE,
+)
 _WORD = re.compile(r"[^\W\d_]+")
 _JOINING = frozenset("and then next finally first second third json python plaintext".split())  # noqa: SIM905
 _HEDGING = frozenset("or either alternatively maybe perhaps".split())  # noqa: SIM905
@@ -111,7 +112,7 @@ _LAST_HEADER = re.compile(r"\n[ \t>*#_-]*+(?:final )?actions?[*_]{0,2}[ \t]*+:[*
 def _one_sequence(gap: str) -> bool:
     if gap.isspace():
         return True
-    gap = _NUMBERED.sub(" ", gap) if len(gap) <= 200 else "|"
+    gap = _BETWEEN.sub(" ", gap) if len(gap) <= 200 else "|"
     return not ("/" in gap or "|" in gap) and _JOINING.issuperset(_WORD.findall(gap.lower()))
 
 
@@ -129,7 +130,8 @@ _LEAD = r"^[ \t>*`•-]*+(?:[0-9]{1,3}[.)][ \t]*+)?+(?:(?i:step)[ \t]*+[0-9]{0,3
 _HEADER = r"\b(?i:actions?|operations?)[*_]{0,2}[ \t]*+[0-9]{0,3}+[ \t]*+[:：][*_]{0,2}\s*+[>*`-]*+[ \t]*+"
 _BEGIN = re.compile(
     rf"(?P<json>[{{\[])|(?:{_LEAD}{_TAGS}|{_HEADER}{_TAGS}|;[ \t]*+)"
-    r"(?:(?P<call>(?:[A-Za-z]\w{0,40}\.)?[A-Za-z]\w{0,40})(?=\()|(?P<verb>[A-Z][A-Z_]{2,40})\b(?![(:]|\.[ \t]*+[^\s]))"
+    r"(?:(?P<call>(?:[A-Za-z]\w{0,40}\.)?[A-Za-z]\w{0,40})(?=\()"
+    r"|(?P<verb>[A-Z][A-Z_]{2,40}\b(?![(:]|\.[ \t]*+[^\s])|[A-Za-z_]{3,40}(?=[ \t]*+<point>)))"
     rf"|{_HEADER}(?P<word>[a-z][a-z_]{{2,40}})(?=[ \t`*.]*+$)",
     re.MULTILINE,
 )
@@ -137,7 +139,7 @@ MAX_TRIES = 1000
 """How much of what looks like an action and is none is looked at; what follows it is not read."""
 
 
-def _scan(text: str, scroll: Convention) -> Iterator[_Found]:
+def _scan(text: str, scroll: Convention) -> Iterator[Found]:
     position, tries = 0, 0
     while tries < MAX_TRIES and (match := _BEGIN.search(text, position)):
         found = None
@@ -147,9 +149,9 @@ def _scan(text: str, scroll: Convention) -> Iterator[_Found]:
             except RecursionError:
                 tries += 100
         elif match["call"]:
-            found = _call_at(text, match, scroll)
+            found = call_at(text, match, scroll)
         else:
-            found = _verb_at(text, match, scroll)
+            found = verb_at(text, match, scroll)
         tries += 0 if found else 10 if match["call"] else 1
         position = found.end if found else match.end()
         if found and found.steps:
@@ -172,18 +174,17 @@ def decoded(text: str) -> Any:
         return None
 
 
-_QUOTED = r"'(?:[^'\\]|\\.){0,3000}+'|\"(?:[^\"\\]|\\.){0,3000}+\""
-_SIMPLE = rf"(?:{_QUOTED}|[-+0-9.eE]{{1,40}}+|True|False|None|true|false|null)"
+_SIMPLE = rf"(?:{QUOTED}|[-+0-9.eE]{{1,40}}+|True|False|None|true|false|null)"
 _LIST = rf"[\[(](?:\s*+{_SIMPLE}\s*+,?+){{0,20}}+\s*+[\])]"
 _PYTHON = re.compile(
     rf"\{{(?:\s*+['\"]\w{{1,40}}['\"]\s*+:\s*+(?:{_SIMPLE}|{_LIST}|\[\s*+{_LIST}\s*+\])\s*+,?+){{1,20}}+\s*+\}}",
     re.DOTALL,
 )
-_PYTHON_TOKEN = re.compile(rf"(?P<quoted>{_QUOTED})|,\s*+(?=[\])}}])|[()]|True|False|None", re.DOTALL)
+_PYTHON_TOKEN = re.compile(rf"(?P<quoted>{QUOTED})|,\s*+(?=[\])}}])|[()]|True|False|None", re.DOTALL)
 _AS_JSON = {"(": "[", ")": "]", "True": "true", "False": "false", "None": "null", ",": ""}
 
 
-def _json_at(text: str, start: int, scroll: Convention) -> _Found | None:
+def _json_at(text: str, start: int, scroll: Convention) -> Found | None:
     """The steps of the JSON value, or of the printed Python dictionary, that starts there; None without one.
 
     A comma too many in either does no harm.
@@ -196,123 +197,10 @@ def _json_at(text: str, start: int, scroll: Convention) -> _Found | None:
         if match is None or value is None:
             return None
         end = match.end()
-    return _Found(start, end, steps_from(value, scroll))
+    return Found(start, end, steps_from(value, scroll))
 
 
 def _json_token(match: re.Match[str]) -> str:
     if match["quoted"]:
-        return json.dumps(_unescaped(match["quoted"][1:-1]))
+        return json.dumps(unescaped(match["quoted"][1:-1]))
     return _AS_JSON[match.group().strip()]
-
-
-_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
-_ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
-
-
-def _unescaped(text: str) -> str:
-    def replaced(match: re.Match[str]) -> str:
-        code = match[1]
-        return chr(int(code[1:], 16)) if len(code) > 1 else _ESCAPED.get(code, code)
-
-    return _ESCAPE.sub(replaced, text) if "\\" in text else text
-
-
-# A quote inside a text is often not escaped: the text ends where the next argument or the line's end follows.
-_ENDS = r"(?!\s*+(?:,\s*+[A-Za-z_]\w{0,30}\s*+=|\)[ \t]*+(?:[;#`*.<\n]|$)))"
-_ARGUMENT = re.compile(
-    rf"\s*+(?P<key>[A-Za-z_]\w{{0,30}})\s*+=\s*+(?:"
-    rf"'(?P<single>(?:[^'\\]|\\.|'{_ENDS}){{0,3000}}+)'|\"(?P<double>(?:[^\"\\]|\\.|\"{_ENDS}){{0,3000}}+)\""
-    r"|(?P<bare><[|\w]{3,15}>[^<>]{0,200}</?[|\w]{3,15}>|\[\[[^\[\]]{0,200}\]\]|\[[^\[\]]{0,200}\]|\([^()]{0,200}\)|[^\s,()\[\]'\"]{1,200}+)"
-    r")\s*+(?P<more>,?+)",
-    re.DOTALL,
-)
-_POSITION = re.compile(r"\s*+([-+0-9.eE]{1,40}+)\s*+,\s*+([-+0-9.eE]{1,40}+)\s*+(?=[,)]),?+")
-_VALUE = re.compile(
-    r"\s*+(?:'(?P<single>(?:[^'\\]|\\.){0,3000}+)'|\"(?P<double>(?:[^\"\\]|\\.){0,3000}+)\"|(?P<bare>[-+]?[0-9.]{1,20}+))"
-    r"\s*+(?=[,)]),?+",
-    re.DOTALL,
-)
-_CALL_ENDS = re.compile(r"\s*+\)[`*.]*+[ \t]*+(?:#[^\n]*+)?+(?=[;<\n]|$)")
-_CALL_IN_REMARK = re.compile(r"\w\(")
-_LINE_ENDS = re.compile(r"[ \t`*.]*+(?=[;<\n]|$)")
-
-
-def _literal(match: re.Match[str]) -> str:
-    quoted = match["single"] if match["single"] is not None else match["double"]
-    return match["bare"] if quoted is None else _unescaped(quoted)
-
-
-def _unnamed(text: str, position: int, kind: ActionType | None) -> tuple[dict[str, Any], int]:
-    """What a call's arguments without names say, and where they end: one place or two, a text, a number, or keys."""
-    start = _POSITION.match(text, position) if kind in ("drag", "scroll") else None
-    if start and (end := _POSITION.match(text, start.end())):
-        return {"start_point": [*start.groups()], "end_point": [*end.groups()]}, end.end()
-    if kind not in _ARGUMENT_OF and kind != "wait":
-        xy = _POSITION.match(text, position)
-        return ({"x": xy[1], "y": xy[2]}, xy.end()) if xy else ({}, position)
-    told: list[str] = []
-    while (kind == "press" or not told) and (value := _VALUE.match(text, position)):
-        told.append(_literal(value))
-        position = value.end()
-    if not told or kind == "wait" or kind is None:
-        return {}, position
-    if kind == "scroll" and finite(told[0]) is not None:
-        return {"pixels": told[0]}, position
-    return {_ARGUMENT_OF[kind]: told if kind == "press" else told[0]}, position
-
-
-def _call_at(text: str, match: re.Match[str], scroll: Convention) -> _Found | None:
-    """The call on this line; unread unless its arguments are literals, and nothing but a remark follows it."""
-    name, twice = match["call"].rpartition(".")[2], False
-    kind = action_type(name)[0]
-    fields, position = _unnamed(text, match.end() + 1, kind)
-    while argument := _ARGUMENT.match(text, position):
-        twice |= argument["key"] in fields
-        fields[argument["key"]] = _literal(argument)
-        position = argument.end()
-        if not argument["more"]:
-            break
-    end = _CALL_ENDS.match(text, position)
-    if end is not None and _CALL_IN_REMARK.search(end.group()):
-        end = None
-    if end is None:
-        stop = text.find("\n", position)
-        unread = Unread(f"{name}: arguments that cannot be read, or words behind them")
-        return _Found(match.start("call"), len(text) if stop < 0 else stop, [unread]) if kind else None
-    if plain_name(name) == "finished":
-        fields.setdefault("status", "success")
-    step = Unread("an argument that is given twice") if twice else to_action(name, fields, scroll)
-    return _Found(match.start("call"), end.end(), [step])
-
-
-_BRACKETED = re.compile(r"[ \t]*+\[(.{0,3000}?)\](?=[ \t`*.]*+(?:[<\n]|$))", re.DOTALL)
-_REST = re.compile(r"[^\n;]*+")
-_TWO_PLACES = re.compile(
-    r"(<\w{3,10}>[^<>]{0,100}</\w{3,10}>)[ \t,]*+(?:(?i:to)[ \t]++)?+(<\w{3,10}>[^<>]{0,100}</\w{3,10}>)"
-)
-_ARGUMENT_OF: dict[ActionType, str] = {
-    "input": "text", "select": "text", "open": "app", "appswitch": "app", "scroll": "direction", "press": "keys",
-}  # fmt: skip
-
-
-def _verb_at(text: str, match: re.Match[str], scroll: Convention) -> _Found | None:
-    """The verb on this line with its argument; None when it is only a word."""
-    verb = match.lastgroup or 0
-    name, position, start = match[verb], match.end(), match.start(verb)
-    bare = to_action(name, {}, scroll)
-    kind, implied = action_type(name)
-    if kind in ("click", "longpress", "hover", "drag"):
-        rest = _REST.match(text, position)
-        said = rest.group().strip(" \t`*.") if rest else ""
-        if (not said and kind != "hover") or said[:1].isalpha():
-            return None
-        ends = _TWO_PLACES.fullmatch(said) if kind == "drag" else None
-        fields = {"start_point": ends[1], "end_point": ends[2]} if ends else {"start_point": said} if said else {}
-        return _Found(start, rest.end() if rest else position, [to_action(name, fields, scroll)])
-    if kind in _ARGUMENT_OF and not implied:
-        bracket = _BRACKETED.match(text, position)
-        if bracket is not None:
-            return _Found(start, bracket.end(), [to_action(name, {_ARGUMENT_OF[kind]: bracket[1]}, scroll)])
-        return None
-    end = _LINE_ENDS.match(text, position)
-    return _Found(start, end.end(), [bare]) if end is not None and isinstance(bare, Action) else None

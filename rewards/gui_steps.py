@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from morl.rewards.coordinates import Box, Point, finite
+from morl.rewards.gui_names import OPPOSITE, STATUSES, ActionType, Direction, action_type, key_set, plain_name
 
-ActionType = Literal[
-    "click", "scroll", "input", "drag", "open", "press",
-    "finished", "longpress", "hover", "select", "wait", "appswitch",
-]  # fmt: skip
-Direction = Literal["up", "down", "left", "right"]
 Convention = Literal["finger", "content"]
 """What moves up in "scroll up": the finger, so that what is below comes into view, or the view, to what is above."""
 
@@ -56,69 +52,9 @@ class Unread:
 
 Step = Action | Unread
 
-OPPOSITE: dict[str, Direction] = {"up": "down", "down": "up", "left": "right", "right": "left"}
 
-# Lower case without separators. What a name says beside its type stands with it.
-_NAMES: dict[str, tuple[ActionType, dict[str, Any]]] = {
-    **dict.fromkeys(("click", "leftclick", "leftsingle", "singleclick", "tap", "touch"), ("click", {})),
-    **dict.fromkeys(("doubleclick", "leftdouble", "doubletap", "leftdoubleclick"), ("click", {"clicks": 2})),
-    "tripleclick": ("click", {"clicks": 3}),
-    **dict.fromkeys(("rightclick", "rightsingle"), ("click", {"button": "right"})),
-    "middleclick": ("click", {"button": "middle"}),
-    **dict.fromkeys(("longpress", "longclick", "longtap"), ("longpress", {})),
-    **dict.fromkeys(("hover", "mousemove", "moveto", "move"), ("hover", {})),
-    **dict.fromkeys(("scroll", "swipe"), ("scroll", {})),
-    **{f"{verb}{way}": ("scroll", {"direction": way}) for verb in ("scroll", "swipe") for way in OPPOSITE},
-    **dict.fromkeys(("input", "type", "inputtext", "typetext", "write", "typewrite"), ("input", {})),
-    **dict.fromkeys(("select", "selectoption"), ("select", {})),
-    **dict.fromkeys(("drag", "leftdrag", "leftclickdrag", "draganddrop"), ("drag", {})),
-    **dict.fromkeys(("open", "openapp", "launch", "launchapp"), ("open", {})),
-    **dict.fromkeys(("press", "key", "hotkey", "presskey", "keypress", "systembutton"), ("press", {})),
-    **dict.fromkeys(("back", "navigateback", "goback"), ("press", {"keys": "back"})),
-    **dict.fromkeys(("home", "navigatehome", "gohome"), ("press", {"keys": "home"})),
-    **dict.fromkeys(("enter", "keyboardenter"), ("press", {"keys": "enter"})),
-    **dict.fromkeys(("finished", "finish", "terminate", "status"), ("finished", {})),
-    **dict.fromkeys(("complete", "completed", "done", "taskcomplete"), ("finished", {"status": "success"})),
-    **dict.fromkeys(("impossible", "infeasible", "fail"), ("finished", {"status": "failure"})),
-    "wait": ("wait", {}),
-    **dict.fromkeys(("appswitch", "switchapp"), ("appswitch", {})),
-}
-_STATUSES = {
-    **dict.fromkeys(("success", "successful", "succeeded", "complete", "completed", "done", "finished"), "success"),
-    **dict.fromkeys(("failure", "fail", "failed", "unsuccessful", "impossible", "infeasible"), "failure"),
-}
-_KEYS = {
-    "control": "ctrl", "controlleft": "ctrl", "ctrlleft": "ctrl", "controlright": "ctrl", "ctrlright": "ctrl",
-    "cmd": "meta", "command": "meta", "win": "meta", "windows": "meta", "super": "meta", "option": "alt",
-    "altleft": "alt", "altright": "alt", "shiftleft": "shift", "shiftright": "shift",
-    "esc": "escape", "return": "enter", "del": "delete", "ins": "insert", "bksp": "backspace",
-    "arrowup": "up", "arrowdown": "down", "arrowleft": "left", "arrowright": "right",
-    "uparrow": "up", "downarrow": "down", "leftarrow": "left", "rightarrow": "right",
-    "pgdn": "pagedown", "pgdown": "pagedown", "pgup": "pageup", "spacebar": "space", "prtsc": "printscreen",
-    "goback": "back", "gohome": "home", "recents": "recent", "appswitch": "recent", "overview": "recent",
-}  # fmt: skip
-_KNOWN_KEYS = frozenset((
-    "ctrl", "meta", "alt", "shift", "escape", "enter", "delete", "insert", "backspace", "up", "down", "left", "right",
-    "pagedown", "pageup", "space", "tab", "home", "end", "back", "menu", "recent", "power", "printscreen", "capslock",
-    "volumeup", "volumedown", *(f"f{number}" for number in range(1, 25)),
-))  # fmt: skip
-_MODIFIERS = frozenset(("ctrl", "meta", "alt", "shift"))
-_SEPARATORS = str.maketrans("", "", "_- ")
-
-
-def plain_name(name: str) -> str:
-    """A name in lower case without separators; empty when it is too long for one."""
-    return name.translate(_SEPARATORS).strip().lower() if len(name) < 50 else ""
-
-
-def action_type(name: str) -> tuple[ActionType | None, Mapping[str, Any]]:
-    """The type that a name means, and what the name says beside it: `PRESS_HOME` is a press of the key home."""
-    plain = plain_name(name)
-    if plain in _NAMES:
-        return _NAMES[plain]
-    if plain.startswith("press") and _key(plain[5:]) in _KNOWN_KEYS:
-        return "press", {"keys": plain[5:]}
-    return None, {}
+_TEXT = ("text", "content", "value", "option", "input_text", "message")
+_APP = ("app", "app_name", "application", "text", "name", "input_text", "value")
 
 
 def to_action(name: str, fields: Mapping[str, Any], scroll: Convention = "finger") -> Step:
@@ -132,16 +68,8 @@ def to_action(name: str, fields: Mapping[str, Any], scroll: Convention = "finger
                 return Action(kind, *_place(fields, xy=True), **_mouse({**fields, **said}))
             case "longpress" | "hover":
                 return Action(kind, *_place(fields, xy=True))
-            case "input":
-                return Action(
-                    kind,
-                    *_place(fields, xy=True),
-                    text=_text(fields, ("text", "content", "value", "input_text", "message")),
-                )
-            case "select":
-                return Action(
-                    kind, *_place(fields, xy=True), text=_text(fields, ("text", "value", "option", "input_text"))
-                )
+            case "input" | "select":
+                return Action(kind, *_place(fields, xy=True), text=_text(fields, _TEXT))
             case "scroll":
                 return _scroll({**fields, **said}, scroll)
             case "drag":
@@ -150,10 +78,10 @@ def to_action(name: str, fields: Mapping[str, Any], scroll: Convention = "finger
                 names = ("keys", "key", "button", "text", "content", "value")
                 return Action(kind, keys=key_set(_first(said or fields, names)))
             case "open" | "appswitch":
-                return Action(kind, app=_text(fields, ("app", "app_name", "text", "name", "input_text", "value")))
+                return Action(kind, app=_text(fields, _APP))
             case "finished":
                 status = _text(said or fields, ("status", "goal_status"))
-                return Action(kind, status=status and _STATUSES.get(plain_name(status), status))
+                return Action(kind, status=status and STATUSES.get(plain_name(status), status))
             case "wait":
                 return Action(kind)
     except ValueError as error:
@@ -185,6 +113,8 @@ _START = (
     "point",
     "start_box",
     "start_coordinate",
+    "start",
+    "from",
     "position",
     "click_point",
     "point_2d",
@@ -193,7 +123,8 @@ _START = (
 )
 BOX_NAMES = ("bbox", "bbox_2d", "box", "boxes", "box_2d")
 """Where a gold has its target; in an answer that names no point, one box stands for its middle."""
-_END = ("end_point", "end_box", "end_coordinate", "coordinate2")
+_END = ("end_point", "end_box", "end_coordinate", "end", "to", "coordinate2")
+_ENDS = (("x1", "y1", "x2", "y2"), ("start_x", "start_y", "end_x", "end_y"))
 
 
 def _place(
@@ -205,16 +136,49 @@ def _place(
     return place([fields["x"], fields.get("y")]) if xy and "x" in fields else (None, None)
 
 
+def _with_ends(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arguments, with two places that four of them name."""
+    for names in _ENDS:
+        if all(name in fields for name in names):
+            x1, y1, x2, y2 = (fields[name] for name in names)
+            return {**fields, "start_point": [x1, y1], "end_point": [x2, y2]}
+    return fields
+
+
 def _drag(fields: Mapping[str, Any]) -> Action:
+    fields = _with_ends(fields)
     if _first(fields, _END) is not None:
         return Action("drag", *_place(fields), *_place(fields, _END))
     # The `coordinate` of a drag that names no other end is where it goes; it may begin where the pointer is.
-    return Action("drag", *_place(fields, _START[:-1]), *_place(fields, _START[-1:]))
+    end = _place(fields, _START[-1:])
+    if end[0] is None and "x" in fields:
+        end = place([fields["x"], fields.get("y")])
+    return Action("drag", *_place(fields, _START[:-1]), *end)
+
+
+def pointed(steps: Sequence[Step]) -> list[Step]:
+    """The steps; one that says not where, right after the pointer was moved, is where the pointer is."""
+    found: list[Step] = []
+    for step in steps:
+        before = found[-1] if found else None
+        if (
+            isinstance(step, Action)
+            and step.type in ("click", "longpress", "drag")
+            and step.point is None
+            and isinstance(before, Action)
+            and before.type == "hover"
+            and before.point is not None
+        ):
+            found[-1] = replace(step, point=before.point, box=before.box)
+        else:
+            found.append(step)
+    return found
 
 
 def _scroll(fields: Mapping[str, Any], scroll: Convention) -> Action:
+    fields = _with_ends(fields)
     distance = finite(_first(fields, ("scroll_distance", "distance", "scroll_amount", "step")))
-    word, wheel = _text(fields, ("direction", "scroll_direction", "input_text")), finite(fields.get("pixels"))
+    word, wheel = _text(fields, ("direction", "scroll_direction", "input_text", "value")), finite(fields.get("pixels"))
     start, end = _place(fields)[0], _place(fields, _END)[0]
     if word is not None:
         opposite = OPPOSITE.get(word.strip().lower())
@@ -229,8 +193,9 @@ def _scroll(fields: Mapping[str, Any], scroll: Convention) -> Action:
             return Action("scroll", direction="right" if across > 0 else "left", distance=abs(across))
         return Action("scroll", direction="down" if down > 0 else "up", distance=abs(down))
     if wheel:
-        # A wheel that turns up shows what is above, as a finger that moves down does.
-        return Action("scroll", direction="down" if wheel > 0 else "up", distance=abs(wheel))
+        # A wheel that turns up shows what is above, as a finger that moves down does; so does one to the right.
+        ways: tuple[Direction, Direction] = ("left", "right") if fields.get("wheel") == "across" else ("down", "up")
+        return Action("scroll", direction=ways[0 if wheel > 0 else 1], distance=abs(wheel))
     raise ValueError("it goes in no direction")
 
 
@@ -263,32 +228,3 @@ def place(value: Any, *, box: bool = False) -> tuple[Point, Box | None]:
     if x2 < x1 or y2 < y1:
         raise ValueError("the corners of a box are swapped")
     return ((x1 + x2) / 2, (y1 + y2) / 2), (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
-
-
-def key_set(value: Any) -> frozenset[str]:
-    """The keys of a name, of a combination such as `ctrl+c`, `ctrl c` or `CTRL_A`, or of a list of those.
-
-    Raises: ValueError when there is none.
-    """
-    found: set[str] = set()
-    for item in value if isinstance(value, list | tuple) else [value]:
-        if not isinstance(item, str) or len(item) > 200:
-            raise ValueError("keys are given by name")
-        if item == " " or _key(item.strip()) in _KNOWN_KEYS:
-            found.add("space" if item == " " else _key(item.strip()))
-            continue
-        item = re.sub(r"[\[\]'\",]", " ", item) if item.lstrip().startswith("[") else item
-        parts = re.sub(r"(?<=[^\s+])\s*+\+", " ", item).split()
-        if len(parts) == 1 and _key(re.split(r"[-_]", parts[0])[0]) in _MODIFIERS:
-            parts = re.findall(r"[^-_]+|(?<=[-_])[-_]", parts[0])
-        found.update(_key(part) for part in parts)
-    if not found:
-        raise ValueError("no key is named")
-    return frozenset(found)
-
-
-def _key(name: str) -> str:
-    name = name.casefold()
-    if name[-1:].isalnum():
-        name = name.translate(_SEPARATORS).removeprefix("keycode")
-    return _KEYS.get(name, name)

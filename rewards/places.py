@@ -45,15 +45,17 @@ class LabelledPoint:
     """Whether it is the centre of a box."""
 
 
-_NAME = r"""(?:["']?(?:[xy](?:[12]|_?(?:min|max))?+|left|top|right|bottom|width|height)["']?\s*+[=:]\s*+)?+"""
+_IS = r"""["']?\s*+(?:[=:]|is\b)\s*+"""
+_COORDINATE = "[-_ ]?coord(?:inate)?"
+_NAME = rf"""(?:["']?(?:[xy](?:[12]|_?(?:min|max)|{_COORDINATE})?+|left|top|right|bottom|width|height){_IS})?+"""
 _NUMBER = rf"{_NAME}{LITERAL}(?:\s*+px\b)?+"
 _GAP = r"[\s,;\\]++"
 _PAIR = rf"{_NUMBER}{_GAP}{_NUMBER}"
 _CLOSE = r"[\s,\\]*+(?:\\?right)?+"
 _ROUND = rf"[\[(]\s*+{_PAIR}{_CLOSE}[\])]"
 _JOIN = r"\s*+(?:(?:,|;|to|and|->|→|-|–)\s*+)?+"
-_TAG = r"<(?:\|box_start\||box|bbox|\|point_start\||point|coordinate|click)>"
-_END_TAG = r"<(?:\|box_end\||/box|/bbox|\|point_end\||/point|/coordinate|/click)>"
+_TAG = r"<(?:\|box_start\||box|bbox|bounding_box|\|point_start\||point|coordinate|click)>"
+_END_TAG = r"<(?:\|box_end\||/box|/bbox|/bounding_box|\|point_end\||/point|/coordinate|/click)>"
 
 _LIST_OF_FOUR = rf"[\[(]\s*+{_PAIR}{_GAP}{_PAIR}{_CLOSE}[\])]"
 _TAGGED_FOUR = rf"{_TAG}\s*+{_PAIR}{_GAP}{_PAIR}\s*+{_END_TAG}"
@@ -74,12 +76,12 @@ _BOX_TEXT = re.compile(
 )
 _POINT_TEXT = re.compile(
     rf"(?P<four>{_LIST_OF_FOUR}|{_TAGGED_FOUR}|{_TAGGED_CORNERS}|{_CORNERS_SAID})"
-    rf"|{_ROUND}|{_TAG}\s*+{_PAIR}\s*+{_END_TAG}|\bx\s*+[=:]\s*+{LITERAL}(?:{_GAP}|,?\s++and\s++){_NUMBER}"
+    rf"|{_ROUND}|{_TAG}\s*+{_PAIR}\s*+{_END_TAG}|\bx(?:{_COORDINATE})?+{_IS}{LITERAL}(?:{_GAP}|,?\s++and\s++(?:the\s++)?+){_NUMBER}"
     r"|<points?\s(?P<molmo>[^<>]*+)>",
     re.IGNORECASE,
 )
 _MOLMO = re.compile(
-    rf"""\bx[0-9]*+\s*+=\s*+["']({LITERAL})["']\s+y[0-9]*+\s*+=\s*+["']({LITERAL})["']""", re.IGNORECASE
+    rf"""\bx[0-9]*+\s*+=\s*+["']?({LITERAL})["']?\s+y[0-9]*+\s*+=\s*+["']?({LITERAL})\b["']?""", re.IGNORECASE
 )
 _MOLMO_LABEL = re.compile(r"""\balt\s*=\s*["']([^"'<>]*+)["']""")
 _BARE_BOX = re.compile(rf"\s*+{_PAIR}{_GAP}{_PAIR}\s*+\.?+", re.IGNORECASE)
@@ -97,7 +99,7 @@ _CORNERS = (
     ("x_min", "y_min", "x_max", "y_max"),
     ("left", "top", "right", "bottom"),
 )
-_EXTENTS = (("x", "y", "width", "height"), ("x", "y", "w", "h"))
+_EXTENTS = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
 _EMPTY = re.compile(r"\[\s*+\]")
 
 
@@ -174,6 +176,9 @@ def _named_box(item: Mapping[str, Any]) -> list[Any] | None:
         if all(name in item for name in names):
             x, y, across, down = (finite(item[name]) for name in names)
             return [x, y, *(None if a is None or b is None else a + b for a, b in ((x, across), (y, down)))]
+    if "top_left" in item and "bottom_right" in item:
+        ends = [point_from(item[name]) for name in ("top_left", "bottom_right")]
+        return [number for end in ends for number in end or (None, None)]
     return None
 
 

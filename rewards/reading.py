@@ -231,6 +231,8 @@ def _first_together(text: str, found: list[_Statement[T]]) -> list[_Statement[T]
 
 _OBJECT = re.compile(r"\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\}")
 _LABELS = ("label", "text", "name", "category", "class")
+# What may stand before bare parts.
+_LEAD_IN = re.compile(r"(?:(?<![0-9])[:=]|\b(?:is|at))[\s*`]++(?=[-+.0-9])")
 _QUOTED = re.compile(r"""'(?:label|text|name)'\s*+:\s*+'([^']*+)'""")
 
 
@@ -247,8 +249,11 @@ def _statements(text: str, kind: Kind[T]) -> list[_Statement[T]]:
         found = [
             _Statement(text[start:end], start, end, [kind.make(parts, label)]) for parts, start, end, label in words
         ]
-    if not found and len(text) < MAX_LITERAL and kind.bare.fullmatch(text):
-        return [_Statement(text, 0, len(text), [kind.make(kind.part.findall(text), None)])]
+    if not found and len(text) < MAX_LITERAL:
+        starts = [0, *(lead.end() for lead in _LEAD_IN.finditer(text))]
+        bare = [Span(text[start:], start, len(text)) for start in starts if kind.bare.fullmatch(text, start)]
+        if bare and not denied(text, bare[0]):
+            return [_Statement(text, 0, len(text), [kind.make(kind.part.findall(bare[0].text), None)])]
     return [statement for statement in found if not denied(text, statement)]
 
 
@@ -277,6 +282,7 @@ def in_json(value: Any, kind: Kind[T]) -> list[T]:
     while waiting and len(found) < MAX_FOUND:
         item = waiting.pop()
         if isinstance(item, Mapping):
+            item = _small(item)
             values = _held(item, kind)
             if values is not None:
                 label = _label(item)
@@ -288,6 +294,11 @@ def in_json(value: Any, kind: Kind[T]) -> list[T]:
         elif isinstance(item, list | tuple):
             waiting.extend(reversed(item))
     return found[:MAX_FOUND]
+
+
+def _small(item: Mapping[Any, Any]) -> dict[str, Any]:
+    """The object with its keys in small letters."""
+    return {key.lower(): value for key, value in item.items() if isinstance(key, str)}
 
 
 def _held(item: Mapping[str, Any], kind: Kind[T]) -> list[Any] | None:
@@ -312,7 +323,7 @@ def _parts(value: Any, kind: Kind[T], depth: int = 3) -> Iterator[Sequence[Any]]
         texts = [found.parts for found in kind.in_text(value)]
         yield from texts or [kind.part.findall(value)]
     elif isinstance(value, Mapping):
-        yield kind.named(value) or ()
+        yield kind.named(_small(value)) or ()
     elif not isinstance(value, list | tuple):
         if value is not None:
             yield ()

@@ -52,8 +52,9 @@ def temporal(
     r"""How well the time spans of the answer overlap the gold's: overlap over union, in [0, 1].
 
     Reads `[mm:ss, mm:ss]`, `hh:mm:ss.fff`, `from 3.2 to 8 s`, `3.2 - 8.0 seconds`, `1 min 5 s to 2 min`,
-    `starts at 3 s and ends at 8 s` and JSON with `start` and `end`, after the thinking: in the last `\boxed{}` or
-    `<answer>`, else in the first fenced block, else after "answer is", else anywhere. Plain numbers are seconds.
+    `starts at 3 s and ends at 8 s` and JSON with `start` and `end`, or keys such as `start_time` and `end_time`,
+    after the thinking: in the last `\boxed{}` or `<answer>`, else in the first fenced block, else after "answer is",
+    else anywhere. Plain numbers are seconds.
     The gold is a pair of numbers or of such texts, `{"start": …, "end": …}`, a list of these, or a text.
 
     One span for one span scores the overlap over the union. Of several, each gold span is paired with one of the
@@ -90,7 +91,7 @@ def temporal(
     return Verdict(best_sum(scores) / max(len(golds), len(found)), "ok", told)
 
 
-_NUMBER = r"[0-9]++(?:\.[0-9]++)?+"
+_NUMBER = r"(?:[0-9]++(?:\.[0-9]++)?+|\.[0-9]++)"
 _HOURS, _MINUTES, _SECONDS = r"(?:hours?|hrs?|h)", r"(?:minutes?|mins?|m|分钟?)", r"(?:seconds?|secs?\.?|s|秒)"
 _END = r"(?![A-Za-z])"
 _TIME = (
@@ -105,7 +106,7 @@ _TO = r"(?:-{1,2}+>?+|–|—|→|~|to\b|until\b|till\b|through\b|up\s+to\b|到|
 _AT = r"(?:(?:(?:the|around|about|approximately|roughly|seconds?)\s++|t\s*+=\s*+|第))*+"
 _SEGMENT = re.compile(
     rf"[\[(]{_SIDE}{_TIME}{_SIDE}(?:[,;]|{_TO}|and\b|(?<=\s)){_SIDE}{_TIME}{_SIDE}[\])]"
-    rf"|[\[(]?(?<![\s(\[]-)(?<!\A-){_TIME}(?:\s++mark\b)?+{_SIDE}[\])]?{_SIDE}{_TO}{_SIDE}{_AT}[\[(]?{_SIDE}{_TIME}"
+    rf"|[\[(]?(?<![\s(\[]-)(?<!\A-){_TIME}{_SIDE}[\])]?{_SIDE}{_TO}{_SIDE}{_AT}[\[(]?{_SIDE}{_TIME}"
     r"(?!\s*+[-–—]\s*+[0-9])"
     rf"|\bbetween\s++{_SIDE}{_AT}{_TIME}{_SIDE}and\s++{_SIDE}{_AT}{_TIME}"
     rf"|\b(?:start|begin)[^0-9\[\]{{}}()\n.]{{0,40}}+{_TIME}[^0-9\[\]{{}}()]{{0,25}}?"
@@ -113,7 +114,9 @@ _SEGMENT = re.compile(
     re.IGNORECASE,
 )
 _BARE = re.compile(rf"{_SIDE}{_TIME}\s*+(?:,|and\b)?\s*+{_SIDE}{_TIME}{_SIDE}\.?+", re.IGNORECASE)
-_LATEX = re.compile(r"\\(?:text|mathrm|mbox)\{([^{}]*+)\}")
+_LATEX = re.compile(r"\\(?:text|mathrm|mbox)\{([^{}]*+)\}|\\[,;: ]")
+_NARROW = re.compile(r"\\!")
+_HYPHEN = re.compile(r"(?<=[0-9])-(?=(?:second|sec|minute|min|hour)s?\b)|\smarks?\b", re.IGNORECASE)
 # Below 60 the second number goes with the first, and is no end of a span: "1 min and 10 s", not "1 min and 90 s".
 _AND = re.compile(
     rf"(?<=[0-9])(\s*+(?:{_HOURS}|{_MINUTES}))\s++and\s++"
@@ -133,7 +136,8 @@ _SECONDS_OF = {"h": 3600.0, "m": 60.0, "s": 1.0, "分": 60.0, "秒": 1.0}
 
 def _plain(text: str) -> str:
     """The text with its times in the plainest form."""
-    text = _AND.sub(r"\1 ", _LATEX.sub(r" \1 ", text))
+    text = _HYPHEN.sub(" ", _LATEX.sub(r" \1 ", _NARROW.sub("", text)))
+    text = _AND.sub(r"\1 ", text)
     return _CLOCK_SECONDS.sub("", _ORDINALS.sub(r"\1\2\3", text))
 
 
@@ -182,14 +186,16 @@ def _time_span(parts: Sequence[Any], label: str | None) -> TimeSpan:
     return TimeSpan((start, end))
 
 
-_NAMES = (("start", "end"), ("start_time", "end_time"), ("begin", "end"), ("from", "to"), ("start_s", "end_s"),
-          ("begin_time", "end_time"), ("t_start", "t_end"))  # fmt: skip
+_NAMES = (("start", "end"), ("begin", "end"), ("from", "to"))
 
 
 def _named(item: Mapping[str, Any]) -> list[Any] | None:
+    """What stands under two keys such as `start_time` and `end_time`, the shortest such names first."""
+    keys = sorted((key for key in item if "frame" not in key), key=len)
     for first, second in _NAMES:
-        if first in item and second in item:
-            return [item[first], item[second]]
+        for key in keys:
+            if first in key and (last := key.replace(first, second)) in item:
+                return [item[key], item[last]]
     return None
 
 

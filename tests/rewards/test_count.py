@@ -127,6 +127,12 @@ def test_two_counts_are_wrong_for_either(one: int, other: int) -> None:
         "4 minus 1 is 3.",
         "There are 3 in total, 2 of them black.",
         "In total, 2 red and 1 blue, a total of 3.",
+        "A total of 3 birds are visible; 2 are flying and 1 is on the ground.",
+        "I count 3 birds in total: 1 on the left, 2 on the right.",
+        "There are 3 birds. Two of them are flying.",
+        "1, 2, 3.\n\n**3**",
+        '{"count": 3, "confidence": 0.9}',
+        '```json\n{"label": "cat", "count": "three", "page": 4}\n```',
     ],
 )
 def test_the_count_is_read(response: str) -> None:
@@ -147,6 +153,16 @@ def test_the_count_is_read(response: str) -> None:
         ("How many people are there?", "4 people or 3 people", 0.0),
         ("How many people are there?", "2 tables with 4 people each, so 3 in total", 1.0),
         ("What is there?", "3 people and 1 dog", 0.0),
+        ("How many chairs are there?", "There are 3 chairs around 1 table.", 1.0),
+        ("How many players are there?", "There are 3 players wearing number 7 jerseys.", 1.0),
+        ("How many dogs are there?", "There are 3 dogs. There are 2 cats.", 1.0),
+        ("How many dogs are there?", "There are 2 dogs. Wait, 3 dogs.", 1.0),
+        ("How many dogs are there?", "4 rooms with 2 dogs each, so 3 dogs", 1.0),
+        ("How many dogs are there?", "There are no dogs, only 3 cats.", 0.0),
+        ("How many dogs are there?", "There are 3 cats but no black dogs.", 0.0),
+        ("How many dogs are there?", "I don't see any dogs, but 3 cats.", 0.0),
+        ("How many dogs are there?", "There are no dogs on the left, and 3 on the right.", 1.0),
+        ("How many are there?", "No doubt there are 3 dogs.", 1.0),
     ],
 )
 def test_the_noun_of_the_question_picks_a_number(question: str, response: str, value: float) -> None:
@@ -155,10 +171,30 @@ def test_the_noun_of_the_question_picks_a_number(question: str, response: str, v
     assert count(response, 3, [{"role": "user", "content": question}]).value == value
 
 
+def test_no_dogs_are_none_where_dogs_are_asked_for() -> None:
+    asked = [{"role": "user", "content": "How many dogs are there?"}]
+    for response in ("There are no dogs, only 3 cats.", "3 cats, no dogs", "There aren't any dogs. There are 3 cats."):
+        assert count(response, 0, asked).value == 1.0
+
+
+@pytest.mark.parametrize(
+    "response", ["There is a single cat.", "A single cat in the picture", "I see only a single dog"]
+)
+def test_a_single_one_is_one(response: str) -> None:
+    for gold in (0, 1, 2):
+        assert count(response, gold).value == float(gold == 1)
+
+
 @pytest.mark.parametrize(
     ("response", "value"),
     [
         ("None", 1.0),
+        ("There aren't any cats.", 1.0),
+        ("There is not a single cat in the picture.", 1.0),
+        ("None of them are red.", 1.0),
+        ("I don't know any cats.", 0.0),
+        ("None of the above.", 0.0),
+        ("There isn't any information.", 0.0),
         ("There are none.", 1.0),
         ("In this picture, there are no cats.", 1.0),
         ("There are no black cats in the picture", 1.0),
@@ -190,6 +226,7 @@ def test_none_is_zero(response: str, value: float) -> None:
         "<|image_pad|>", "How many are there? Not 2.", "3 billion and 4",
         "There are 4, not 3.", "not 3", "fewer than 3", "three thousand",
         "4 in total or 3 in total", "4 in total, 3 in total", "three plus one", "3 minus one", "minus 3",
+        '{"count": 3, "answer": 4}', '{"count": 2} or {"count": 3}', "1, 2, 3, 4, 3", "2, 3. 3 or 4",
         "negative three", r"\sqrt{3}", "two plus three", "3.5k", "3 million", "3k", "three dozen",
     ],
 )  # fmt: skip
@@ -306,6 +343,9 @@ def test_any_response_gets_a_verdict(response: str) -> None:
         "a in 1 ",
         "there are no ",
         "cat ",
+        "{",
+        "3 of them. ",
+        "not any ",
     ],
 )
 @pytest.mark.timeout(60)

@@ -11,10 +11,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from morl.rewards.gui_formats import MAX_ACTIONS, read_actions, steps_from
-from morl.rewards.gui_steps import Action, Unread, key_set, place, to_action
+from morl.rewards.gui_names import key_set
+from morl.rewards.gui_steps import Action, Unread, place, to_action
 
 CLICK = Action("click", (10.0, 20.0))
 CTRL_C = Action("press", keys=frozenset(("ctrl", "c")))
+DRAG = Action("drag", (1.0, 2.0), end_point=(3.0, 4.0))
 SUCCESS, FAILURE = Action("finished", status="success"), Action("finished", status="failure")
 
 
@@ -95,6 +97,21 @@ UI_TARS = [
     ("open_app(app_name='Gmail')", Action("open", app="Gmail")),
     ("press_home()", Action("press", keys=frozenset(("home",)))),
     ("press_back()", Action("press", keys=frozenset(("back",)))),
+    ("finish(message='All is done.')", SUCCESS),
+    ("pyautogui.click((10, 20))", CLICK),
+    ("pyautogui.click([10, 20], clicks=2)", Action("click", (10.0, 20.0), clicks=2)),
+    ("pyautogui.hotkey(['ctrl', 'c'])", CTRL_C),
+    ("pyautogui.moveTo(10, 20)\npyautogui.click()", CLICK),
+    ("pyautogui.moveTo(1, 2)\ntime.sleep(0.5)\npyautogui.dragTo(3, 4)", DRAG),
+    ("pyautogui.moveTo(x=1, y=2)\npyautogui.dragTo(x=3, y=4, duration=1)", DRAG),
+    ("drag((1, 2), (3, 4))", DRAG),
+    ("swipe(x1=10, y1=10, x2=90, y2=10)", Action("scroll", direction="right", distance=80.0)),
+    ("pyautogui.hscroll(5)", Action("scroll", direction="left", distance=5.0)),
+    ("select(content='Red')", Action("select", text="Red")),
+    ('do(action="Tap", element=[10,20])', CLICK),
+    ('do(action="Long Press", element=[10,20])', Action("longpress", (10.0, 20.0))),
+    ('do(action="Swipe", start=[10,10], end=[90,10])', Action("scroll", direction="right", distance=80.0)),
+    ('<answer>do(action="Launch", app="Gmail")</answer>', Action("open", app="Gmail")),
 ]
 OS_ATLAS = [
     ("thoughts:\nclick on it\nactions:\nCLICK <point>[[10,20]]</point>", CLICK),
@@ -105,6 +122,9 @@ OS_ATLAS = [
     ("TYPE [hello [x] y]", Action("input", text="hello [x] y")),
     ("TYPE [two\nlines]", Action("input", text="two\nlines")),
     ("SCROLL [UP]", Action("scroll", direction="up")),
+    ("SCROLL UP", Action("scroll", direction="up")),
+    ('TYPE "hello"', Action("input", text="hello")),
+    ("Click <point>[[10, 20]]</point>", CLICK),
     ("OPEN_APP [Google Chrome]", Action("open", app="Google Chrome")),
     ("PRESS_BACK", Action("press", keys=frozenset(("back",)))),
     ("PRESS_RECENT", Action("press", keys=frozenset(("recent",)))),
@@ -128,6 +148,13 @@ ANDROID_CONTROL = [
     ('{"action_type": "open_app", "app_name": "Gmail"}', Action("open", app="Gmail")),
     ('{"action": "open_app", "value": "Gmail"}', Action("open", app="Gmail")),
     ('{"action": "task_complete"}', SUCCESS),
+    ('{"action_type": "status_task_impossible"}', FAILURE),
+    ('{"Action": "Click", "Start_Point": [10, 20]}', CLICK),
+    ("{'action': 'SCROLL', 'value': 'down', 'position': None}", Action("scroll", direction="down")),
+    ('{"action": "drag", "start": [1, 2], "end": [3, 4]}', DRAG),
+    ('{"action": "drag", "from": [1, 2], "to": [3, 4]}', DRAG),
+    ('{"action": "drag", "start_x": 1, "start_y": 2, "end_x": 3, "end_y": 4}', DRAG),
+    ('{"action": "mouse_move", "coordinate": [10, 20]}\n{"action": "left_click"}', CLICK),
     ('{"action_type": "click", "x": 10, "y": 20,}', CLICK),
     ('{"action": "click", "start_point": [10, 20, ],\n}', CLICK),
     ("{'action_type': 'input_text', 'text': 'it\\'s (1)'}", Action("input", text="it's (1)")),
@@ -257,6 +284,10 @@ def test_each_format_is_read(text: str, action: Action) -> None:
         "click(start_box='(1,2)') or click(start_box='(3,4)')",
         "click(10, 20, x=1)",
         "click(10, 20, 30)",
+        "click((10, 20, 30))",
+        "click((10, 20], x=1)",
+        "hotkey(['ctrl', 'c'",
+        "do(element=[1, 2])",
         "click(10)",
         "click(10, 20)  # or click(30, 40)",
         "scroll('up', 'down')",
@@ -316,6 +347,9 @@ WAIT, HOVER = '{"action": "wait"}', '{"action": "hover"}'
         "Action: wait()\n\nhover()",
         "wait(); hover()",
         "Action 1: wait()\nAction 2: hover()",
+        "Action: wait()\nAction: hover()",
+        "**Action:** wait()\n\n**Action:** hover()",
+        "wait()\n# the menu\ntime.sleep(1)\nhover()",
         "actions:\n- WAIT\n- HOVER",
     ],
 )
@@ -329,7 +363,7 @@ def test_actions_one_after_the_other_are_a_sequence(text: str) -> None:
         f"{WAIT}. No, that is wrong. {HOVER}",
         f"{WAIT}\nThe page has loaded, so I point at the menu.\n\nSo the answer is:\n{HOVER}",
         "Thought: a, b or c\nAction: wait()\nThought: maybe that, or this\nAction: hover()",
-        "Action: wait()\nAction: hover()",
+        "Action: wait()\nThought: no, elsewhere\nAction: hover()",
     ],
 )
 def test_what_comes_later_replaces_what_came_before(text: str) -> None:
@@ -504,6 +538,13 @@ LONG += [
     "action: a",
     ", ",
     "drag(1,2,",
+    "drag((1,2),",
+    "press(['a',",
+    "# a\n",
+    "time.sleep(1)\n",
+    "a <point>",
+    'TYPE "',
+    "SCROLL UP ",
 ]
 
 

@@ -128,6 +128,14 @@ def test_a_gold_written_as_an_answer_scores_1(golds: list[Segment]) -> None:
         "00:10 - 00:20: The man jumps",
         "It happens between seconds 10 and 20.",
         "from the 10s mark to the 20s mark",
+        "between the 10-second and 20-second marks",
+        "from the 10-second mark to the 20-second mark",
+        "a 10-second clip from 10 to 20 s",
+        r"$\boxed{[00:10,\ 00:20]}$",
+        r"\boxed{[00\!:\!10,\,00\!:\!20]}",
+        '{"startTime": 10, "endTime": 20}',
+        '{"clip_start": 10, "clip_end": 20}',
+        '{"Start": "0:10", "End": "0:20", "start_frame": 3, "end_frame": 9}',
         "about 10s to about 20s",
         "`00:10` - `00:20`",
         "The event begins at 10 s and continues to 20 s",
@@ -302,6 +310,7 @@ def test_any_response_gets_a_verdict(response: str, gold: Any) -> None:
 
 PUMPS = ["9", "1:", "10:10", "10:10 ", "1 to ", "1 h ", "1 s ", "start ", "start 1 end ", "[1, ", "[ ", "[1, 2]",
 "between 1 and ", "- ", "1 min and ", "10th to the ", "9th ",
+         ".5 ", "10-second ", r"\ ", " mark",
          '{"start":', '{"start": 1, "end": 2}', r"\text{", r"\text{a}", '"', "1 - "]  # fmt: skip
 
 
