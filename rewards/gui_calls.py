@@ -103,9 +103,11 @@ def call_at(text: str, match: re.Match[str], scroll: Convention) -> Found | None
     if end is not None and _CALL_IN_REMARK.search(end.group()):
         end = None
     if end is None:
+        if kind is None and (name == "sleep" or not match["call"].startswith("pyautogui.")):
+            return None
         stop = text.find("\n", position)
         unread = Unread(f"{name}: arguments that cannot be read, or words behind them")
-        return Found(match.start("call"), len(text) if stop < 0 else stop, [unread]) if kind else None
+        return Found(match.start("call"), len(text) if stop < 0 else stop, [unread])
     if name == "do" and isinstance(fields.get("action"), str):  # AutoGLM's do(action="Tap", element=[1, 2])
         name = fields.pop("action")
         fields |= {"point": fields.pop("element")} if "element" in fields else {}

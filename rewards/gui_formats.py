@@ -100,7 +100,7 @@ def read_actions(text: str, scroll: Convention = "finger") -> list[Step]:
 # Tags, headers, and lines of a script that act on nothing.
 _BETWEEN = re.compile(
     r"<[^<>]{0,30}>|\b(?:action|step)(?:[ \t]*+[0-9]{1,3}\b|[*_]{0,2}[ \t]*+[:：])"
-    r"|^[ \t]*+(?:#[^\n]*+|time\.sleep\([^()\n]*+\))",
+    r"|^[ \t]*+(?:#[^\n]*+|(?:time|pyautogui)\.sleep\([^()\n]*+\))",
     re.IGNORECASE | re.MULTILINE,
 )
 _WORD = re.compile(r"[^\W\d_]+")

@@ -385,6 +385,12 @@ def test_alternatives_are_no_answer(text: str) -> None:
     assert read_actions(text.replace("hover", "wait")) == [Action("wait")]
 
 
+def test_a_call_of_a_script_that_is_not_known_is_a_step() -> None:
+    script = "pyautogui.keyDown('ctrl')\npyautogui.press('c')\npyautogui.keyUp('ctrl')"
+    assert [type(step) for step in read_actions(script)] == [Unread, Action, Unread]
+    assert read_actions("pyautogui.moveTo(10, 20)\npyautogui.sleep(1)\npyautogui.click()") == [CLICK]
+
+
 def test_items_of_a_list_that_are_no_actions_count_as_steps() -> None:
     assert [type(step) for step in steps_from([{"action": "wait"}, 3, {"x": 1}])] == [Action, Unread, Unread]
     assert steps_from([3, {"x": 1}]) == steps_from("wait") == []
