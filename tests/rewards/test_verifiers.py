@@ -524,6 +524,32 @@ def test_choice_reads_the_option(response: str, letter: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("response", "options", "letter"),
+    [
+        ("14 or 4", ["4", "7", "14"], None),
+        ("It is 14.", ["4", "7", "14"], "C"),
+        ("It is 7.2", ["2", "7", "14"], None),
+        ("It is 1/2", ["2", "1", "14"], None),
+        ("It is -4", ["4", "7"], None),
+        ("It is light blue.", ["blue", "light blue"], "B"),
+        ("blue or light blue", ["blue", "light blue"], None),
+        ("a blue-green one", ["blue", "green"], None),
+        ("No, it is not.", ["Yes", "No"], "B"),
+        ("Yes. It has to be.", ["Yes", "No"], "A"),
+        ("Yes, or no.", ["Yes", "No"], None),
+        ("The answer is Rs. 7.2.", ["Rs. 6", "Rs. 7.2"], "B"),
+        ("The answer is A. Or B.", ["red", "blue"], None),
+        ("选项B", ["red", "blue"], "B"),
+        ("选项B不正确", ["red", "blue"], None),
+        ("The letter is B", ["red", "blue"], "B"),
+    ],
+)
+def test_choice_reads_the_options_texts(response: str, options: list[str], letter: str | None) -> None:
+    for gold in "ABC"[: len(options)]:
+        assert choice(response, gold, {}, options=options).value == float(gold == letter)
+
+
+@pytest.mark.parametrize(
     "response",
     [
         "Answer: A or B",
