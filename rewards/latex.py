@@ -102,7 +102,7 @@ def tidy(text: str) -> str:
     text = " ".join(text.split())
     if len(text) > 4 * MAX_LENGTH:
         return text[: 4 * MAX_LENGTH]
-    text = simply_written(text).strip(" *_")
+    text = simply_written(text).strip(" *_#✅✓✔🎉")
     for _ in range(3):
         boxed = rf"\boxed{text}" if text.startswith("{") else text
         inner = boxes(boxed)
@@ -165,12 +165,29 @@ _SIGNS = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 
 
 def _both_signs(text: str) -> str:
-    r"""Two formulas for one with a `\pm` within braces, which math-verify does not read."""
-    found = _SIGNS.findall(text)
-    before = _SIGNS.split(text)[0].replace(r"\{", "").replace(r"\}", "")
-    if len(found) != 1 or before.count("{") <= before.count("}"):
+    r"""Two formulas for each one of a list with a `\pm`, or with one within braces, which math-verify does not read."""
+    if _SIGNS.search(text) is None:
         return text
-    return f"{_SIGNS.sub('+', text)}, {_SIGNS.sub('-', text)}"
+    parts = _parts(text)
+    before = _SIGNS.split(text)[0].replace(r"\{", "").replace(r"\}", "")
+    if len(parts) == 1 and before.count("{") <= before.count("}"):
+        return text
+    if any(len(_SIGNS.findall(part)) > 1 for part in parts):
+        return text
+    both = ((_SIGNS.sub("+", part), _SIGNS.sub("-", part)) if _SIGNS.search(part) else (part,) for part in parts)
+    return ", ".join(part.strip() for pair in both for part in pair)
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between the commas that no bracket holds."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def _said(match: re.Match[str]) -> str:

@@ -13,7 +13,7 @@ from morl.rewards.latex import simply_written
 from morl.rewards.plain import plain_value
 
 _PLAIN = dict.fromkeys((r"\left", r"\right", r"\,", r"\!", r"\:", r"\;", r"\ ", "{,}"), "")
-_PLAIN |= {r"\times": "*", r"\cdot": "*", r"\ast": "*", r"\div": "/", "**": "^"}
+_PLAIN |= {r"^\circ": "", r"^{\circ}": "", r"\times": "*", r"\cdot": "*", r"\ast": "*", r"\div": "/", "**": "^"}
 _FRACTION = re.compile(r"\\[cdt]?frac\{?(-?\d+(?:\.\d+)?)\}?\{?(-?\d+(?:\.\d+)?)\}?")
 _MIXED = re.compile(r"(?<![\d.])(\d{1,9})\\[cdt]?frac(?:\{(\d{1,9})\}\{(\d{1,9})\}|(\d)(\d))")
 _SIMPLE = re.compile(r"[-+]?\(?([-+]?\d+)/(-?\d+)\)?")
