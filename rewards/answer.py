@@ -233,7 +233,8 @@ _LEAD_INS = frozenset("the my our it its is are answer answers solution result e
 _JOINT = re.compile(r"[,;&/~–、，]|\bto\b|\band\b|-|\\pm", re.IGNORECASE)
 # A calculation goes on, also beside units: "3 hours * 5 miles/hour = 15". But "3 and x = 4" has two parts.
 _CONTINUES = re.compile(
-    r"[\s)\]}\\&%]*(?:(?!(?:and|or|to)\b)[a-z]{2}[a-z/-]{0,30} ){0,3}(?:[=≈+*×^<>÷]|/ )", re.IGNORECASE
+    rf"[\s)\]}}\\&%]*(?:(?!(?:and|to|{'|'.join(sorted(_HEDGES))})\b)[a-z]{{2}}[a-z/-]{{0,30}} ){{0,3}}[=≈+*×^<>÷]",
+    re.IGNORECASE,
 )
 MAX_GAP = 120
 """Characters between two parts of one answer, at most."""

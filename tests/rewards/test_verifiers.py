@@ -361,6 +361,7 @@ def test_math_tells_apart(answer: str, gold: Any) -> None:
         ("37 time-outs * 5 minutes/time-out = 185 minutes", "185", 1.0),
         ("60 minutes/hour / 2 minutes/mile = 30 miles/hour", "30", 1.0),
         ("Multiply: $6,800,000 * 80% = $5,440,000", "5440000", 1.0),
+        ("3 maybe value = 5", "5", 0.0),
         ("In 2010, the value was 43.", "43", 1.0),
         ("所以一共有5个苹果。", "5", 1.0),
         ("答案是5个", "5", 1.0),
