@@ -10,11 +10,16 @@ import functools
 import re
 from typing import Any
 
-from morl.rewards.plain import compared
+from morl.rewards.latex import without_unit
+from morl.rewards.plain import compared, plain_value
 from morl.rewards.words import opposed, same_word
 
 TIMEOUT_S = 4
 """Whole seconds for each parse and each comparison."""
+
+
+# math-verify reads "E_1" as Euler's number, and then nothing.
+_SUBSCRIPTED = re.compile(r"(?<![\\a-zA-Z])([eEI])(?=_)")
 
 
 @functools.lru_cache(maxsize=512)
@@ -22,10 +27,13 @@ def parsed(latex: str) -> tuple[Any, ...]:
     """Sympy expressions, and the normalised text. Raises: math-verify's timeout, which is no Exception."""
     from math_verify import LatexExtractionConfig, parse
 
+    latex = _SUBSCRIPTED.sub(r"\\mathcal{\1}", latex)
     found = parse(f"${latex}$", [LatexExtractionConfig()], parsing_timeout=TIMEOUT_S, raise_on_error=True)
     return tuple(found)
 
 
+_LEFT = re.compile(r"(?!.*\\not)[^=<>\d]*=\s*(?!.*=)")
+"""What an answer says before its number: "n_{\\min} ="."""
 _NAMED = re.compile(r"([a-zA-Z](?:_\{?\w\}?)?)\s*=\s*([^=].*)")
 
 
@@ -37,6 +45,12 @@ def equal(gold: str, answer: str) -> bool:
     same = same_word(gold, answer) if same is None else same
     if same is not None:
         return same
+    bare = without_unit(gold)
+    if bare != gold and plain_value(bare) is not None:
+        return equal(bare, without_unit(answer))
+    left = _LEFT.match(answer)
+    if left and compared(gold, answer[left.end() :]):
+        return True
     if gold.endswith("%") != answer.endswith("%") and compared(_PERCENT.sub("", gold), _PERCENT.sub("", answer)):
         return True
     named, chain = _NAMED.fullmatch(gold), _NAMED.fullmatch(answer)
@@ -44,6 +58,9 @@ def equal(gold: str, answer: str) -> bool:
         return equal(named[2], chain[2])  # "x = 5 + 6 = 11" for "x = 11"
     from math_verify import verify
 
+    gold, answer = _ascending(gold), _ascending(answer)
+    if (same := _same_range(gold, answer)) is not None:
+        return same
     known, given = parsed(gold), parsed(answer)
     percent = "%" in gold + answer
     if known and given:
@@ -58,6 +75,48 @@ def equal(gold: str, answer: str) -> bool:
         list(known), list(given), allow_set_relation_comp=True, timeout_seconds=TIMEOUT_S, raise_on_error=True
     )
     return bool(same) and not _is_mistaken(known[0], given[0], percent=percent)
+
+
+_DESCENDING = re.compile(r"([^<>=]+)(>|\\geq?(?![a-zA-Z]))([^<>=]+)(>|\\geq?(?![a-zA-Z]))([^<>=]+)")
+
+
+def _ascending(text: str) -> str:
+    """The chain "5 > x > -2" as "-2 < x < 5", which math-verify does not do."""
+    chain = _DESCENDING.fullmatch(text)
+    if chain is None or "\\g" in chain[1] + chain[3] + chain[5] or "\\l" in chain[1] + chain[3] + chain[5]:
+        return text
+    first, second = ("<" if sign == ">" else r"\le " for sign in (chain[4], chain[2]))
+    return f"{chain[5]} {first} {chain[3]} {second} {chain[1]}"
+
+
+_OR = re.compile(r"\s*(?:\\text\s?\{\s*or\s*\}|\bor\b|\\lor(?![a-z])|\\vee(?![a-z]))\s*")
+
+
+def _same_range(gold: str, answer: str) -> bool | None:
+    """Whether "x < 1 or x > 2" and "(-\\infty, 1) \\cup (2, \\infty)" are the same; None where neither has an "or"."""
+    if not _OR.search(gold) and not _OR.search(answer):
+        return None
+    ours, theirs = _range(gold), _range(answer)
+    return ours == theirs if ours is not None and theirs is not None else None
+
+
+def _range(text: str) -> Any:
+    """The real numbers that inequalities of one variable leave, or that intervals hold; None of anything else."""
+    from sympy import Set, Union
+    from sympy.core.relational import Relational
+
+    ranges = []
+    for part in _OR.split(text):
+        item = next(iter(parsed(part)), None)
+        if isinstance(item, Relational) and len(item.free_symbols) == 1 and item.rel_op != "==":
+            try:
+                item = item.as_set()
+            except NotImplementedError:
+                return None
+        if not isinstance(item, Set):
+            return None
+        ranges.append(item)
+    return Union(*ranges)
 
 
 _PERCENT = re.compile(r"\s*\\?%$")
@@ -121,7 +180,7 @@ def _is_mistaken(gold: Any, answer: Any, *, percent: bool) -> bool:
     if isinstance(answer, Eq):
         if isinstance(gold, Eq):
             return gold.free_symbols != answer.free_symbols or not (
-                _have_solution(gold) or _in_proportion(gold, answer)
+                _in_proportion(gold, answer) or _have_solution(gold)
             )
         try:
             return not answer.free_symbols and not _close(answer.lhs, answer.rhs)
@@ -132,8 +191,8 @@ def _is_mistaken(gold: Any, answer: Any, *, percent: bool) -> bool:
 
 def _close(one: Any, other: Any) -> bool:
     """Whether two numbers agree to four digits."""
-    x, y = complex(one.evalf()), complex(other.evalf())
-    return abs(x - y) <= 1e-4 * max(abs(x), abs(y))
+    x, y = one.evalf(), other.evalf()  # and no floats, which end at 1e308
+    return bool(abs(x - y) <= 1e-4 * max(abs(x), abs(y)))
 
 
 def _have_solution(equation: Any) -> bool:

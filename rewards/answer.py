@@ -39,7 +39,14 @@ class Number(Span):
 def final_text(response: str) -> str:
     """What follows the last `</think>`; empty when the thinking has no end, or nothing follows it."""
     text = response[response.rfind("</think>") + len("</think>") :] if "</think>" in response else response
-    return "" if "<think>" in text else text.strip()
+    text = "" if "<think>" in text else text.strip()
+    for token in _END_TOKENS:
+        text = text.removesuffix(token).rstrip()
+    return text
+
+
+# Responses that were written elsewhere may end with what their tokenizer ends a turn with.
+_END_TOKENS = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "</s>")
 
 
 _OPENING, _CLOSING = re.compile(r"<answer>", re.IGNORECASE), re.compile(r"</answer>", re.IGNORECASE)
@@ -96,25 +103,30 @@ _STATED = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_LINE_END = re.compile(r"\n(?!\s{0,3}or\b)", re.IGNORECASE)
 _HASHES = re.compile(r"^####[ \t]{0,3}(?=(?:[a-zA-Z] ?= ?)?[-+$\\(*]{0,4}\d)", re.MULTILINE)
-_SENTENCE_END = re.compile(r"[.!?。](?=\s|$)|\n")
+# "3. Or 4" goes on, and so does "Rs. 5".
+_SENTENCE_END = re.compile(
+    r"(?<!\bRs)(?<!\b[DM]r)(?<!\bSt)(?<!\bapprox)[.!?。](?=\s|$)(?!\s{1,3}or\b)|\n(?!\s{0,3}or\b)", re.IGNORECASE
+)
+MAX_SENTENCE = 4000
+"""Characters of a statement in which line breaks and full stops within formulas do not end it."""
 
 
 def stated(text: str, *, whole_line: bool = False) -> str | None:
     """The sentence, or the line, that follows the last "answer is", "Answer:" or "####"; None without one."""
     starts = [match.end() for match in _HASHES.finditer(text)]
     for match in _STATED.finditer(text):
-        said = match.group().rstrip(" \t*_").lower()
+        said = match.group().rstrip(" \t\r\n*_").lower()
         if said.endswith((":", "：", "=", "is", "are", "是", "为")):
             starts.append(match.end())
     if not starts:
         return None
     rest = text[max(starts) :].lstrip(" \t\n*_:：")
-    if whole_line:
-        rest = rest.partition("\n")[0]
-    else:
-        end = _SENTENCE_END.search(rest)
-        rest = rest[: end.start()] if end else rest
+    begun = rest[:MAX_SENTENCE]
+    without_formulas = _MATH.sub(lambda formula: "$" * len(formula.group()), begun) + rest[MAX_SENTENCE:]
+    end = (_LINE_END if whole_line else _SENTENCE_END).search(without_formulas)
+    rest = rest[: end.start()] if end else rest
     rest = rest.strip(" \t*_")
     return None if not rest or rest.lower().startswith("not ") else rest
 
@@ -215,11 +227,15 @@ _HEDGES = frozenset(
 )
 _TURNS = frozenset(
     "so thus hence therefore then finally final wait actually no not correction instead rather because since "  # noqa: SIM905
-    "but means gives giving get makes making leaves leaving totaling which is are 所以 因此".split()
+    "but means gives giving get makes making leaves leaving totaling which is are was 所以 因此".split()
 )
 _LEAD_INS = frozenset("the my our it its is are answer answers solution result equals that".split())  # noqa: SIM905
 _JOINT = re.compile(r"[,;&/~–、，]|\bto\b|\band\b|-|\\pm", re.IGNORECASE)
-_CONTINUES = re.compile(r"[\s)\]}\\&]*[=≈+*×^<>]")
+# A calculation goes on, also beside units: "3 hours * 5 miles/hour = 15". But "3 and x = 4" has two parts.
+_CONTINUES = re.compile(
+    rf"[\s)\]}}\\&%]*(?:(?!(?:and|to|{'|'.join(sorted(_HEDGES))})\b)[a-z]{{2}}[a-z/-]{{0,30}} ){{0,3}}[=≈+*×^<>÷]",
+    re.IGNORECASE,
+)
 MAX_GAP = 120
 """Characters between two parts of one answer, at most."""
 MAX_PARTS = 200
@@ -251,7 +267,7 @@ def offered_together(gap: str) -> bool:
 
 _DENYING = re.compile(
     r"""
-    (?: \bnot\b | n['’]t\b | \bcannot\b | \bnever\b | \binstead\s+of\b
+    (?: \bnot\b | n['’]t\b | \bcannot\b | \bnever\b | \bunlikely\b | \binstead\s+of\b
       | \b(?:rather|other|more|less|fewer|greater|larger|smaller|higher|lower|bigger)\s+than\b )
     (?: \s{1,3} (?:be|equal|to|exactly|just|quite|really|the|an?|from|at|in|between)\b ){0,3} [\s$*_(\[{\\]{0,6} $
     """,

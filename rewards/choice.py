@@ -149,7 +149,7 @@ def chosen_letters(text: str, texts: Mapping[str, str], letters: Iterable[str]) 
     ):
         if found:
             return found
-    return _from_last_sentence(text, texts)
+    return _from_last_sentence(text, texts) or _from_first_words(text, texts)
 
 
 def _from_boxes(text: str, texts: Mapping[str, str], letters: set[str]) -> set[str]:
@@ -310,7 +310,10 @@ def _from_judgements(text: str, letters: set[str]) -> set[str]:
 
 
 _ENDING = re.compile(
-    r"(?: ^ | [,:，：] | \b(?:so|thus|hence|therefore|option|choice|answer|say|think|believe|guess)\b )[\s*_]*$",
+    r"""
+    (?: ^ | [,:，：] | 选项
+      | \b(?:so|thus|hence|therefore|option|choice|letter(?:\ is)?|answer|say|think|believe|guess)\b ) [\s*_]*$
+    """,
     re.VERBOSE | re.IGNORECASE,
 )
 
@@ -371,14 +374,21 @@ _DENIAL = re.compile(r"\b(?:not|cannot|never|unlikely)\b|n['’]t\b|\bwrong\b|\b
 
 def _from_last_sentence(text: str, texts: Mapping[str, str]) -> set[str]:
     sentence = re.split(r"(?<=[.!?])\s|\n", text[-1000:].strip())[-1]
-    if _DENIAL.search(sentence):
-        return set()
-    normal = _normal(sentence)
-    wanted = {letter: re.escape(_normal(option)) for letter, option in texts.items() if _normal(option)}
-    found = {letter for letter, option in wanted.items() if re.search(rf"(?<!\w){option}(?!\w)", normal)}
-    # "light blue" also contains "blue".
-    return {
-        a
-        for a in found
-        if not any(a != b and wanted[a] in wanted[b] and len(wanted[a]) < len(wanted[b]) for b in found)
-    }
+    return set() if _DENIAL.search(sentence) else _named(sentence, texts)
+
+
+def _from_first_words(text: str, texts: Mapping[str, str]) -> set[str]:
+    """The option of "No, it is not", where no other is named."""
+    same = set(_same_text(re.split(r"[,.!;:](?=\s)", text[:300], maxsplit=1)[0], texts))
+    return same if _named(text[:2000], texts) == same else set()
+
+
+def _named(text: str, texts: Mapping[str, str]) -> set[str]:
+    """The options whose texts stand in the text: of "light blue" that one, and not "blue"; none of "2" in "1/2"."""
+    normal, named = _normal(text), set[str]()
+    for option in sorted(filter(None, map(_normal, texts.values())), key=len, reverse=True):
+        before = r"(?<![\w/^-])(?<!\d[.,])" if option[0].isdigit() else r"(?<!\w)"
+        after = r"(?![\w/^]|[.,-]\d)" if option[-1].isdigit() else r"(?!\w)"
+        normal, times = re.subn(before + re.escape(option) + after, "|", normal)
+        named |= set(_same_text(option, texts)) if times else set()
+    return named

@@ -7,8 +7,9 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from morl.rewards.answer import boxes, different, final_text, last_together, stated, within_tags
+from morl.rewards.answer import boxes, different, final_text, last_together, stated
 from morl.rewards.decorator import Example, Verdict, reward
+from morl.rewards.reading import answer_text
 
 
 @reward(
@@ -37,18 +38,18 @@ def exact(
 
     The answer is the last `\boxed{}` after the thinking; without a box, what follows "answer is"; without
     that, the whole text. `part: text` always takes the whole text after the thinking. With an `<answer>`, all
-    of this is about what the last one holds. Unicode forms and
-    spaces are made one; `ignore_punctuation` leaves out marks at the ends.
+    of this is about what the last one holds. Unicode forms, spaces
+    and invisible characters are made one; `ignore_punctuation` leaves out marks at the ends.
     """
 
     def normal(text: str) -> str:
         return _normal(text, ignore_case, ignore_punctuation)
 
     golds = gold if isinstance(gold, Sequence) and not isinstance(gold, str) else [gold]
-    known = {normal(within_tags(str(item))) for item in golds if isinstance(item, str | int | float)}
+    known = {normal(answer_text(str(item))) for item in golds if isinstance(item, str | int | float)}
     if len(golds) == 0 or "" in known or any(not isinstance(item, str | int | float) for item in golds):
         return Verdict(None, "bad_gold", "the gold must be text that is not empty, or a list of such")
-    text = within_tags(final_text(response))
+    text = answer_text(final_text(response))
     given = {normal(text)}
     if part == "answer":
         boxed = different(last_together(text, boxes(text)))

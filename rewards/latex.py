@@ -45,9 +45,13 @@ _COMMANDS = dict.fromkeys((r"\(", r"\)", r"\[", r"\]", "**", "`", "~", r"\;", r"
     r"\langle": "(",
     r"\rangle": ")",
 }
-_STYLES = re.compile(r"\\(?:displaystyle|textstyle|boldsymbol|bm|bf|small|large|Large|LARGE|huge|Huge)(?![a-zA-Z])")
+_STYLES = re.compile(
+    r"\\(?:(?:text)?color\s?\{\w+\}|(?:displaystyle|textstyle|boldsymbol|bm|bf|underline|small|large|Large|LARGE|huge|Huge)"
+    r"(?![a-zA-Z]))"
+)
 """How a formula looks, which says nothing."""
-_OVER = re.compile(r"(?<!\\)\{([^{}]{0,100})\\over(?![a-zA-Z])([^{}]{0,100})\}")
+_OVER = re.compile(r"(?<!\\)\{([^{}]{0,100})\\(over|choose)(?![a-zA-Z])([^{}]{0,100})\}")
+_GREEK = r"\\(?:pi|alpha|beta|gamma|theta|lambda|mu|phi|omega)(?![a-zA-Z])"
 _TEXT = re.compile(r"\\(?:text|textbf|mbox|mathrm)\s*\{([^{}]*)\}(\s*$)?")
 _DIGIT = re.compile(r"(?<![\^\w])\d")
 _SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d+)")
@@ -56,6 +60,8 @@ _WRITINGS = [
     (re.compile(r"\\mathrm\s*\{\s*([ei])\s*\}"), r"\1"),
     (re.compile(r"(?<=\d)\\[,!](?=\d{3}(?!\d))"), ""),  # thousands
     (re.compile(r"(?<![\d.])(\d{1,6}) (\d{1,6})/(\d{1,6})(?![\d.])"), r"\1\\frac{\2}{\3}"),
+    (re.compile(rf"(\\[cdt]?frac)\s?({_GREEK}|[0-9a-zA-Z])(?=\s?(?:{_GREEK}|[0-9a-zA-Z{{]))"), r"\1{\2}"),
+    (re.compile(rf"(\\[cdt]?frac\{{[^{{}}]{{0,100}}\}})\s?({_GREEK}|[0-9a-zA-Z])"), r"\1{\2}"),
     (re.compile(r"\\sqrt\s*\[(\w{1,3})\]\s*(\w)"), r"\\sqrt[\1]{\2}"),
     (re.compile(r"(?<=[\w)\]}])\s?\*\*\s?(-?\d+(?:\.\d+)?|\([^()]*\)|[a-zA-Z])"), r"^{\1}"),
     (re.compile(r"(?<![\\a-zA-Z{])(pi(?![a-zA-Z])|(?:ln|log|sin|cos|tan|exp)(?=\s+\w|\s*[({\\^_\d]))"), r"\\\1 "),
@@ -78,13 +84,17 @@ _NO_UNITS = frozenset(
     "or and nor not to versus percent hundred thousand million billion trillion dozen half halves third thirds "  # noqa: SIM905
     "quarter quarters fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth "
     "tenths elevenths twelfths sixteenth sixteenths hundredth hundredths thousandth thousandths "
-    "maybe perhaps possibly either alternatively plus minus times wrong incorrect false more less".split()
+    "maybe perhaps possibly either alternatively plus minus times squared cubed factorial "
+    "wrong incorrect false more less".split()
 )
 
 
 def simply_written(text: str) -> str:
-    r"""The text with commands for symbols, without styles, and with `\frac` for `\over`."""
-    return _OVER.sub(r"\\frac{\1}{\2}", _STYLES.sub("", text.translate(_SYMBOLS)))
+    r"""The text with commands for symbols, without styles, and with `\frac` for `\over`, `\binom` for `\choose`."""
+    return _OVER.sub(
+        lambda match: rf"\{'frac' if match[2] == 'over' else 'binom'}{{{match[1]}}}{{{match[3]}}}",
+        _STYLES.sub("", text.translate(_SYMBOLS)),
+    )
 
 
 def tidy(text: str) -> str:
@@ -92,7 +102,7 @@ def tidy(text: str) -> str:
     text = " ".join(text.split())
     if len(text) > 4 * MAX_LENGTH:
         return text[: 4 * MAX_LENGTH]
-    text = simply_written(text).strip()
+    text = simply_written(text).strip(" *_#✅✓✔🎉")
     for _ in range(3):
         boxed = rf"\boxed{text}" if text.startswith("{") else text
         inner = boxes(boxed)
@@ -155,12 +165,29 @@ _SIGNS = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 
 
 def _both_signs(text: str) -> str:
-    r"""Two formulas for one with a `\pm` within braces, which math-verify does not read."""
-    found = _SIGNS.findall(text)
-    before = _SIGNS.split(text)[0].replace(r"\{", "").replace(r"\}", "")
-    if len(found) != 1 or before.count("{") <= before.count("}"):
+    r"""Two formulas for each one of a list with a `\pm`, or with one within braces, which math-verify does not read."""
+    if _SIGNS.search(text) is None:
         return text
-    return f"{_SIGNS.sub('+', text)}, {_SIGNS.sub('-', text)}"
+    parts = _parts(text)
+    before = _SIGNS.split(text)[0].replace(r"\{", "").replace(r"\}", "")
+    if len(parts) == 1 and before.count("{") <= before.count("}"):
+        return text
+    if any(len(_SIGNS.findall(part)) > 1 for part in parts):
+        return text
+    both = ((_SIGNS.sub("+", part), _SIGNS.sub("-", part)) if _SIGNS.search(part) else (part,) for part in parts)
+    return ", ".join(part.strip() for pair in both for part in pair)
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between the commas that no bracket holds."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def _said(match: re.Match[str]) -> str:

@@ -154,6 +154,8 @@ def gold_text(gold: Any) -> str:
 def answer_parts(response: str) -> tuple[str, ...]:
     """The parts of the answer, as they are written: one, unless several are offered together."""
     text = answer_text(final_text(response))
+    if "\\begin" in text:  # a matrix, whose rows are no lines of their own
+        text = text[:-MAX_ROWS] + _ENVIRONMENT.sub(lambda match: " ".join(match.group().split()), text[-MAX_ROWS:])
     found = last_together(text, boxes(text))
     if found:
         return different(_with_hedge(text, found))
@@ -163,12 +165,18 @@ def answer_parts(response: str) -> tuple[str, ...]:
     return _unboxed(text[-MAX_TAIL:], stated=False) if said is None else _unboxed(said[:MAX_TAIL], stated=True)
 
 
+_ENVIRONMENT = re.compile(r"\\begin\{([a-z]{1,12}\*?)\}.{0,2000}?\\end\{\1\}", re.DOTALL)
+MAX_ROWS = 20_000
+"""Characters at the end of a response in which a matrix may run over several lines."""
+
 _HEDGE = r"\b(?:or|alternatively|otherwise|maybe|perhaps|possibly)\b"
 _OR = re.compile(
     rf"[\s$)\\,.;:(*]{{0,6}}(?:text\{{\s*)?{_HEDGE}(?:[\s,]{{1,3}}(?:{_HEDGE}|even|else|also)){{0,2}}[\s,}}$(\\*:]{{0,8}}",
     re.IGNORECASE,
 )
 _PERCENT_SIGN = re.compile(r"\s?\\?%")
+# "9π", "√2/2": a number of theirs would be another answer.
+_SYMBOLIC = re.compile(r"(?<!\w)[-−]?\d{0,9}[√π][\d√π()/^²³*·]{0,30}(?<![(*·/^])(?: ?≈ ?\d[\d.]{0,15}(?<!\.))?")
 _HALF_OPEN = re.compile(r"\[[^][(),\n]{1,40},[^][(),\n]{1,40}\)|\([^][(),\n]{1,40},[^][(),\n]{1,40}\]")
 
 
@@ -189,7 +197,8 @@ MAX_LEAD = 2
 def _candidates(text: str) -> list[Span]:
     """The formulas of a text, and its half-open intervals and numbers that stand in none, in order."""
     found = formulas(text)
-    for span in (*(Span(match.group(), *match.span()) for match in _HALF_OPEN.finditer(text)), *numbers(text)):
+    written = [Span(match.group(), *match.span()) for match in (*_HALF_OPEN.finditer(text), *_SYMBOLIC.finditer(text))]
+    for span in (*written, *numbers(text)):
         if not any(other.start <= span.start < other.end for other in found):
             percent = r"\%" if _PERCENT_SIGN.match(text, span.end) else ""
             found.append(Span(span.text + percent, span.start, span.end))
@@ -202,7 +211,12 @@ def _unboxed(text: str, *, stated: bool) -> tuple[str, ...]:
     # A few symbols, or a name, are the answer as a whole; in prose it is a formula or number: what is stated
     # begins with it, and what leads to an answer ends with it.
     words = _PROSE.findall(text)
-    if not in_formulas and len(text) <= 60 and (not words or (len(words) <= 2 and not candidates)):
+    if (
+        not in_formulas
+        and len(text) <= 60
+        and "\n" not in text
+        and (not words or ((stated or len(words) <= 2) and not candidates))
+    ):
         return (text,)
     meant = [span for span in candidates if not denied(text, span)]
     if stated and meant and len(_PROSE.findall(text, 0, meant[0].start)) <= MAX_LEAD:
@@ -210,8 +224,11 @@ def _unboxed(text: str, *, stated: bool) -> tuple[str, ...]:
     return different(last_together(text, meant))
 
 
+_SET_AS_TEXT = re.compile(r"\\text\s?\{([^{}]*)\}")
+
+
 def _squeezed(text: str) -> str:
-    return "".join(text.split())
+    return "".join(_SET_AS_TEXT.sub(r"\1", text).split())
 
 
 def _refusal(text: str) -> str | None:

@@ -35,8 +35,25 @@ def plain_value(latex: str) -> Fraction | frozenset[int] | None:
     return None
 
 
+_BASED = re.compile(r"([0-9A-F]{1,60})_\{?\s?([1-9][0-9]?)\s?\}?", re.ASCII)
+
+
+def _in_base(number: re.Match[str]) -> int | str:
+    """The value of `1011_2`; what is written where the base has no such digits."""
+    try:
+        return int(number[1], int(number[2]))
+    except ValueError:
+        return number.group().translate(_BRACES)
+
+
+_BRACES = dict.fromkeys(map(ord, "{} "))
+
+
 def compared(gold: str, answer: str) -> bool | None:
     """Whether both are the same number or the same set; None where that needs a closer look."""
+    ours, theirs = _BASED.fullmatch(gold), _BASED.fullmatch(answer)
+    if ours and theirs:
+        return _in_base(ours) == _in_base(theirs)
     x, y = plain_value(gold), plain_value(answer)
     if isinstance(x, Fraction) and isinstance(y, Fraction):
         return None if 0 < abs(x - y) <= 2 * ROUNDING else x == y

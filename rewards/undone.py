@@ -13,8 +13,9 @@ from morl.rewards.latex import simply_written
 from morl.rewards.plain import plain_value
 
 _PLAIN = dict.fromkeys((r"\left", r"\right", r"\,", r"\!", r"\:", r"\;", r"\ ", "{,}"), "")
-_PLAIN |= {r"\times": "*", r"\cdot": "*", r"\ast": "*", r"\div": "/", "**": "^"}
+_PLAIN |= {r"^\circ": "", r"^{\circ}": "", r"\times": "*", r"\cdot": "*", r"\ast": "*", r"\div": "/", "**": "^"}
 _FRACTION = re.compile(r"\\[cdt]?frac\{?(-?\d+(?:\.\d+)?)\}?\{?(-?\d+(?:\.\d+)?)\}?")
+_MIXED = re.compile(r"(?<![\d.])(\d{1,9})\\[cdt]?frac(?:\{(\d{1,9})\}\{(\d{1,9})\}|(\d)(\d))")
 _SIMPLE = re.compile(r"[-+]?\(?([-+]?\d+)/(-?\d+)\)?")
 _SCIENTIFIC = re.compile(r"[-+]?\d+(?:\.\d+)?\*10\^\{?[-+]?\d+\}?")
 _NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+%?")
@@ -96,4 +97,11 @@ def _normal(text: str) -> str:
     text = simply_written(text)
     for mark, plain in _PLAIN.items():
         text = text.replace(mark, plain)
-    return _FRACTION.sub(r"\1/\2", _UNIT.sub("", "".join(text.replace("$", "").split())))
+    text = _UNIT.sub("", "".join(text.replace("$", "").split()))
+    return _FRACTION.sub(r"\1/\2", _MIXED.sub(_improper, text))
+
+
+def _improper(match: re.Match[str]) -> str:
+    r"""`5\frac{1}{3}` as 16/3, which 51/3 is not."""
+    top, bottom = int(match[2] or match[4]), int(match[3] or match[5])
+    return f"{int(match[1]) * bottom + top}/{bottom}"

@@ -49,13 +49,14 @@ def same_word(one: str, other: str) -> bool | None:
     return None if ours.isupper() or theirs.isupper() else False
 
 
-_LETTER = re.compile("[A-J]")
+_LETTER = re.compile(r"(?:\\(?:text|textbf|textrm|mathrm|mathbf)\s?\{)?\s?\(?([A-J])\)?\s?\}?")
 _LABEL = re.compile(r"(?:\\(?:text|textbf|textrm|mathrm|mathbf|rm|bf)\s?\{?\s?)?\(?\s?[A-J]\s?[).:](?!\d)")
 _LETTERS = re.compile(r"\b[A-J]\b")
 
 
 def labelled(answer: str, gold: str) -> str:
     """The letter of "(B) 12" and "B. 12" where it is the gold; else the answer as it is."""
-    if not _LETTER.fullmatch(gold) or not _LABEL.match(answer):
+    letter = _LETTER.fullmatch(gold)
+    if letter is None or not _LABEL.match(answer):
         return answer
-    return gold if set(_LETTERS.findall(answer)) == {gold} else answer
+    return gold if set(_LETTERS.findall(answer)) == {letter[1]} else answer

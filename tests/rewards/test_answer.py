@@ -21,6 +21,11 @@ def test_only_what_follows_the_last_thinking_counts(thought: str, answer: str) -
     assert final_text(f"{thought}</think>{answer}") == answer.strip()
 
 
+@pytest.mark.parametrize("token", ["</s>", "<|im_end|>", " <|endoftext|>", "<|im_end|>\n<|endoftext|>"])
+def test_what_ends_a_turn_is_no_part_of_the_answer(token: str) -> None:
+    assert final_text(f"<think>3</think>5{token}") == "5"
+
+
 @given(st.text(alphabet="ab\n") | st.just("</think>done"), st.text(alphabet=r"ab\boxed{}12"))
 def test_a_thinking_that_was_cut_off_has_no_answer(before: str, thought: str) -> None:
     assert final_text(f"{before}<think>{thought}") == ""
@@ -79,6 +84,13 @@ def test_boxes(text: str, contents: list[str]) -> None:
         ("The answer is not 5", None),
         ("My answer depends on it", None),
         ("答案是 5", "5"),
+        ("The answer is\n\n5", "5"),
+        ("The answer is:\n$$\nx = 5.\n$$\nSee 3.", "$$\nx = 5.\n$$"),
+        ("The answer is\n\\[\n5\n\\]", "\\[\n5\n\\]"),
+        ("The answer is Rs. 7.2. So it is.", "Rs. 7.2"),
+        ("The answer is 5. Or 6.", "5. Or 6"),
+        ("The answer is 5\nor 6", "5\nor 6"),
+        ("The answer is 5. Ordinary people know.", "5"),
     ],
 )
 def test_stated(text: str, said: str | None) -> None:

@@ -128,6 +128,8 @@ def test_exact_takes_for_the_same(response: str, gold: Any) -> None:
         ("Parisian", "Paris"),
         ("Paris or Rome", "Paris"),
         ("Paris\nRome", "Paris"),
+        ("The answer is Paris. Or Rome.", "Paris"),
+        ("The answer is Paris.\nOr Rome?", "Paris"),
         (r"\boxed{Paris} \boxed{Rome}", ["Paris", "Rome"]),
         ("<think>Paris", "Paris"),
         ("<think>Paris</think>", "Paris"),
