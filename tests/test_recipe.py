@@ -259,6 +259,7 @@ WRONG = [
     (("model: ", "learner: {zero: 4}\nmodel: "), "x.yaml:2: learner.zero: should be less than or equal to 3, not 4"),
     (("model: ", "learner: {betas: [0.9, 1]}\nmodel: "), "x.yaml:2: learner.betas.1: should be less than 1, not 1"),
     (("model: ", "learner: {warmup_steps: 11}\nmodel: "), "x.yaml:2: learner.warmup_steps: warm-up of 11 steps in a run of 10"),
+    (("model: ", "eval: {sets: {shout: {data: {source: csv, path: a, delimiter: ';;'}}}}\nmodel: "), "x.yaml:2: eval.sets.shout.data.delimiter: string should have at most 1 character, not ';;'"),
     (("model: ", "cluster: {address: here}\nmodel: "), "x.yaml:2: cluster.address: should be 'local', 'auto' or host:port, not 'here'"),
     (("model: ", "eval: {sets: {shot: {data: {source: jsonl, path: a}}}}\nmodel: "), "x.yaml:2: eval.sets.shot: no objective has this name: name one with 'objective', or give prompt and rewards"),
     (("model: ", "eval: {sets: {a: {objective: shot, data: {source: jsonl, path: a}}}}\nmodel: "), "x.yaml:2: eval.sets.a.objective: no objective is called 'shot'; did you mean 'shout'?"),
