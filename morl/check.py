@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from morl.check_report import CheckReport, print_report
 from morl.data import PromptSet, load_prompts
+from morl.data.prompts import Asked
 from morl.errors import BadMediaError, DataError, MorlError, Problem, UsageError
 from morl.files import local_path
 from morl.missing import lacks_data, missing_checkpoints
@@ -23,62 +23,33 @@ from morl.rewards.decorator import REWARDS, needs_gold, traits_of
 from morl.rewards.runner import Runner
 from morl.types import Prompt
 
-SHOWN = 5
-"""Places that are shown of problems that read the same."""
+if TYPE_CHECKING:
+    from morl.preferences import PreferenceRecipe
+    from morl.stages import SftRecipe
 
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 """Files of a checkpoint that say how pictures are resized."""
 
 TEMPLATE_TOKENS = 256
 """What a chat template adds to a prompt, at most, system prompt included."""
+ROWS_OF_EACH = 100
+"""Rows that are looked at of each data set to learn answers from, unless more are asked for: these may be endless."""
 _ANY_MODEL = "none"
 """The model of an evaluation set that stands by itself: it names none."""
 
 Advance = Callable[[], None]
 
 
-@dataclass(slots=True)
-class CheckReport:
-    """What was found, and how much was looked at."""
-
-    recipe: tuple[Problem, ...] = ()
-    """What is wrong with the recipe itself."""
-    data: list[Problem] = field(default_factory=list)
-    """What is wrong with rows, golds and the rewards' examples."""
-    missing: list[Problem] = field(default_factory=list)
-    """Data that are not on this machine."""
-    checkpoints: list[Problem] = field(default_factory=list)
-    """Models that are not on this machine, and that a check can do without."""
-    sets: int = 0
-    """Objectives and evaluation sets whose rows were looked at."""
-    rows: int = 0
-    """Rows that were made into prompts."""
-    golds: int = 0
-    """Golds that were written as a response, which has to score 1."""
-    examples: int = 0
-    """Examples of rewards that were run."""
-    notes: list[str] = field(default_factory=list)
-    """What could not be looked at, and is no fault."""
-    command: str = "train"
-    """What takes the recipe; of one of `morl sft` and `morl rm` the keys alone are checked."""
-    skipped: int = 0
-    """Rows that the recipe says to skip: for their bad pictures, or their length."""
-
-    @property
-    def exit_code(self) -> int:
-        """2 when the recipe is wrong or names data that are not there, 1 when data or rewards are wrong, else 0."""
-        return 2 if self.recipe or self.missing else 1 if self.data else 0
-
-
 def check(path: str | Path, overrides: Sequence[str] = (), *, rows: int | None = None) -> CheckReport:
     """Check a recipe or an evaluation set, render its rows, run its rewards' examples and score every gold answer.
 
-    Goes on after errors: of a wrong recipe, what can still be used is checked too.
+    Goes on after errors: of a wrong recipe, what can still be used is checked too. Recipes of `morl sft` and `morl rm`
+    have no rewards: of each of their data sets the first `ROWS_OF_EACH` rows are rendered, with their answers.
 
     Args:
         path: the recipe, as for `load_recipe`.
         overrides: `key.path=value` each.
-        rows: look at so many rows of each objective only; all when it is None.
+        rows: look at so many rows of each data set only.
 
     Raises: RunError when no worker process can be started for the rewards.
     """
@@ -88,13 +59,20 @@ def check(path: str | Path, overrides: Sequence[str] = (), *, rows: int | None =
     report = CheckReport(recipe=problems, command=command)
     if recipe is not None and command == "eval":
         recipe = recipe.as_recipe(Path(path).stem, _ANY_MODEL)
+    if recipe is not None:
+        go_offline(recipe)
     if not isinstance(recipe, Recipe):
+        if recipe is not None:
+            _check_answers(_learnt_from(recipe), rows or ROWS_OF_EACH, report)
         return report
-    go_offline(recipe)
     specs = {f"objectives.{name}": spec for name, spec in recipe.objectives.items() if command == "train"}
     specs |= {f"eval.sets.{name}": spec for name, spec in recipe.eval_objectives().items()}
     report.checkpoints = [] if recipe.model.path == _ANY_MODEL else missing_checkpoints(recipe)
-    opened = {label: prompts for label, spec in specs.items() if (prompts := _open(label, spec, report)) is not None}
+    opened = {
+        label: prompts
+        for label, spec in specs.items()
+        if (prompts := _open(f"{label}.data", label, spec, report)) is not None
+    }
     wrong = {problem.path for problem in problems}
     lengths = _Lengths(recipe)
     with _runner(recipe) as runner, _progress(sum(_count(prompts, rows) for prompts in opened.values())) as advance:
@@ -137,16 +115,46 @@ def _count(prompts: PromptSet, rows: int | None) -> int:
     return len(prompts) if rows is None else min(rows, len(prompts))
 
 
-def _open(label: str, spec: ObjectiveSpec, report: CheckReport) -> PromptSet | None:
+def _open(key: str, label: str, spec: Asked, report: CheckReport) -> PromptSet | None:
+    """The prompts of the data at a key of the recipe; None when they cannot be opened, which the report says."""
     try:
         return load_prompts(spec, label)
     except MorlError as error:
         # What paths are relative to is told once, not with each of them.
         told = str(error).partition("; paths are relative to")[0]
-        (report.missing if lacks_data(spec) else report.data).append(Problem("", f"{label}.data", told))
+        (report.missing if lacks_data(spec) else report.data).append(Problem("", key, told))
     except Exception as error:  # noqa: BLE001  # a plugin's source may raise anything
-        report.data.append(Problem("", f"{label}.data", f"cannot be opened: {type(error).__name__}: {error}"))
+        report.data.append(Problem("", key, f"cannot be opened: {type(error).__name__}: {error}"))
     return None
+
+
+def _skips(spec: Asked) -> tuple[type[MorlError], ...]:
+    """Errors of a row that the recipe says to skip it for."""
+    return (BadMediaError,) if spec.data.bad_media == "skip" else ()
+
+
+def _rendered(
+    prompts: PromptSet,
+    index: int,
+    look: Callable[[Prompt], None],
+    skips: tuple[type[MorlError], ...],
+    report: CheckReport,
+) -> tuple[Prompt | None, str]:
+    """A row's prompt; or None, and what is wrong with the row, which is nothing if it is one to skip."""
+    try:
+        prompt = prompts[index]
+        for item in prompt.media:
+            item.check()
+        look(prompt)
+    except MorlError as error:
+        if isinstance(error, skips):
+            report.skipped += 1
+            return None, ""
+        return None, str(error).removeprefix(f"{prompts.where(index)}: ")
+    except Exception as error:  # noqa: BLE001  # a plugin's source may raise anything
+        return None, f"cannot be read: {type(error).__name__}: {error}"
+    report.rows += 1
+    return prompt, ""
 
 
 def _check_rows(
@@ -164,32 +172,13 @@ def _check_rows(
     scored = any(traits_of(REWARDS.load(term.use)).answer for term in spec.rewards)
 
     def rendered() -> Iterator[Prompt]:
+        skips = _skips(spec) + ((_TooLongError,) if lengths.skips else ())
         for index in range(count):
-            try:
-                prompt = prompts[index]
-                for item in prompt.media:
-                    item.check()
-                lengths.check(prompt)
-            except _TooLongError as error:
-                if lengths.skips:
-                    report.skipped += 1
-                else:
-                    found.append((index, str(error)))
-                advance()
-            except BadMediaError as error:
-                if spec.data.bad_media == "skip":
-                    report.skipped += 1
-                else:
-                    found.append((index, str(error).removeprefix(f"{prompts.where(index)}: ")))
-                advance()
-            except MorlError as error:
-                found.append((index, str(error).removeprefix(f"{prompts.where(index)}: ")))
-                advance()
-            except Exception as error:  # noqa: BLE001  # a plugin's source may raise anything
-                found.append((index, f"cannot be read: {type(error).__name__}: {error}"))
+            prompt, fault = _rendered(prompts, index, lengths.check, skips, report)
+            if prompt is None:
+                found.extend([(index, fault)] if fault else [])
                 advance()
             else:
-                report.rows += 1
                 report.golds += scored and prompt.gold is not None
                 yield prompt
 
@@ -200,6 +189,47 @@ def _check_rows(
     for _ in every:  # rewards that read no gold leave the rows unread
         advance()
     report.data += [Problem(prompts.where(index), label, reason) for index, reason in sorted(found)]
+
+
+def _learnt_from(recipe: SftRecipe | PreferenceRecipe) -> dict[str, Asked]:
+    """Rows that are learnt from, with their answers in the place of golds, by their key in the recipe."""
+    from morl.stages import SftRecipe
+
+    if not isinstance(recipe, SftRecipe):
+        return {"preference.data": recipe.preference}
+    found: dict[str, Asked] = {}
+    for stage, spec in recipe.stages.items():
+        for name, own in spec.datasets.items():
+            found[f"stages.{stage}.datasets.{name}.data"] = own
+            if own.held_out is not None:
+                held_out = own.model_copy(update={"data": own.held_out})
+                found[f"stages.{stage}.datasets.{name}.held_out"] = held_out
+    return found
+
+
+def _check_answers(sets: Mapping[str, Asked], rows: int, report: CheckReport) -> None:
+    """Render the first rows of each set; adds what is wrong with them, or with their answers, to the report."""
+    opened = {key: prompts for key, spec in sets.items() if (prompts := _open(key, key, spec, report)) is not None}
+    if any(len(prompts) > rows for prompts in opened.values()):
+        report.portion = f", of each the first {rows} (--rows N reads more)"
+    with _progress(sum(_count(prompts, rows) for prompts in opened.values())) as advance:
+        for key, prompts in opened.items():
+            report.sets += 1
+            for index in range(_count(prompts, rows)):
+                _, fault = _rendered(prompts, index, _check_answer, _skips(sets[key]), report)
+                report.data += [Problem(prompts.where(index), key, fault)] if fault else []
+                advance()
+
+
+def _check_answer(prompt: Prompt) -> None:
+    """Raises: DataError when the answers that stand in the place of the gold are no text."""
+    for answer in prompt.gold.values() if isinstance(prompt.gold, Mapping) else [prompt.gold]:
+        if not isinstance(answer, str):
+            raise DataError(
+                f"an answer is text, not of type {type(answer).__name__}; the filter `string` makes text of it"
+            )
+        if not answer.strip():
+            raise DataError("an answer is empty")
 
 
 def _check_frames(recipe: Recipe, specs: Mapping[str, ObjectiveSpec]) -> list[Problem]:
@@ -276,45 +306,6 @@ def _progress(total: int) -> Iterator[Advance]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("rows", total=total)
         yield lambda: bar.advance(task)
-
-
-def print_report(report: CheckReport) -> int:
-    """Print what is wrong and what is not there, problems that read the same together; returns the exit code."""
-    lines = [str(problem) for problem in report.recipe]
-    counts = Counter((problem.path, problem.message) for problem in report.data)
-    seen: Counter[tuple[str, str]] = Counter()
-    for problem in report.data:
-        same = problem.path, problem.message
-        seen[same] += 1
-        if seen[same] <= SHOWN:
-            lines.append(str(problem))
-        elif seen[same] == counts[same]:
-            lines.append(f"{problem.path}: … and {counts[same] - SHOWN} more rows: {problem.message}")
-    if report.missing:
-        lines += [str(problem) for problem in (*report.missing, *report.checkpoints)]
-        lines.append(f"paths are relative to the working folder, {Path.cwd()}")
-    # A check needs no model, so one that is not there is no part of what was found.
-    notes = [*report.notes, *(() if report.missing else report.checkpoints)]
-    sys.stderr.write("".join(f"note: {note}\n" for note in notes))
-    looked = f"{_counted(report.rows, 'row')} of {_counted(report.sets, 'set')} read"
-    if report.skipped:
-        looked += f", {_counted(report.skipped, 'row')} skipped: bad pictures or videos, or prompts too long"
-    if report.exit_code:
-        wrong = _counted(len(report.recipe), "problem")
-        models = f", {_counted(len(report.checkpoints), 'model')}" if report.checkpoints else ""
-        absent = f", {_counted(len(report.missing), 'file')} of data{models} missing" if report.missing else ""
-        lines.append(f"{wrong} in the recipe, {len(report.data)} in data and rewards{absent}; {looked}")
-    elif report.command in ("sft", "rm"):
-        lines.append(f"the recipe of `morl {report.command}` is well; its rows are read when it runs")
-    else:
-        held = f"{_counted(report.golds, 'gold')} and {_counted(report.examples, 'example')} of rewards hold"
-        lines.append(f"all is well: {looked}, {held}")
-    sys.stdout.write("\n".join(lines) + "\n")
-    return report.exit_code
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 __all__ = ["CheckReport", "check", "print_report"]

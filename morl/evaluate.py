@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from morl.cluster import Cluster
 from morl.data import PromptSet, load_prompts
 from morl.errors import UsageError
+from morl.files import require_writable
 from morl.model import ChatCodec
 from morl.recipe import EvalSetSpec, ObjectiveSpec, Recipe, go_offline
 from morl.rewards import Scorer
@@ -181,7 +182,8 @@ def measure(groups: Sequence[Group], pass_at: float) -> dict[str, Any]:
 def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Set by set, two measurements side by side with their paired difference.
 
-    The difference is taken prompt by prompt, over prompts that have a score in both.
+    The difference is taken prompt by prompt, over prompts that have a score in both. Sets that have another number of
+    prompts than before are left out, with a warning: they were asked other questions.
     """
     earlier = {row["set"]: row for row in before}
     rows = []
@@ -189,9 +191,12 @@ def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, An
         early = earlier.get(late["set"])
         if early is None or "reward" not in early or "reward" not in late:
             continue
-        pairs = [
-            (a, b) for a, b in zip(early["values"], late["values"], strict=True) if a is not None and b is not None
-        ]
+        counts = len(early["values"]), len(late["values"])
+        if counts[0] != counts[1]:
+            logger.warning("%s: not compared, %d prompts before and %d after", late["set"], *counts)
+            continue
+        paired = zip(early["values"], late["values"], strict=True)
+        pairs = [(a, b) for a, b in paired if a is not None and b is not None]
         difference = paired_difference([a for a, _ in pairs], [b for _, b in pairs])
         rows.append(
             {
@@ -217,8 +222,10 @@ def evaluate_models(
         out: JSON lines file for the rows, each with its `model`.
         local: without Ray.
 
-    Raises: UsageError when the recipe has no evaluation sets.
+    Raises: UsageError when the recipe has no evaluation sets, or `out` cannot be written.
     """
+    if out is not None:
+        require_writable(out)
     if not recipe.eval.sets:
         raise UsageError("eval.sets: the recipe has none; there is nothing to measure")
     return [asyncio.run(_evaluate_model(recipe, model, out, local)) for model in models]
@@ -247,14 +254,18 @@ async def _evaluate_model(recipe: Recipe, model: str, out: Path | None, local: b
 
 
 class RowFile:
-    """Appends evaluation rows to a file, or to nowhere."""
+    """Appends evaluation rows to a file, or to nowhere; missing folders are made."""
 
     def __init__(self, path: Path | None, model: str) -> None:
+        """Raises: UsageError when the file cannot be written."""
+        if path is not None:
+            require_writable(path)
         self.path = path
         self.model = model
 
     def log_eval(self, row: Mapping[str, Any]) -> None:
         """Append the row."""
         if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"model": self.model, **row}) + "\n")

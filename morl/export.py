@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from morl.checkpoint import find_fault, newest_good, read_state
 from morl.errors import CheckpointError, UsageError
+from morl.files import require_writable
 from morl.model import resolve_model
 
 if TYPE_CHECKING:
@@ -35,8 +36,11 @@ def export(folder: Path, out: Path, *, adapter: bool = False) -> None:
     """
     from morl.learner.weights import adapter_weights, full_weights, write_adapter, write_weights
 
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out: '{out}' is a file; name a folder")
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"--out: '{out}' is not empty")
+    require_writable(out / "config.json")
     run, checkpoint = _checkpoint(folder)
     origin = _origin(run, checkpoint)
     if adapter and origin.learner.lora is None:

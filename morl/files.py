@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import json
 import os
 import shutil
 import uuid
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from morl.errors import UsageError
 
 PACKAGE = "package:"
 
@@ -37,6 +40,26 @@ def local_path(path: str) -> Path:
     return Path(next(iter(found.submodule_search_locations))) / inside
 
 
+def find_tear(model: Path) -> str | None:
+    """What is wrong with the files of a checkpoint folder, in a line; None when they look whole.
+
+    Of weights the headers alone are read, which say how long the files are.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        json.loads((model / "config.json").read_bytes())
+    except ValueError as error:
+        return f"'{model / 'config.json'}' is not valid JSON: {error}"
+    for file in sorted(model.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            return f"'{file}' is cut off, or no file of safetensors: {error}"
+    return None
+
+
 def fsync_path(path: Path) -> None:
     """Make a file's bytes, or a folder's entries, survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
@@ -46,12 +69,34 @@ def fsync_path(path: Path) -> None:
         os.close(handle)
 
 
+def require_writable(path: Path) -> None:
+    """Whether a command could write its file to `path`, known before it works for hours.
+
+    Raises: UsageError when a folder is there, or when no folder that would hold it can be made or written.
+    """
+    if path.is_dir():
+        raise UsageError(f"--out: '{path}' is a folder; name a file")
+    if path.exists() and not path.is_file():  # a pipe or a device
+        return
+    place = next(parent for parent in path.absolute().parents if parent.exists())
+    if not place.is_dir():
+        raise UsageError(f"--out: '{path}' cannot be written: '{place}' is no folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UsageError(f"--out: '{path}' cannot be written: no permission to write to '{place}'")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A new file that takes the place of `path` when the block ends well, and never otherwise.
 
-    Missing folders are made. Whoever reads `path` meanwhile sees the old file.
+    Missing folders are made. Whoever reads `path` meanwhile sees the old file. A link leads on to another file after
+    it as before; a pipe or a device, `/dev/null` for one, stays what it is, and is written to.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with path.open("wb") as stream:
+            yield stream
+        return
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
     try:

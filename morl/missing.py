@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from morl.data.prompts import Asked
 from morl.errors import Problem
 from morl.files import local_path
-from morl.recipe import ObjectiveSpec, Recipe
+from morl.recipe import Recipe
 
 
-def lacks_data(spec: ObjectiveSpec) -> bool:
-    """Whether the `path` of an objective's data leads nowhere on this machine; a name on a hub does not."""
+def lacks_data(spec: Asked) -> bool:
+    """Whether the `path` of a set's data leads nowhere on this machine; a name on a hub does not."""
     path = spec.data.options.get("path")
     return isinstance(path, str) and _absence(path) is not None
 

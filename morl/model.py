@@ -20,7 +20,7 @@ from typing import Any
 
 from morl.compat import guard_torchvision
 from morl.errors import DataError, MissingExtraError, UsageError
-from morl.files import PACKAGE, local_path
+from morl.files import PACKAGE, find_tear, local_path
 from morl.types import Encoded, Prompt
 from morl.vision import MediaProcessor
 
@@ -42,7 +42,7 @@ OPENED_TOKENS = 16
 def resolve_model(path: str, key: str = "model.path") -> Path:
     """The local folder behind a recipe's `model.path`, or another `key` of it, made ready to load.
 
-    Raises: UsageError when there is no such model on this machine.
+    Raises: UsageError when there is no such model on this machine, or its files are torn.
     """
     try:
         file = local_path(path)
@@ -55,6 +55,8 @@ def resolve_model(path: str, key: str = "model.path") -> Path:
             raise UsageError(f"{key}: no file '{file}'")
         return _convert_gguf(file)
     if (file / "config.json").is_file():
+        if tear := find_tear(file):
+            raise UsageError(f"{key}: {tear}")
         return file
     if file.is_dir():
         raise UsageError(f"{key}: '{file}' has no config.json; give a folder in Hugging Face format")

@@ -15,7 +15,7 @@ from morl.learner.head import CHUNK_BYTES
 from morl.learner.rank import zero_stage
 from morl.missing import missing_checkpoints
 from morl.model import resolve_model
-from morl.recipe import Recipe
+from morl.recipe import LoraSpec, Recipe
 from morl.reward_server import ServerSettings
 
 GIB = 2**30
@@ -111,10 +111,10 @@ def plan(recipe: Recipe, machines: Machines | None) -> list[Item]:
         told = f"model.path: {reason}. For a plan a folder with the model's config.json is enough"
         return [*items, Item("memory", "not estimated", told, fits=False)]
     learner = _learner_memory(recipe, shape)
-    engine, sequences = _engine_memory(recipe, shape, machines)
+    engine, sequences = _engine_memory(recipe, shape, machines), _sequences(recipe, shape, machines)
     items += _memory_items("a learner's GPU", learner, machines)
     items += _memory_items("an engine's GPU", engine, machines)
-    items.append(Item("memory", "sequences that an engine holds at once", sequences))
+    items.append(sequences)
     return items + (_times(recipe, shape, machines) if machines is not None else [])
 
 
@@ -173,7 +173,7 @@ def _tensor_parallel(recipe: Recipe) -> int:
 def _learner_memory(recipe: Recipe, shape: Shape) -> dict[str, float]:
     """Bytes on one GPU of the learner, by what they hold."""
     spec, size = recipe.learner, BYTES[recipe.model.dtype]
-    trained = _lora_parameters(recipe, shape) if spec.lora else shape.parameters
+    trained = _lora_parameters(spec.lora, shape) if spec.lora else shape.parameters
     zero = zero_stage(spec.zero, recipe.model.dtype)
     parted = {stage: spec.ranks if zero >= stage else 1 for stage in (1, 2, 3)}
     # ZeRO keeps float32 masters beside any weights, and adds gradients up in float32.
@@ -188,28 +188,35 @@ def _learner_memory(recipe: Recipe, shape: Shape) -> dict[str, float]:
         "activations": layer + shape.layers * kept if spec.activation_checkpointing else shape.layers * layer,
         "head": 3.0 * max(CHUNK_BYTES, 64 * shape.vocabulary),
     }
-    if getattr(recipe.algorithm, "kl", None) is not None and spec.lora is None:
+    if recipe.algorithm.kl is not None and spec.lora is None:
         found["reference"] = size * shape.parameters / parted[3]
     return found
 
 
-def _lora_parameters(recipe: Recipe, shape: Shape) -> int:
+def _lora_parameters(lora: LoraSpec, shape: Shape) -> int:
     """An estimate: each layer has about 12 h² weights in 7 matrices, whose sides together are about 22 h."""
-    assert recipe.learner.lora is not None
-    return 22 * shape.hidden * recipe.learner.lora.rank * shape.layers
+    return 22 * shape.hidden * lora.rank * shape.layers
 
 
-def _engine_memory(recipe: Recipe, shape: Shape, machines: Machines | None) -> tuple[dict[str, float], str]:
-    """Bytes on one GPU of an engine, by what they hold; and how many sequences fit."""
-    wide = _tensor_parallel(recipe)
-    weights = BYTES[recipe.model.dtype] * shape.parameters / wide
-    longest = recipe.rollout.max_prompt_tokens + recipe.rollout.max_new_tokens
-    each = shape.kv_bytes * longest / wide
+def _engine_memory(recipe: Recipe, shape: Shape, machines: Machines | None) -> dict[str, float]:
+    """Bytes on one GPU of an engine, by what they hold."""
+    weights = BYTES[recipe.model.dtype] * shape.parameters / _tensor_parallel(recipe)
     if machines is None:
-        return {"weights": weights}, f"one of {longest:,} tokens takes {each / GIB:.2f} GiB"
+        return {"weights": weights}
     share = float(recipe.rollout.options.get("gpu_memory_utilization", 0.9))
-    cache = max(0.0, share * machines.gpu_memory_gb * GIB - weights)
-    return {"weights": weights, "cache": cache}, f"{cache / each:,.0f} of {longest:,} tokens"
+    return {"weights": weights, "cache": max(0.0, share * machines.gpu_memory_gb * GIB - weights)}
+
+
+def _sequences(recipe: Recipe, shape: Shape, machines: Machines | None) -> Item:
+    """How many sequences an engine holds at once; an engine that cannot hold one does not start."""
+    what = "sequences that an engine holds at once"
+    longest = recipe.rollout.max_prompt_tokens + recipe.rollout.max_new_tokens
+    each = shape.kv_bytes * longest / _tensor_parallel(recipe)
+    if machines is None:
+        return Item("memory", what, f"one of {longest:,} tokens takes {each / GIB:.2f} GiB")
+    held = int(_engine_memory(recipe, shape, machines)["cache"] / each)
+    remedy = "" if held else "; raise tensor_parallel_size in rollout.options, or shorten prompts and answers"
+    return Item("memory", what, f"{held:,} of {longest:,} tokens{remedy}", fits=held > 0)
 
 
 def _memory_items(whose: str, parts: dict[str, float], machines: Machines | None) -> list[Item]:
@@ -224,7 +231,8 @@ def _memory_items(whose: str, parts: dict[str, float], machines: Machines | None
 def _times(recipe: Recipe, shape: Shape, machines: Machines) -> list[Item]:
     rollout, spec = recipe.rollout, recipe.learner
     samples = rollout.prompts_per_step * rollout.samples_per_prompt
-    learnt = rollout.prompts_per_step * rollout.max_prompt_tokens + samples * rollout.max_new_tokens
+    prompts = rollout.prompts_per_step if spec.share_prefix else samples
+    learnt = prompts * rollout.max_prompt_tokens + samples * rollout.max_new_tokens
     passes = 8 if spec.activation_checkpointing else 6
     learner_s = passes * shape.parameters * learnt / (spec.ranks * machines.tflops * 1e12 * UTILISATION)
     wide = _tensor_parallel(recipe)

@@ -74,11 +74,6 @@ def load_document(kind: type[D], path: str | Path, overrides: Sequence[str] = ()
     return recipe
 
 
-def inspect_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe | None, tuple[Problem, ...]]:
-    """Read the recipe of a training run and go on after errors; as `inspect_document`."""
-    return inspect_document(Recipe, path, overrides)
-
-
 def inspect_document(
     kind: type[D], path: str | Path, overrides: Sequence[str] = ()
 ) -> tuple[D | None, tuple[Problem, ...]]:
@@ -260,7 +255,6 @@ __all__ = [
     "go_offline",
     "import_plugin",
     "inspect_document",
-    "inspect_recipe",
     "json_schema",
     "load_document",
     "load_recipe",

@@ -1,4 +1,4 @@
-"""Named functions that a recipe can use: rewards, sources, engines, advantages, losses, environments.
+"""Named functions that a recipe can use: rewards, sources, engines, advantages and losses.
 
 Built-ins have no privileges: they come through the same entry points as a stranger's
 package. Discovery reads package metadata and imports nothing; a function is imported

@@ -21,7 +21,7 @@ import numpy as np
 from morl.data import PromptSet, load_prompts
 from morl.errors import MorlError, UsageError
 from morl.evaluate import Evaluation, compare
-from morl.files import replacing
+from morl.files import replacing, require_writable
 from morl.media import Picture, Video
 from morl.recipe import ObjectiveSpec, Recipe, command_of, load_recipe
 from morl.rewards import REWARDS
@@ -82,8 +82,10 @@ def write_report(folder: Path, out: Path | None = None, *, samples: int = 4) -> 
         samples: prompts to show of each evaluation set and objective.
 
     Returns: the file.
-    Raises: UsageError when the folder holds no run; MissingExtraError without matplotlib.
+    Raises: UsageError when the folder holds no run or `out` cannot be written; MissingExtraError without matplotlib.
     """
+    if out is not None:
+        require_writable(out)
     run = RunFolder(folder)
     if not run.recipe.is_file() or not run.holds_a_run():
         raise UsageError(f"'{folder}' holds no run: a report needs its recipe.yaml and metrics.jsonl")

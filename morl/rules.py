@@ -20,7 +20,7 @@ MISSING = "required, and missing"
 class NoRewards:
     """Stands for the rewards of an objective when none of those in the recipe can be used.
 
-    `inspect_recipe` puts it there, so that the objective's data can still be looked at.
+    `inspect_document` puts it there, so that the objective's data can still be looked at.
     """
 
 

@@ -42,6 +42,8 @@ class RunFolder:
         self.path = Path(path).absolute()
         self._lock: BaseFileLock | None = None
         self._handlers: list[logging.Handler] = []
+        self._earlier: tuple[bytes, list[str]] | None = None
+        """The recipe of the checkpoints that a resumed run found, and their names."""
 
     @classmethod
     def open(
@@ -50,8 +52,9 @@ class RunFolder:
         """Claim the folder of the recipe's run, or `path`, and write `recipe.yaml` into it.
 
         With `resume`, a run that is there is continued and each key of the recipe that has
-        changed is logged. When the recipe's own folder holds none yet, a new one starts, so
-        that a cluster can restart a job with the command it began with.
+        changed is logged; until there is a new checkpoint, a run that ends leaves the recipe
+        of the old ones. When the recipe's own folder holds none yet, a new one starts, so that
+        a cluster can restart a job with the command it began with.
 
         Raises: UsageError when the folder holds a run and `resume` is not asked for, when
         `path` holds none to resume, or when another process is writing to it.
@@ -83,6 +86,11 @@ class RunFolder:
             logging.getLogger("morl").removeHandler(handler)
             handler.close()
         self._handlers.clear()
+        if self._earlier is not None and self._earlier[1] == self._saved():
+            # What was asked for came to nothing, maybe because it does not fit: the checkpoints are of this recipe.
+            with replacing(self.recipe) as file:
+                file.write(self._earlier[0])
+        self._earlier = None
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -187,8 +195,14 @@ class RunFolder:
         for handler in self._handlers:
             root.addHandler(handler)
 
+    def _saved(self) -> list[str]:
+        """Names of the checkpoints."""
+        return sorted(path.name for path in self.checkpoints.glob("step-*"))
+
     def _save_recipe(self, text: str, resume: bool) -> None:
         if resume and self.recipe.is_file():
+            if self._saved():
+                self._earlier = self.recipe.read_bytes(), self._saved()
             for key, old, new in changes(_load_yaml(self.recipe.read_text("utf-8")), _load_yaml(text)):
                 logger.warning("the recipe has changed since this run began: %s was %s, is now %s", key, old, new)
         elif resume:

@@ -10,9 +10,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from morl.describe import describe_rewards
 from morl.errors import DataError, UsageError
-from morl.files import replacing
+from morl.files import replacing, require_writable
 from morl.marked import parse_value, plain
 from morl.registry import ValidationError, check_options
 from morl.rewards.caller import BoundReward, checked_options
@@ -50,8 +49,9 @@ def score_file(
         deadline_s: seconds that the reward may take for one row; its own when not given.
 
     Returns: how many rows got which status.
-    Raises: UsageError for an unknown reward, a wrong option or a file that cannot be read.
+    Raises: UsageError for an unknown reward, a wrong option or a file that cannot be read or written.
     """
+    require_writable(out)
     function = REWARDS.load(reward)
     values = dict(options) if isinstance(options, Mapping) else parse_options(reward, function, options)
     counts: Counter[str] = Counter()
@@ -84,8 +84,10 @@ def rescore(recipe: Recipe, samples: Path, out: Path) -> int:
         samples: the folder `runs/<name>/samples`, or one of its files.
 
     Returns: the number of rows.
-    Raises: UsageError when a row's objective is not in the recipe; DataError when a file is none of samples.
+    Raises: UsageError when a row's objective is not in the recipe, or `out` cannot be written; DataError when a file
+        is none of samples, AbsentDataError when there is none.
     """
+    require_writable(out)
     from morl.rewards.scorer import Scorer
     from morl.track.jsonl import read_samples
 
@@ -229,6 +231,3 @@ def _yaml(text: str) -> Any:
         return plain(parse_value(text))
     except ValueError:
         return text
-
-
-__all__ = ["describe_rewards", "parse_options", "rescore", "score_file"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 _RESAMPLES = 4000
@@ -46,7 +46,8 @@ def clustered_interval(values: Sequence[float], clusters: Sequence[str], confide
     """The mean of values that come in clusters, several about one question each, and its confidence interval.
 
     The percentile bootstrap over whole clusters with a fixed seed (Field and Welsh 2007): values of a cluster
-    say much the same, and counting them as independent would feign certainty.
+    say much the same, and counting them as independent would feign certainty. Where all values are 0, or all are 1,
+    no resampling shows a spread: it is Wilson's score interval then, with a cluster for a value.
 
     Raises: ValueError when there are no values, one is not finite, or the two differ in length.
     """
@@ -56,6 +57,8 @@ def clustered_interval(values: Sequence[float], clusters: Sequence[str], confide
     if len(values) != len(clusters):
         raise ValueError(f"{len(values)} values in {len(clusters)} clusters")
     number = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
+    if set(values) in ({0}, {1}):
+        return replace(_wilson(int(values[0]) * len(number), len(number), confidence), n=len(values))
     sums_C, counts_C = np.zeros(len(number)), np.zeros(len(number))
     for value, name in zip(values, clusters, strict=True):
         sums_C[number[name]] += value

@@ -35,7 +35,7 @@ _STAND_INS: dict[Loc, Any] = {
     ("rollout", "samples_per_prompt"): 2,
     ("rollout", "max_new_tokens"): 1,
 }
-"""What `inspect_recipe` goes on with when a required key is missing or wrong."""
+"""What `inspect_document` goes on with when a required key is missing or wrong."""
 
 
 def _stand_in(loc: Loc) -> Any:

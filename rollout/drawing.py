@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from morl.errors import RunError
 from morl.rollout.engine import Sampling
 
 BLOCK = 128
@@ -14,11 +15,18 @@ def draw(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, sampling: Sampling) 
     """A token for each row, and its log-prob before `top_p`.
 
     `logits_BV` (float32) is overwritten; `uniforms_B` (float64) lie in [0, 1).
+
+    Raises: RunError when a row has a logit that is no number, or is infinite.
     """
     logits_BV[:, list(sampling.banned_token_ids)] = -float("inf")
     if sampling.scale != 1:
         logits_BV.div_(sampling.scale)
     probs_BV = torch.softmax(logits_BV, dim=-1)
+    if probs_BV[:, 0].isnan().any():  # one such logit spoils its whole row
+        raise RunError(
+            "the policy's logits are not finite: its weights have grown out of bounds; lower learner.lr, and go on "
+            "from a checkpoint before that"
+        )
     if sampling.temperature == 0:
         tokens_B = probs_BV.argmax(dim=-1)
     else:

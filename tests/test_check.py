@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -173,12 +174,62 @@ def test_what_nothing_was_scored_of_is_not_called_well(capsys):
 
 
 @pytest.mark.parametrize(("name", "command"), [("mini/pretrain", "sft"), ("mini/judge", "rm")])
-def test_of_a_recipe_of_another_command_the_keys_are_checked(name, command, capsys):
-    assert print_report(check(name)) == 0
-    assert capsys.readouterr().out == f"the recipe of `morl {command}` is well; its rows are read when it runs\n"
-    assert [str(problem) for problem in check(name, ["model.pth=x"]).recipe] == [
+def test_recipes_of_other_commands_are_checked_with_their_first_rows(name, command, capsys):
+    assert print_report(check(name, rows=1)) == 0
+    told = rf"the recipe of `morl {command}` is well: (\d+) rows? of \1 sets? read, of each the first 1 \(.*\)\n"
+    assert re.fullmatch(told, capsys.readouterr().out)
+    assert [str(problem) for problem in check(name, ["model.pth=x"], rows=1).recipe] == [
         "command line: model.pth: unknown key; did you mean 'path'?"
     ]
+
+
+SFT = """\
+run: {name: test}
+model: {path: model}
+stages:
+  one:
+    steps: 1
+    examples_per_step: 1
+    lr: 1.0e-3
+    datasets:
+      sums:
+        data: {source: jsonl, path: sums.jsonl}
+        held_out: {source: jsonl, path: gone.jsonl}
+        prompt: "{{ question }}"
+        answer: "{{ answer }}"
+"""
+RM = """\
+run: {name: test, steps: 1}
+model: {path: model}
+preference:
+  data: {source: jsonl, path: sums.jsonl}
+  prompt: "{{ question }}"
+  chosen: "{{ answer }}"
+  rejected: "no idea"
+  pairs_per_step: 1
+"""
+
+
+@pytest.mark.parametrize(("recipe", "key"), [(SFT, "stages.one.datasets.sums"), (RM, "preference")])
+def test_answers_that_are_learnt_are_text_and_there(recipe, key, capsys):
+    Path("r.yaml").write_text(recipe)
+    spoil(3, '{"question": "1?", "answer": 7}')
+    spoil(5, '{"question": "1?"}')
+    spoil(7, '{"question": "1?", "answer": " "}')
+    assert print_report(check("r.yaml")) == (2 if "gone.jsonl" in recipe else 1)
+    told = capsys.readouterr().out.splitlines()
+    assert told[:3] == [
+        f"sums.jsonl:3: {key}.data: an answer is text, not of type int; the filter `string` makes text of it",
+        f"sums.jsonl:5: {key}.data: the row has no field 'answer'; known: question",
+        f"sums.jsonl:7: {key}.data: an answer is empty",
+    ]
+    if "gone.jsonl" in recipe:
+        assert told[3] == f"{key}.held_out: gone.jsonl: no such file"
+        Path("gone.jsonl").write_text('{"question": "1?", "answer": "1"}\n')
+    for line in (3, 5, 7):
+        spoil(line, '{"question": "1?", "answer": "1"}')
+    assert print_report(check("r.yaml", rows=15)) == 0
+    assert ", of each the first 15 (--rows N reads more)" in capsys.readouterr().out
 
 
 def test_an_evaluation_set_is_checked_as_those_of_a_recipe(capsys):

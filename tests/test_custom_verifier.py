@@ -18,7 +18,8 @@ import sys
 from pathlib import Path
 from morl.rewards import REWARDS
 from morl.rewards.checks import check_examples
-from morl.score import describe_rewards, score_file
+from morl.describe import describe_rewards
+from morl.score import score_file
 
 assert REWARDS.entry("palindrome").origin == "morl-palindrome 0.1.0 (morl_palindrome:palindrome)"
 assert "morl_palindrome" not in sys.modules, "discovery must import nothing"

@@ -41,3 +41,10 @@ def test_a_full_mark_that_is_short_by_a_rounding_passes() -> None:
     short = 0.7 + 0.2  # 0.8999999999999999
     assert short < 0.9
     assert measure([group(short)], pass_at=0.9)["pass_rate"] == 1.0
+
+
+def test_a_set_that_has_other_prompts_now_is_not_compared(caplog: pytest.LogCaptureFixture) -> None:
+    before = [{"set": name, **measure([group(0.0)] * 30, 1.0)} for name in ("x", "y")]
+    after = [{"set": "x", **measure([group(1.0)] * 20, 1.0)}, {"set": "y", **measure([group(1.0)] * 30, 1.0)}]
+    assert [row["set"] for row in compare(before, after)] == ["y"]
+    assert "x: not compared, 30 prompts before and 20 after" in caplog.text

@@ -32,6 +32,15 @@ def test_a_prompt_beyond_the_limit_is_refused_by_name(tiny_model: Path) -> None:
         ChatCodec.load(tiny_model, 5).encode(ask("What is 1 + 2?"))
 
 
+@pytest.mark.parametrize(("name", "told"), [("config.json", "not valid JSON"), ("model.safetensors", "cut off")])
+def test_a_torn_file_is_told_before_anything_is_loaded(tiny_model: Path, tmp_path: Path, name: str, told: str) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "torn")
+    (folder / name).write_bytes((folder / name).read_bytes()[:-10])
+    with pytest.raises(UsageError, match=rf"^model\.path: '.*{name}' is {told}"):
+        resolve_model(str(folder))
+    assert resolve_model(str(tiny_model)) == tiny_model
+
+
 def test_placeholders_of_media_are_banned(tiny_model: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_model, tmp_path / "vision")
     config = json.loads((folder / "config.json").read_text())

@@ -102,3 +102,14 @@ def test_what_does_not_fit_is_said(path: Path, capsys: pytest.CaptureFixture[str
     capsys.readouterr()
     assert main(["plan", str(path), "model.path=/no/such/model"]) == 1
     assert "not estimated" in capsys.readouterr().out
+
+
+def test_an_engine_without_room_for_one_sequence_does_not_fit(path: Path) -> None:
+    recipe = load_recipe(path, ["learner.zero=3", "learner.ranks=64"])
+    weights = 4 * Shape.of(Path(recipe.model.path), "float32").parameters / GIB
+    what = "sequences that an engine holds at once"
+    (full,) = (item for item in plan(recipe, Machines(72, 1, 1.05 * weights)) if item.what == what)
+    assert not full.fits
+    assert full.value.startswith("0 of 150 tokens; raise tensor_parallel_size")
+    (roomy,) = (item for item in plan(recipe, Machines(72, 1, 80.0)) if item.what == what)
+    assert roomy.fits

@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 from morl.data import SOURCES
 from morl.errors import RecipeError
 from morl.eval_sets import EvalSetRecipe
-from morl.recipe import Recipe, builtin_recipes, inspect_recipe, json_schema, load_document, load_recipe
+from morl.recipe import Recipe, builtin_recipes, inspect_document, json_schema, load_document, load_recipe
 from morl.reference import reference
 from morl.stages import SftRecipe
 
@@ -90,7 +90,7 @@ def write(tmp_path: Path, plugin: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def problems(path: str, *overrides: str) -> list[str]:
-    return [str(problem) for problem in inspect_recipe(path, overrides)[1]]
+    return [str(problem) for problem in inspect_document(Recipe, path, overrides)[1]]
 
 
 def test_a_recipe_is_read_with_its_defaults(write):
@@ -190,7 +190,7 @@ def test_however_a_recipe_is_spoilt_its_problems_are_told(data, plugin, tmp_path
             parent[path[-1]] = data.draw(yaml_values)
     file = tmp_path_factory.mktemp("spoilt") / "r.yaml"
     YAML(typ="safe", pure=True).dump(document, file)
-    recipe, told = inspect_recipe(file)
+    recipe, told = inspect_document(Recipe, file)
     assert recipe is not None or told
     lines = len(file.read_text().splitlines())
     for problem in told:
@@ -259,6 +259,7 @@ WRONG = [
     (("model: ", "learner: {zero: 4}\nmodel: "), "x.yaml:2: learner.zero: should be less than or equal to 3, not 4"),
     (("model: ", "learner: {betas: [0.9, 1]}\nmodel: "), "x.yaml:2: learner.betas.1: should be less than 1, not 1"),
     (("model: ", "learner: {warmup_steps: 11}\nmodel: "), "x.yaml:2: learner.warmup_steps: warm-up of 11 steps in a run of 10"),
+    (("model: ", "eval: {sets: {shout: {data: {source: csv, path: a, delimiter: ';;'}}}}\nmodel: "), "x.yaml:2: eval.sets.shout.data.delimiter: string should have at most 1 character, not ';;'"),
     (("model: ", "cluster: {address: here}\nmodel: "), "x.yaml:2: cluster.address: should be 'local', 'auto' or host:port, not 'here'"),
     (("model: ", "eval: {sets: {shot: {data: {source: jsonl, path: a}}}}\nmodel: "), "x.yaml:2: eval.sets.shot: no objective has this name: name one with 'objective', or give prompt and rewards"),
     (("model: ", "eval: {sets: {a: {objective: shot, data: {source: jsonl, path: a}}}}\nmodel: "), "x.yaml:2: eval.sets.a.objective: no objective is called 'shot'; did you mean 'shout'?"),
@@ -318,14 +319,14 @@ def test_a_missing_key_is_told_although_one_of_a_like_name_is_wrong(write):
 
 def test_what_is_left_of_a_wrong_recipe_can_be_used(write):
     path = write(("use: loud", "use: lowd"), ("steps: 10", "stps: 10"), ("share: 1", "share: -1"))
-    recipe, _ = inspect_recipe(path)
+    recipe, _ = inspect_document(Recipe, path)
     assert recipe is not None
     assert recipe.run.name == "test"
     assert [term.name for term in recipe.objectives["shout"].rewards] == ["bang"]
-    recipe, _ = inspect_recipe(write(("use: loud", "use: lowd"), ("use: strictly", "use: strict")))
+    recipe, _ = inspect_document(Recipe, write(("use: loud", "use: lowd"), ("use: strictly", "use: strict")))
     assert recipe is not None
     assert recipe.objectives["shout"].rewards == []
-    assert inspect_recipe(write(("jsonl", "nope")))[0] is None
+    assert inspect_document(Recipe, write(("jsonl", "nope")))[0] is None
 
 
 def test_paths_keep_the_indices_of_the_file(write):
@@ -419,6 +420,12 @@ def test_a_plugin_that_raises_is_named_with_its_line(write):
     (told,) = problems(write(("plugins: [PLUGIN]", "plugins: [PLUGIN, broken_plugin_for_test_recipe.py]")))
     place = Path("broken_plugin_for_test_recipe.py").resolve()
     assert told.startswith(f"x.yaml:3: plugins.1: cannot be imported: {place}:4: JSONDecodeError: ")
+
+
+def test_a_plugin_that_ends_the_program_is_named_too(write):
+    Path("ending_plugin_for_test_recipe.py").write_text("import sys\n\nsys.exit(3)\n")
+    (told,) = problems(write(("plugins: [PLUGIN]", "plugins: [PLUGIN, ending_plugin_for_test_recipe.py]")))
+    assert told.endswith("ending_plugin_for_test_recipe.py:3: SystemExit: 3")
 
 
 def test_two_rewards_of_one_name_are_told_with_all_remedies(write):

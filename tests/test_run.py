@@ -93,6 +93,18 @@ def test_a_resumed_run_logs_each_key_that_changed(tmp_path: Path, capsys) -> Non
     assert load_recipe(run.recipe) == changed
 
 
+def test_a_recipe_that_came_to_nothing_leaves_that_of_the_checkpoints(tmp_path: Path) -> None:
+    first, changed = make_recipe(tmp_path), make_recipe(tmp_path, "learner.lora={rank: 4, alpha: 8}")
+    with RunFolder.open(first) as run:
+        (run.checkpoints / "step-000002").mkdir(parents=True)
+    with RunFolder.open(changed, resume=True) as run:
+        assert load_recipe(run.recipe) == changed
+    assert load_recipe(run.recipe) == first
+    with RunFolder.open(changed, resume=True) as run:
+        (run.checkpoints / "step-000004").mkdir()
+    assert load_recipe(run.recipe) == changed
+
+
 def test_changes_name_the_path_of_each_difference() -> None:
     old = {"a": {"b": 1, "c": [1, {"d": 2}]}, "gone": 1}
     new = {"a": {"b": 1, "c": [1, {"d": 3}, 4]}, "new": None}

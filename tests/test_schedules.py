@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from morl.recipe import ObjectiveSpec, TermSpec, inspect_recipe, json_schema, load_recipe
+from morl.recipe import ObjectiveSpec, Recipe, TermSpec, inspect_document, json_schema, load_recipe
 from morl.rewards import Resource, Scorer, Verdict, reward
 from morl.schedules import value_at
 from morl.types import Prompt, Sample
@@ -185,7 +185,7 @@ def test_a_recipe_with_a_schedule_is_read_written_and_known_to_editors(tmp_path:
 )  # fmt: skip
 def test_one_mistake_is_told_once_with_its_line(tmp_path: Path, old: str, new: str, told: str) -> None:
     path = recipe(tmp_path, old, new)
-    problems = [str(problem).removeprefix(f"{tmp_path}/") for problem in inspect_recipe(path)[1]]
+    problems = [str(problem).removeprefix(f"{tmp_path}/") for problem in inspect_document(Recipe, path)[1]]
     assert problems == [told]
 
 

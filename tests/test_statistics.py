@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morl.statistics import mean_interval, paired_difference, pass_at_k
+from morl.statistics import clustered_interval, mean_interval, paired_difference, pass_at_k
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,13 @@ def test_an_interval_holds_its_mean_and_is_the_same_each_time(values, confidence
     assert interval.low <= interval.mean <= interval.high
     assert interval.mean == pytest.approx(math.fsum(values) / len(values))
     assert mean_interval(values, confidence) == interval
+
+
+def test_pairs_that_are_all_right_are_no_certainty() -> None:
+    found = clustered_interval([1.0] * 14, [f"question {i // 2}" for i in range(14)])
+    assert (found.mean, found.high, found.n) == (1.0, 1.0, 14)
+    assert found.low == mean_interval([1.0] * 7).low < 0.7
+    assert clustered_interval([0.0] * 3, ["a", "b", "c"]).high == mean_interval([0.0] * 3).high
 
 
 def test_more_confidence_is_a_wider_interval() -> None:

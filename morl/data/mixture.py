@@ -22,7 +22,8 @@ class Mixture:
     so that shares hold at any time to within a few prompts, however the stream is cut into
     draws. An objective's rows come in an order shuffled anew each epoch, each once an epoch;
     a row that is not usable, for its bad pictures or its length, is passed over, and the next one takes its place.
-    All follows from the seed and from how many rows each objective has given and passed over: the state.
+    All follows from the seed and from how many rows each objective has given and passed over: the state. Shares that
+    a resumed run has changed hold from there on, and make up for nothing that was drawn before.
     """
 
     def __init__(self, sets: Mapping[str, PromptSet], shares: Mapping[str, float], seed: int) -> None:
@@ -34,6 +35,8 @@ class Mixture:
         self._seed = seed
         self._drawn = dict.fromkeys(sets, 0)
         self._passed_over = dict.fromkeys(sets, 0)
+        self._before = dict.fromkeys(sets, 0)
+        """Of `_drawn`, what was drawn under other shares."""
         self._orders: dict[str, tuple[int, NDArray[np.int64]]] = {}
 
     def draw(self, n: int) -> list[Prompt]:
@@ -41,8 +44,9 @@ class Mixture:
         return [self._next() for _ in range(n)]
 
     def _next(self) -> Prompt:
-        total = sum(self._drawn.values()) + 1
-        name = max(self._sets, key=lambda name: self._shares[name] * total - self._drawn[name])
+        given = {name: drawn - self._before[name] for name, drawn in self._drawn.items()}
+        total = sum(given.values()) + 1
+        name = max(self._sets, key=lambda name: self._shares[name] * total - given[name])
         prompts = self._sets[name]
         for _ in range(len(prompts)):
             epoch, position = divmod(self._drawn[name] + self._passed_over[name], len(prompts))
@@ -76,7 +80,14 @@ class Mixture:
     def state(self) -> dict[str, Any]:
         """Everything that `restore` needs, as JSON."""
         rows = {name: len(rows) for name, rows in self._sets.items()}
-        return {"drawn": dict(self._drawn), "passed_over": self.passed_over, "rows": rows}
+        before = {name: count for name, count in self._before.items() if count}
+        return {
+            "drawn": dict(self._drawn),
+            "passed_over": self.passed_over,
+            "rows": rows,
+            "shares": dict(self._shares),
+            "before": before,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from where `state` was taken.
@@ -91,6 +102,9 @@ class Mixture:
             )
         self._drawn = {name: int(state["drawn"][name]) for name in self._sets}
         self._passed_over = {name: int(state["passed_over"].get(name, 0)) for name in self._sets}
+        changed = state.get("shares", self._shares) != self._shares
+        before = self._drawn if changed else state.get("before", {})
+        self._before = {name: int(before.get(name, 0)) for name in self._sets}
 
 
 __all__ = ["Mixture"]

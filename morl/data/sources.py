@@ -12,7 +12,9 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Annotated, Any, BinaryIO, Protocol
+
+from pydantic import Field
 
 from morl.errors import AbsentDataError, DataError, MissingExtraError
 from morl.files import PACKAGE, local_path
@@ -86,6 +88,8 @@ class JsonLines:
             raise DataError(f"{self.where(index)}: not UTF-8 text (byte {error.start} of the line)") from error
         except json.JSONDecodeError as error:
             raise DataError(f"{self.where(index)}: not valid JSON: {error.msg} (column {error.colno})") from error
+        except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets within brackets
+            raise DataError(f"{self.where(index)}: cannot be read: {error}") from error
         if not isinstance(row, dict):
             raise DataError(f"{self.where(index)}: a row is a JSON object, not {_json_type(row)}")
         return row
@@ -203,7 +207,7 @@ def json_array(*, path: str) -> Rows:
     with _open(path) as file:
         try:
             rows = json.load(file)
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path}: json wants one array of objects; for an object a line, the source is jsonl")
@@ -211,7 +215,7 @@ def json_array(*, path: str) -> Rows:
 
 
 @SOURCES.register("csv")
-def csv(*, path: str, delimiter: str = ",") -> Rows:
+def csv(*, path: str, delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ",") -> Rows:
     """Comma-separated values with a header line; values are text."""
     return CsvRows(_located(path), delimiter)
 

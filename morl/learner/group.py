@@ -108,9 +108,10 @@ class _RayRanks:
                 environment = rank_environment(rank, count, address, port, threads=threads, gpu=gpu)
                 options = {"scheduling_strategy": at[rank], **cluster.actor_options(environment)}
                 self._actors.append(actor.options(**options).remote())
-            places = self._ask("starting the learner", wait_s, "where")
+            what = f"starting the learner (cluster.start_timeout_s={wait_s:g})"
+            places = self._ask(what, wait_s, "where")
             self._names = [f"rank {rank} (pid {pid} on {node})" for rank, (node, pid) in enumerate(places)]
-            self._ask("starting the learner", wait_s, "start", kind, settings)
+            self._ask(what, wait_s, "start", kind, settings)
         except BaseException:
             self.close()
             raise

@@ -82,13 +82,13 @@ def import_plugin(plugin: str) -> None:
         found = Path(importlib.import_module(path.stem).__file__ or "").resolve()
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may end itself
         raise UsageError(f"cannot be imported: {_line_of(error)}{type(error).__name__}: {error}") from error
     if found != path:
         raise UsageError(f"another module is called '{path.stem}' ({found}): rename the file")
 
 
-def _line_of(error: Exception) -> str:
+def _line_of(error: BaseException) -> str:
     """`file:line: ` of the plugin that raised while it was imported; empty when there was nothing to import."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     return f"{frames[1].filename}:{frames[1].lineno}: " if len(frames) > 1 else ""

@@ -111,4 +111,4 @@ class ClusterSpec(Spec):
     address: Annotated[str, AfterValidator(ray_address)] = "local"
     """`local` starts one on this machine; `auto` or host:port joins one."""
     start_timeout_s: Annotated[Float, Field(gt=0)] = 300.0
-    """Seconds to wait for the resources that the recipe needs."""
+    """Seconds to wait for the resources that the recipe needs, and then for the learner's ranks to load the model."""

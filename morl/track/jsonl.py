@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from morl.errors import DataError
+from morl.errors import AbsentDataError, DataError
 from morl.files import replacing
 from morl.media import Picture, Video
 from morl.types import Group, Sample, Score
@@ -88,10 +88,12 @@ def write_samples(path: Path, step: int, groups: Iterable[Group]) -> None:
 def read_samples(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a file of samples, or of all files of a folder in the order of their steps.
 
-    Raises: DataError when there is none, or when one is not a file of samples.
+    Raises: AbsentDataError when `path` is not there; DataError when it has none, or one is not a file of samples.
     """
     import zstandard
 
+    if not path.exists():
+        raise AbsentDataError(f"{path}: no such file or folder of samples")
     files = sorted(path.glob("step-*.jsonl.zst")) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path}: no samples (step-….jsonl.zst) lie here; track.samples: true keeps them")

@@ -117,6 +117,18 @@ def test_the_state_is_small():
     assert len(json.dumps(made.state())) < 200
 
 
+def test_changed_shares_hold_from_where_they_change():
+    sizes = {"a": 20, "b": 20}
+    old = mixture(sizes, {"a": 0.9, "b": 0.1})
+    old.draw(1000)
+    new = mixture(sizes, {"a": 1, "b": 1})
+    new.restore(json.loads(json.dumps(old.state())))
+    assert Counter(prompt.objective for prompt in new.draw(10)) == {"a": 5, "b": 5}
+    again = mixture(sizes, {"a": 1, "b": 1})
+    again.restore(json.loads(json.dumps(new.state())))
+    assert again.draw(30) == new.draw(30)
+
+
 def test_other_data_is_refused_on_restore():
     state = mixture({"a": 20}, {"a": 1}).state()
     for sizes in ({"a": 19}, {"b": 20}, {"a": 20, "b": 1}):

@@ -64,7 +64,10 @@ def test_jsonl_keeps_offsets_and_not_rows():
         (b'{"a": 1}\n7\n', "a.jsonl:2: a row is a JSON object, not a number"),
         (b'{"a": 1}\nnull\n', "a.jsonl:2: a row is a JSON object, not null"),
         (b'{"a": 1}\n{"a": "\xe9"}\n', "a.jsonl:2: not UTF-8 text (byte 7 of the line)"),
+        (b'{"a": 1}\n{"a": ' + b"[" * 100_000 + b"\n", "a.jsonl:2: cannot be read: maximum recursion depth exceeded"),
+        (b'{"a": 1}\n{"a": ' + b"7" * 10_000 + b"}\n", "a.jsonl:2: cannot be read: Exceeds the limit (4300 digits)"),
     ],
+    ids=["cut", "array", "number", "null", "latin", "deep", "long"],
 )
 def test_jsonl_tells_the_line_of_a_bad_row(content, told):
     Path("a.jsonl").write_bytes(content)
@@ -72,7 +75,7 @@ def test_jsonl_tells_the_line_of_a_bad_row(content, told):
     assert rows[0] == {"a": 1}
     with pytest.raises(DataError) as raised:
         rows[1]
-    assert str(raised.value) == told
+    assert str(raised.value).startswith(told)
 
 
 @pytest.mark.parametrize("source", [sources.jsonl, sources.csv])

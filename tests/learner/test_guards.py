@@ -235,7 +235,9 @@ def test_a_rank_that_never_comes_is_named(ray_cluster, tiny_model: Path, tmp_pat
     learner = LearnerSpec(ranks=2)
     settings = replace(start(tiny_model).settings, learner=learner, plugins=(str(LOSSES), str(plugin)))
     cluster = Cluster(ClusterSpec(start_timeout_s=12.0), local=False)
-    with pytest.raises(LearnerDiedError, match=r"starting the learner: no answer within 12 s from rank 0.* rank 1"):
+    with pytest.raises(
+        LearnerDiedError, match=r"cluster.start_timeout_s=12\): no answer within 12 s from rank 0.* rank 1"
+    ):
         Learner.start(settings, cluster, total_steps=9, max_new_tokens=8)
 
 

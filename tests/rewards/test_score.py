@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from morl.describe import describe_rewards
 from morl.errors import DataError, UsageError
 from morl.recipe import load_recipe
 from morl.rewards import REWARDS
-from morl.score import describe_rewards, parse_options, rescore, score_file
+from morl.score import parse_options, rescore, score_file
 from morl.track.jsonl import write_samples
 from morl.types import Group, Prompt, Sample, Score, TermScore
 
@@ -199,6 +200,8 @@ def test_samples_of_another_run_are_refused(samples: Path, tmp_path: Path) -> No
         rescore(recipe, samples, tmp_path / "out.jsonl")
     with pytest.raises(DataError, match="no samples"):
         rescore(recipe, tmp_path, tmp_path / "out.jsonl")
+    with pytest.raises(UsageError, match=r"nowhere: no such file or folder of samples"):
+        rescore(recipe, tmp_path / "nowhere", tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
 
 

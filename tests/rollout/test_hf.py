@@ -8,6 +8,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from morl.errors import RunError
 from morl.rollout import Sampling
 from morl.rollout.drawing import BLOCK, draw, invert, nucleus
 from morl.rollout.hf import HFEngine, batches
@@ -135,3 +136,12 @@ def test_the_nucleus_is_the_smallest_set_that_reaches_the_mass(weights, top_p):
     smallest = kept[kept > 0].min()
     assert kept.sum() - smallest < top_p
     assert (probs[kept == 0] <= smallest).all()
+
+
+@pytest.mark.parametrize("spoilt", [float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_policy_whose_logits_are_no_numbers_is_told(spoilt: float, temperature: float) -> None:
+    logits_BV = torch.zeros(2, 300)
+    logits_BV[1, 7] = spoilt
+    with pytest.raises(RunError, match="logits are not finite"):
+        draw(logits_BV, torch.zeros(2, dtype=torch.float64), Sampling(temperature, 8, banned_token_ids=(0,)))
