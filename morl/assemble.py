@@ -119,7 +119,7 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
         newest = checkpoints.newest_good()
         # Cheap things first: a mistake in the data should not wait for a model to load.
         objectives = recipe.objectives
-        prompts = {name: load_prompts(spec, name) for name, spec in objectives.items()}
+        prompts = {name: load_prompts(spec, name, "objectives", name, "data") for name, spec in objectives.items()}
         mixture = Mixture(prompts, {name: spec.share for name, spec in objectives.items()}, recipe.run.seed)
         model = resolve_model(recipe.model.path)
         announce(f"model: {model}")

@@ -17,7 +17,7 @@ from morl.errors import BadMediaError, DataError, MorlError, Problem, UsageError
 from morl.files import local_path
 from morl.missing import lacks_data, missing_checkpoints
 from morl.model import ChatCodec
-from morl.recipe import Document, ObjectiveSpec, Recipe, command_of, go_offline, inspect_document
+from morl.recipe import Document, ObjectiveSpec, Recipe, command_of, go_offline, inspect_document, place_of
 from morl.rewards.checks import check_examples, score_golds
 from morl.rewards.decorator import REWARDS, needs_gold, traits_of
 from morl.rewards.runner import Runner
@@ -38,6 +38,8 @@ _ANY_MODEL = "none"
 """The model of an evaluation set that stands by itself: it names none."""
 
 Advance = Callable[[], None]
+Place = Callable[[str], str]
+"""From a key of the recipe to its line."""
 
 
 def check(path: str | Path, overrides: Sequence[str] = (), *, rows: int | None = None) -> CheckReport:
@@ -57,13 +59,17 @@ def check(path: str | Path, overrides: Sequence[str] = (), *, rows: int | None =
     recipe: Any
     recipe, problems = inspect_document(_kind(command), path, overrides)
     report = CheckReport(recipe=problems, command=command)
+
+    def place(key: str) -> str:
+        return place_of(path, overrides, key.split("."))
+
     if recipe is not None and command == "eval":
         recipe = recipe.as_recipe(Path(path).stem, _ANY_MODEL)
     if recipe is not None:
         go_offline(recipe)
     if not isinstance(recipe, Recipe):
         if recipe is not None:
-            _check_answers(_learnt_from(recipe), rows or ROWS_OF_EACH, report)
+            _check_answers(_learnt_from(recipe), rows or ROWS_OF_EACH, place, report)
         return report
     specs = {f"objectives.{name}": spec for name, spec in recipe.objectives.items() if command == "train"}
     specs |= {f"eval.sets.{name}": spec for name, spec in recipe.eval_objectives().items()}
@@ -71,7 +77,7 @@ def check(path: str | Path, overrides: Sequence[str] = (), *, rows: int | None =
     opened = {
         label: prompts
         for label, spec in specs.items()
-        if (prompts := _open(f"{label}.data", label, spec, report)) is not None
+        if (prompts := _open(f"{label}.data", label, spec, place, report)) is not None
     }
     wrong = {problem.path for problem in problems}
     lengths = _Lengths(recipe)
@@ -115,16 +121,16 @@ def _count(prompts: PromptSet, rows: int | None) -> int:
     return len(prompts) if rows is None else min(rows, len(prompts))
 
 
-def _open(key: str, label: str, spec: Asked, report: CheckReport) -> PromptSet | None:
+def _open(key: str, label: str, spec: Asked, place: Place, report: CheckReport) -> PromptSet | None:
     """The prompts of the data at a key of the recipe; None when they cannot be opened, which the report says."""
     try:
         return load_prompts(spec, label)
     except MorlError as error:
         # What paths are relative to is told once, not with each of them.
         told = str(error).partition("; paths are relative to")[0]
-        (report.missing if lacks_data(spec) else report.data).append(Problem("", key, told))
+        (report.missing if lacks_data(spec) else report.data).append(Problem(place(key), key, told))
     except Exception as error:  # noqa: BLE001  # a plugin's source may raise anything
-        report.data.append(Problem("", key, f"cannot be opened: {type(error).__name__}: {error}"))
+        report.data.append(Problem(place(key), key, f"cannot be opened: {type(error).__name__}: {error}"))
     return None
 
 
@@ -207,9 +213,11 @@ def _learnt_from(recipe: SftRecipe | PreferenceRecipe) -> dict[str, Asked]:
     return found
 
 
-def _check_answers(sets: Mapping[str, Asked], rows: int, report: CheckReport) -> None:
+def _check_answers(sets: Mapping[str, Asked], rows: int, place: Place, report: CheckReport) -> None:
     """Render the first rows of each set; adds what is wrong with them, or with their answers, to the report."""
-    opened = {key: prompts for key, spec in sets.items() if (prompts := _open(key, key, spec, report)) is not None}
+    opened = {
+        key: prompts for key, spec in sets.items() if (prompts := _open(key, key, spec, place, report)) is not None
+    }
     if any(len(prompts) > rows for prompts in opened.values()):
         report.portion = f", of each the first {rows} (--rows N reads more)"
     with _progress(sum(_count(prompts, rows) for prompts in opened.values())) as advance:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from morl.commands import COMMANDS, DONE, FAILED, INTERRUPTED, MISUSED
-from morl.errors import MorlError, UsageError
+from morl.errors import MorlError, Problem, UsageError
 from morl.files import DISK_FULL
 
 
@@ -19,10 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = options.run(options)
     except UsageError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(_told(error, options), file=sys.stderr)  # noqa: T201
         return MISUSED
     except MorlError as error:
-        print(f"morl {options.command}: {error}", file=sys.stderr)  # noqa: T201
+        print(f"morl {options.command}: {_told(error, options)}", file=sys.stderr)  # noqa: T201
         return FAILED
     except BrokenPipeError:
         # The reader of our output went away, `| head` for one: not a failure of ours.
@@ -37,6 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return code
+
+
+def _told(error: MorlError, options: argparse.Namespace) -> str:
+    """The text of an error, behind the line and the key of the recipe that it is about."""
+    if not error.key:
+        return str(error)
+    from morl.recipe import place_of
+
+    return str(Problem(place_of(options.recipe, options.overrides, error.key), ".".join(error.key), str(error)))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -106,7 +106,7 @@ def _eval_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set", metavar="NAME", help="with --responses: the eval set they answer, if there are several"
     )
-    command.add_argument("--out", type=Path, metavar="FILE", help="write the rows as JSON lines")
+    command.add_argument("--out", type=Path, metavar="FILE", help="append the rows as JSON lines")
     command.add_argument("--local", action="store_true", help="everything in this process, without Ray")
 
 

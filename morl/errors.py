@@ -14,6 +14,9 @@ from dataclasses import dataclass
 class MorlError(Exception):
     """Base of every error that morl raises on purpose; its text is meant for the user."""
 
+    key: tuple[str, ...] = ()
+    """The key of the recipe that it is about, if there is one; the command line tells its line."""
+
 
 class UsageError(MorlError, ValueError):
     """The command, the recipe or an option is wrong; nothing was started."""

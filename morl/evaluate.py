@@ -69,7 +69,7 @@ class Evaluation:
         sets = [
             EvalSet(
                 name=name,
-                prompts=load_prompts(resolved[PREFIX + name], PREFIX + name),
+                prompts=load_prompts(resolved[PREFIX + name], PREFIX + name, "eval", "sets", name, "data"),
                 pass_at=resolved[PREFIX + name].pass_at,
                 samples=spec.samples,
                 sampling=_sampling(spec, recipe, codec),

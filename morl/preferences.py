@@ -101,7 +101,7 @@ def load_pairs(spec: PreferenceSpec) -> list[Pair]:
 
     Raises: DataError naming the row that cannot be read.
     """
-    prompts = load_prompts(spec, "preference")
+    prompts = load_prompts(spec, "preference", "preference", "data")
     pairs, same = [], 0
     for index in range(len(prompts)):
         prompt, where = prompts.usable(index), prompts.where(index)

@@ -108,6 +108,19 @@ def inspect_document(
     )
 
 
+def place_of(path: str | Path, overrides: Sequence[str], key: Sequence[str]) -> str:
+    """Where a recipe says a key: `recipe.yaml:12`, or `command line`; the file alone where it does not.
+
+    Of data it is the line of their `path`, if they have one.
+    """
+    root, _ = marked.parse(read_text(str(path)))
+    _override(root, overrides)
+    if not any(marked.trail(root, key)):
+        return str(path)
+    mark, _ = marked.locate(root, (*key, "path"))
+    return "command line" if mark == COMMAND_LINE else f"{path}:{mark}"
+
+
 def go_offline(recipe: Recipe | Any) -> None:
     """Keep the Hugging Face libraries off the network, here and in every process started from here."""
     if recipe.run.offline:
@@ -258,6 +271,7 @@ __all__ = [
     "json_schema",
     "load_document",
     "load_recipe",
+    "place_of",
     "read_text",
 ]
 

@@ -6,7 +6,7 @@ examples -> tokens -> batch -> one optimiser step; each stage writes a model tha
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from morl.model import ChatCodec, resolve_model
 from morl.recipe import LearnerSpec, go_offline
 from morl.recovery import recovering
 from morl.run import Interrupt, RunFolder
-from morl.stages import DatasetSpec, SftRecipe, StageSpec
+from morl.stages import SftRecipe, StageSpec
 from morl.track.console import LineTracker
 from morl.types import Prompt
 
@@ -66,6 +66,7 @@ def _train(recipe: SftRecipe, folder: RunFolder, interrupt: Interrupt, local: bo
                 if not _run_stage(stage, folder, cluster, interrupt):
                     return False
             model, start = made, start + spec.steps
+    announce(f"all stages are done; their models are in {folder.path / 'models'}")
     return True
 
 
@@ -94,7 +95,7 @@ def _run_stage(stage: _Stage, folder: RunFolder, cluster: Cluster, interrupt: In
     """Go on with a stage from its newest checkpoint, or begin it; whether it is done."""
     recipe, spec = stage.recipe, stage.spec
     codec = ChatCodec.load(stage.model, spec.max_tokens)
-    examples = _Examples(spec, codec, recipe.run.seed)
+    examples = _Examples(stage, codec)
     settings = RankSettings(
         model=stage.model,
         dtype=recipe.model.dtype,
@@ -136,15 +137,17 @@ def _named(totals: Mapping[str, float]) -> dict[str, float]:
 class _Examples:
     """An endless stream of a stage's examples as tokens."""
 
-    def __init__(self, spec: StageSpec, codec: ChatCodec, seed: int) -> None:
-        self._spec = spec
+    def __init__(self, stage: _Stage, codec: ChatCodec) -> None:
+        self._spec = stage.spec
         self._codec = codec
-        sets = {name: load_prompts(dataset, name) for name, dataset in spec.datasets.items()}
-        self._mixture = Mixture(sets, {name: dataset.share for name, dataset in spec.datasets.items()}, seed)
+        key, datasets = ("stages", stage.name, "datasets"), stage.spec.datasets
+        self._sets = {name: load_prompts(own, name, *key, name, "data") for name, own in datasets.items()}
+        shares = {name: own.share for name, own in datasets.items()}
+        self._mixture = Mixture(self._sets, shares, stage.recipe.run.seed)
         self._drawn: Mapping[str, Any] = self._mixture.state()
         self.held_out = {
-            name: load_prompts(DatasetSpec(data=own.held_out, prompt=own.prompt, answer=own.answer), name)
-            for name, own in spec.datasets.items()
+            name: load_prompts(own.model_copy(update={"data": own.held_out}), name, *key, name, "held_out")
+            for name, own in datasets.items()
             if own.held_out is not None
         }
         self._too_long = 0
@@ -181,7 +184,7 @@ class _Examples:
         fruitless = 0
         while len(batch) < size:
             drawn = self._mixture.draw(size - len(batch))
-            found = self.encode(drawn)
+            found = self.encode(drawn, lambda prompt: self._sets[prompt.objective].where_of(prompt))
             fruitless = 0 if found else fruitless + len(drawn)
             if fruitless >= FRUITLESS:
                 most = self._spec.max_tokens
@@ -189,18 +192,24 @@ class _Examples:
             batch += found
         return batch, self._mixture.state()
 
-    def encode(self, prompts: list[Prompt]) -> list[Example]:
-        """Tokens of examples; those that are too long fail or are left out, as the recipe says."""
+    def encode(self, prompts: list[Prompt], where: Callable[[Prompt], str]) -> list[Example]:
+        """Tokens of examples; those that are too long fail or are left out, as the recipe says.
+
+        `where` tells the place of the row that an example is made of.
+        """
         found = []
         for prompt in prompts:
             if not isinstance(prompt.gold, str) or not prompt.gold:
-                raise DataError(f"{prompt.id}: the answer should be text, not {prompt.gold!r:.60}")
+                raise DataError(
+                    f"{where(prompt)}: answer: should be text, not {prompt.gold!r:.60}; "
+                    "the filter `string` makes text of a number: {{ … | string }}"
+                )
             example = Example(self._codec.encode(prompt, limit=False), self._codec.encode_answer(prompt.gold))
             if example.length <= self._spec.max_tokens:
                 found.append(example)
             elif self._spec.too_long == "fail":
                 raise DataError(
-                    f"{prompt.id}: prompt and answer have {example.length} tokens, more than "
+                    f"{where(prompt)}: prompt and answer have {example.length} tokens, more than "
                     f"max_tokens={self._spec.max_tokens}; allow more, or leave such out with too_long=skip"
                 )
             else:
@@ -213,7 +222,7 @@ def _measure(fit: Fitting, examples: _Examples, stage: _Stage) -> None:
     """Loss on the held-out rows of each data set."""
     for name, prompts in examples.held_out.items():
         usable = [prompt for index in range(len(prompts)) if (prompt := prompts.usable(index)) is not None]
-        encoded = examples.encode(usable)
+        encoded = examples.encode(usable, prompts.where_of)
         if not encoded:
             announce(f"step {fit.step}: held-out {name}: no example is left to measure")
             continue

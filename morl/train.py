@@ -13,13 +13,11 @@ import time
 from pathlib import Path
 
 from morl.assemble import Parts, assemble
-from morl.errors import RunError
 from morl.evaluate import evaluate, unmeasured
 from morl.recipe import Recipe
 from morl.recovery import recovering
 from morl.run import Interrupt, RunFolder
 from morl.track.metrics import step_metrics
-from morl.types import Group
 
 
 def train(recipe: Recipe, *, resume: bool | Path = False, local: bool = False) -> bool:
@@ -70,7 +68,7 @@ async def _step(parts: Parts, recipe: Recipe) -> None:
         sampling=parts.sampling,
         version=learner.policy_version,
     )
-    _require_scores(rollout.groups, recipe.scoring.min_scored)
+    parts.watch.look_at_scores(step, rollout.groups, recipe.scoring.min_scored)
     batch = learner.batch(rollout.groups)
     learned = learner.step(batch)
     synced = await parts.sync.publish(learner, parts.engines)
@@ -82,15 +80,3 @@ async def _step(parts: Parts, recipe: Recipe) -> None:
         | learned
         | {"time/sync_s": synced, "time/step_s": time.perf_counter() - began},
     )
-
-
-def _require_scores(groups: list[Group], least: float) -> None:
-    """Stop before an update that would rest on too few scores. Raises: RunError."""
-    values = [value for group in groups for value in group.values_G]
-    scored = sum(value is not None for value in values)
-    if scored == 0 or scored < least * len(values):
-        reasons = {t.detail for g in groups for s in g.scores_G for t in s.terms.values() if t.value is None}
-        raise RunError(
-            f"only {scored} of {len(values)} samples have a score, less than scoring.min_scored={least:g}; "
-            f"what the rewards say: {'; '.join(sorted(reasons)[:3])}"
-        )

@@ -68,7 +68,8 @@ def test_everything_is_found_in_one_run_although_the_recipe_is_wrong(capsys):
     ]
     told = [str(problem) for problem in report.data]
     assert told[0] == (
-        "eval.sets.sums.data: test.jsonl: there are no rows; fill it, or take its objective out of the recipe"
+        "r.yaml:14: eval.sets.sums.data: test.jsonl: there are no rows; fill it, or take its objective out of the "
+        "recipe"
     )
     assert told[1].startswith("sums.jsonl:3: objectives.sums: term 'exact': bad_gold: ")
     assert told[2].startswith("sums.jsonl:5: objectives.sums: not valid JSON: ")
@@ -90,7 +91,7 @@ def test_data_that_are_not_there_are_told_apart_from_wrong_ones(capsys):
     spoil(17, '{"qestion": "1?", "answer": "1"}')
     Path("r.yaml").write_text(RECIPE + TEST_SET)
     report = check("r.yaml")
-    assert [str(problem) for problem in report.missing] == ["eval.sets.sums.data: test.jsonl: no such file"]
+    assert [str(problem) for problem in report.missing] == ["r.yaml:14: eval.sets.sums.data: test.jsonl: no such file"]
     assert [problem.where for problem in report.data] == ["sums.jsonl:17"]
     assert print_report(report) == 2
     printed = capsys.readouterr().out
@@ -224,7 +225,7 @@ def test_answers_that_are_learnt_are_text_and_there(recipe, key, capsys):
         f"sums.jsonl:7: {key}.data: an answer is empty",
     ]
     if "gone.jsonl" in recipe:
-        assert told[3] == f"{key}.held_out: gone.jsonl: no such file"
+        assert told[3] == f"r.yaml:11: {key}.held_out: gone.jsonl: no such file"
         Path("gone.jsonl").write_text('{"question": "1?", "answer": "1"}\n')
     for line in (3, 5, 7):
         spoil(line, '{"question": "1?", "answer": "1"}')

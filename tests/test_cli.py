@@ -82,6 +82,21 @@ def test_data_that_are_not_there_are_exit_code_2_for_every_command(
         assert "data/arithmetic.jsonl: no such file" in said.out + said.err
 
 
+def test_data_that_are_not_there_are_told_with_the_line_that_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.yaml").write_text(
+        "run: {name: x, steps: 1}\nmodel: {path: none}\nobjectives:\n  math:\n    share: 1\n    data:\n"
+        "      source: jsonl\n      path: gone.jsonl\n    prompt: x\n    rewards: [{use: length, maximum: 1}]\n"
+        "rollout: {prompts_per_step: 1, samples_per_prompt: 2, max_new_tokens: 1}\n"
+    )
+    assert main(["train", "x.yaml"]) == 2
+    assert capsys.readouterr().err.startswith("x.yaml:8: objectives.math.data: gone.jsonl: no such file")
+    assert main(["train", "x.yaml", "run.name=y", "objectives.math.data.path=lost.jsonl"]) == 2
+    assert capsys.readouterr().err.startswith("command line: objectives.math.data: lost.jsonl: no such file")
+
+
 def test_a_mistyped_key_names_file_line_and_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "x.yaml"
     text = Path(__file__).parent.parent / "recipes" / "arithmetic.yaml"

@@ -214,7 +214,9 @@ def test_what_is_wrong_is_said(tiny_model: Path, tmp_path: Path) -> None:
         run(path, "stages.all.lr=0")
     with pytest.raises(RecipeError, match="did you mean 'examples_per_step'"):
         run(path, "stages.all.example_per_step=4")
-    with pytest.raises(DataError, match="max_tokens=3; allow more"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:\d+: answer: should be text, not \d+; .*{{ … \| string }}"):
+        run(path, "stages.head.datasets.sums.answer={{ answer | int }}", "run.name=numbers")
+    with pytest.raises(DataError, match=r"rows\.jsonl:\d+: .*max_tokens=3; allow more"):
         run(path, "stages.head.max_tokens=3")
     with pytest.raises(DataError, match="1000 examples in a row have more than max_tokens=3 tokens"):
         run(path, "stages.head.max_tokens=3", "stages.head.too_long=skip", resume=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from morl.data.sources import SOURCES, Rows, folder_of
 from morl.data.templates import PromptTemplate
-from morl.errors import BadMediaError, DataError
+from morl.errors import BadMediaError, DataError, MorlError
 from morl.files import local_path
 from morl.registry import check_options
 from morl.types import Prompt
@@ -109,6 +109,10 @@ class PromptSet:
         """The row's place: `data/math.jsonl:17`."""
         return self._rows.where(self._row(index))
 
+    def where_of(self, prompt: Prompt) -> str:
+        """The place of the row that one of these prompts is made of."""
+        return self._rows.where(int(prompt.id.rpartition("/")[2]))
+
     def _row(self, index: int) -> int:
         if not 0 <= index < self._length:
             raise IndexError(f"objective '{self._objective}' has {self._length} prompts, and none is {index}")
@@ -122,9 +126,16 @@ def load_rows(spec: DataSpec) -> Rows:
     return rows
 
 
-def load_prompts(spec: Asked, objective: str) -> PromptSet:
-    """The prompts of an objective. Raises: DataError when its data cannot be opened or has no rows."""
-    return PromptSet(spec, objective)
+def load_prompts(spec: Asked, objective: str, *key: str) -> PromptSet:
+    """The prompts of an objective, whose data stand at `key` of the recipe.
+
+    Raises: DataError when its data cannot be opened or has no rows; errors bear the key.
+    """
+    try:
+        return PromptSet(spec, objective)
+    except MorlError as error:
+        error.key = key
+        raise
 
 
 __all__ = ["PromptSet", "load_prompts", "load_rows"]

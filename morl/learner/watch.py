@@ -22,7 +22,7 @@ from morl.files import replacing
 from morl.learner.group import Ranks
 from morl.learner.packing import plan_microbatches
 from morl.schema import LearnerSpec
-from morl.types import Batch, Features
+from morl.types import Batch, Features, Group, Score
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,8 @@ class Watch:
         self._skipped = 0
         self._above_warn = False
         self._above_stop: list[float] = []
+        self._silent: set[str] = set()
+        """Objectives without a score in their last step."""
 
     def look(
         self,
@@ -72,6 +74,34 @@ class Watch:
             self._skipped = 0
         if "policy/logprob_mismatch" in metrics:
             self._look_at_mismatch(step, metrics["policy/logprob_mismatch"])
+
+    def look_at_scores(self, step: int, groups: Sequence[Group], least: float) -> None:
+        """Look at the scores that the step's update would rest on, and tell of an objective that has none.
+
+        Raises: RunError when less than the share `least` of the samples has one, or none has.
+        """
+        by_objective: dict[str, list[Score]] = {}
+        for group in groups:
+            by_objective.setdefault(group.prompt.objective, []).extend(group.scores_G)
+        scores = [score for own in by_objective.values() for score in own]
+        scored = sum(score.value is not None for score in scores)
+        if scored == 0 or scored < least * len(scores):
+            raise RunError(
+                f"only {scored} of {len(scores)} samples have a score, less than scoring.min_scored={least:g}; "
+                f"what the rewards say: {_reasons(scores)}"
+            )
+        for name, own in by_objective.items():
+            silent = all(score.value is None for score in own)
+            if silent and name not in self._silent:
+                logger.warning(
+                    "step %d: objectives.%s: none of its %d samples has a score, so nothing is learnt from it; "
+                    "what its rewards say: %s",
+                    step,
+                    name,
+                    len(own),
+                    _reasons(own),
+                )
+            (self._silent.add if silent else self._silent.discard)(name)
 
     def _look_at_skipped(
         self,
@@ -130,6 +160,12 @@ class Watch:
                 "stopped before it does more harm. Mend it and go on with --resume; checkpoints of these steps have "
                 "learnt from them: delete those to go further back"
             )
+
+
+def _reasons(scores: Sequence[Score]) -> str:
+    """Some of what rewards say that gave no score."""
+    reasons = {term.detail for score in scores for term in score.terms.values() if term.value is None}
+    return "; ".join(sorted(reasons)[:3])
 
 
 def find_spoiled_rows(ranks: Ranks, count: int, batch: Batch) -> list[int]:

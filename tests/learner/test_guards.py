@@ -15,6 +15,7 @@ import pytest
 import torch
 from learner_groups import make_groups, make_picture_groups
 from safetensors.torch import load_file
+from track.groups import make_group
 
 from morl.cluster import ActorsFailedError, Cluster, gather
 from morl.errors import DataError, RunError, UsageError
@@ -25,7 +26,7 @@ from morl.learner.policy import PolicySettings
 from morl.learner.watch import KEPT, Watch, read_skipped
 from morl.model import ChatCodec
 from morl.recipe import AlgorithmSpec, ClusterSpec, LearnerSpec
-from morl.types import Batch
+from morl.types import Batch, TermScore
 
 LOSSES = Path(broken_losses.__file__)
 
@@ -281,3 +282,21 @@ def test_gather_tells_who_died_who_failed_and_who_is_silent(ray_cluster) -> None
     assert died.value.silent == (0,)
     with pytest.raises(ActorsFailedError, match=r"no answer within 1 s from actor sleep$"):
         ask("well", "sleep", timeout_s=1.0)
+
+
+def test_an_objective_without_a_score_is_told_of_once_and_too_few_end_the_run(tmp_path, caplog):
+    watch = Watch(LearnerSpec(), "float32", tmp_path)
+    silent = {"box": TermScore(None, "bad_gold", "the gold is no box")}
+    boxes, sums = make_group("boxes", [None, None], terms=[silent] * 2), make_group("sums", [1.0, None])
+    for step in (1, 2):
+        watch.look_at_scores(step, [boxes, sums], 0.25)
+    (told,) = caplog.messages
+    assert told.startswith("step 1: objectives.boxes: none of its 2 samples has a score")
+    assert "the gold is no box" in told
+    watch.look_at_scores(3, [make_group("boxes", [1.0, None])], 0.25)
+    watch.look_at_scores(4, [boxes, sums], 0.25)
+    assert len(caplog.messages) == 2
+    with pytest.raises(RunError, match=r"only 1 of 4 samples .* scoring\.min_scored=0\.5; .* the gold is no box"):
+        watch.look_at_scores(5, [boxes, sums], 0.5)
+    with pytest.raises(RunError, match="only 0 of 2"):
+        watch.look_at_scores(6, [boxes], 0.0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -69,6 +71,16 @@ def test_every_number_is_finite_and_every_rate_a_share(groups) -> None:
     row = step_metrics([make_group("math", values) for values in groups], {"math": 0.5})
     assert all(math.isfinite(value) for value in row.values())
     assert all(0 <= row[key] <= 1 for key in row if key.endswith("_rate"))
+
+
+def test_every_metric_is_told_of() -> None:
+    root = Path(__file__).parents[2]
+    sources = "".join(path.read_text("utf-8") for path in (root / "morl").rglob("*.py"))
+    written = set(re.findall(r'"((?:learner|policy|critic|rollout|time|sft|preference)/[a-z_]+)"', sources))
+    row = step_metrics([make_group("<name>", [1.0, 0.5])], {"<name>": 0.5})
+    told = set(re.findall(r"`([a-z]+/[^`]*)`", (root / "docs" / "metrics.md").read_text("utf-8")))
+    assert written | set(row) <= told
+    assert {name for name in told if "<" not in name and "…" not in name} <= written
 
 
 def test_an_evaluation_gives_its_numbers_under_the_name_of_its_set() -> None:
