@@ -124,6 +124,8 @@ def test_all_that_is_not_there_is_said_at_once(
     assert main(["check", name, "scoring.workers=1"]) == 2
     *lines, folder, counted = capsys.readouterr().out.splitlines()
     told = {f"{file}: no such file" for file in files} | {f"model.path: {recipe.model.path}: not on this machine"}
+    lines, placed = zip(*(re.subn(rf"^{name}:\d+: ", "", line) for line in lines), strict=True)
+    assert sum(placed) == len(files)
     assert set(lines) >= told | {f"{judge}: not on this machine; `morl rm` makes one" for judge in judges}
     assert folder == f"paths are relative to the working folder, {tmp_path}"
     assert counted.startswith("0 problems in the recipe, ")
