@@ -296,8 +296,9 @@ class _Lengths:
 
     @cached_property
     def _codec(self) -> ChatCodec | None:
+        folder = local_path(self._model)
         try:
-            return ChatCodec.load(local_path(self._model), self._most)
+            return ChatCodec.load(folder, self._most) if folder.is_dir() else None
         except (MorlError, OSError, ValueError):  # told among the checkpoints that are not there
             return None
 

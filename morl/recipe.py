@@ -125,6 +125,9 @@ def go_offline(recipe: Recipe | Any) -> None:
     """Keep the Hugging Face libraries off the network, here and in every process started from here."""
     if recipe.run.offline:
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        # They read that when they are imported, which a notebook has done before.
+        for module in {"huggingface_hub.constants", "datasets.config"} & set(sys.modules):
+            vars(sys.modules[module])["HF_HUB_OFFLINE"] = True
 
 
 def builtin_recipes(folder: str = "") -> tuple[str, ...]:

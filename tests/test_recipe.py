@@ -565,3 +565,12 @@ def test_reading_a_recipe_imports_nothing_heavy(write):
     write()
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "ray", "vllm", "transformers", "datasets", "deepspeed"} & set(modules)
+
+
+def test_libraries_that_are_there_already_go_offline_too(write):
+    code = (
+        "import sys, morl.recipe as r; from huggingface_hub import constants; constants.HF_HUB_OFFLINE = False; "
+        "r.go_offline(r.load_recipe(sys.argv[1])); print(constants.is_offline_mode())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(write())], capture_output=True, text=True)
+    assert done.stdout.strip() == "True", done.stderr
