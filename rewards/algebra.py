@@ -101,20 +101,24 @@ def _same_range(gold: str, answer: str) -> bool | None:
 
 
 def _range(text: str) -> Any:
-    """The real numbers that inequalities of one variable leave, or that intervals hold; None of anything else."""
-    from sympy import Set, Union
+    """The real numbers that inequalities of a variable and a number leave, or intervals hold; None of anything else.
+
+    Nothing bounds the time of what is computed here: no inequality is solved, and no sum, integral or function valued.
+    """
+    from sympy import Derivative, Function, Limit, Set, Union
+    from sympy.concrete.expr_with_limits import ExprWithLimits
     from sympy.core.relational import Relational
 
     ranges = []
     for part in _OR.split(text):
         item = next(iter(parsed(part)), None)
-        if isinstance(item, Relational) and len(item.free_symbols) == 1 and item.rel_op != "==":
-            try:
-                item = item.as_set()
-            except NotImplementedError:
-                return None
-        if not isinstance(item, Set):
+        if not isinstance(item, Relational | Set) or item.has(ExprWithLimits, Limit, Derivative, Function):
             return None
+        if isinstance(item, Relational):
+            sides = ((item.lhs, item.rhs), (item.rhs, item.lhs))
+            if item.rel_op == "==" or not any(one.is_Symbol and not other.free_symbols for one, other in sides):
+                return None
+            item = item.as_set()
         ranges.append(item)
     return Union(*ranges)
 

@@ -783,6 +783,14 @@ def test_a_calculation_that_takes_for_ever_is_wrong(gold: str, runner: Runner) -
     assert (score.value, score.status) == (0.0, "ok")
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("part", [r"x^{50}+x+1<0", r"x<x^{50}+x+1", r"(1,\sum_{k=1}^{10000000}\frac{1}{k})"])
+def test_no_inequality_is_solved_and_no_sum_is_valued_for_a_range(part: str, runner: Runner) -> None:
+    arguments = {"response": rf"\boxed{{{part} \text{{ or }} x>2}}", "gold": "x<1 or x>2", "messages": ()}
+    score = asyncio.run(runner.run("morl.rewards.math:math", arguments, {}, 20.0))
+    assert (score.value, score.status) == (0.0, "ok")
+
+
 def test_an_answer_that_algebra_chokes_on_is_wrong():
     assert math("[99:99, 00:00]", r"\sqrt{12}").value == 0.0
 
