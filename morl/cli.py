@@ -19,10 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = options.run(options)
     except UsageError as error:
-        print(_told(error, options), file=sys.stderr)  # noqa: T201
+        print(_told(error, options), file=sys.stderr)
         return MISUSED
     except MorlError as error:
-        print(f"morl {options.command}: {_told(error, options)}", file=sys.stderr)  # noqa: T201
+        print(f"morl {options.command}: {_told(error, options)}", file=sys.stderr)
         return FAILED
     except BrokenPipeError:
         # The reader of our output went away, `| head` for one: not a failure of ours.
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in DISK_FULL:
             raise
         told = f"morl {options.command}: {error}; free some space, or write to another disk, and run the command again"
-        print(told, file=sys.stderr)  # noqa: T201
+        print(told, file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -93,7 +93,7 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
 
-        print(f"morl {version('morl-rl')}")  # noqa: T201
+        print(f"morl {version('morl-rl')}")
         parser.exit()
 
 

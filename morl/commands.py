@@ -93,7 +93,7 @@ def _train(options: argparse.Namespace) -> int:
     if recipe.track.report:
         from morl.report import write_report
 
-        print(f"report: {write_report(where)}")  # noqa: T201
+        print(f"report: {write_report(where)}")
     return DONE if done else INTERRUPTED
 
 
@@ -221,14 +221,14 @@ def _score(options: argparse.Namespace) -> int:
         from morl.recipe import load_recipe
 
         rows = rescore(load_recipe(options.recipe), options.samples, options.out)
-        print(f"wrote {options.out}: {rows} rows")  # noqa: T201
+        print(f"wrote {options.out}: {rows} rows")
         return DONE
     _refuse({"--samples": options.samples}, "--recipe RECIPE")
     if options.reward is None or options.source is None:
         raise UsageError("morl score needs a reward and --in FILE, or --recipe RECIPE and --samples DIR")
     counts = score_file(options.reward, options.option, options.source, options.out, workers=options.workers)
     told = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-    print(f"wrote {options.out}: {counts.total()} rows{': ' * bool(told)}{told}")  # noqa: T201
+    print(f"wrote {options.out}: {counts.total()} rows{': ' * bool(told)}{told}")
     return DONE
 
 
@@ -279,13 +279,13 @@ def _rewards(options: argparse.Namespace) -> int:
         if options.new_name is None:
             raise UsageError("morl rewards new NAME: which name?")
         folder = new_reward(options.new_name, options.out)
-        print(f"wrote {folder}; next: pip install --no-build-isolation -e {folder}")  # noqa: T201
+        print(f"wrote {folder}; next: pip install --no-build-isolation -e {folder}")
         return DONE
     if options.new_name is not None or options.out is not None:
         raise UsageError("morl rewards NAME explains a reward; morl rewards new NAME [--out DIR] begins one")
     from morl.describe import describe_rewards
 
-    print(describe_rewards(options.name))  # noqa: T201
+    print(describe_rewards(options.name))
     return DONE
 
 
@@ -323,7 +323,7 @@ def _report_options(command: argparse.ArgumentParser) -> None:
 def _report(options: argparse.Namespace) -> int:
     from morl.report import write_report
 
-    print(f"wrote {write_report(options.folder, options.out, samples=options.samples)}")  # noqa: T201
+    print(f"wrote {write_report(options.folder, options.out, samples=options.samples)}")
     return DONE
 
 
@@ -338,5 +338,5 @@ def _export(options: argparse.Namespace) -> int:
     from morl.export import export
 
     export(options.folder, options.out, adapter=options.adapter)
-    print(f"wrote {options.out}")  # noqa: T201
+    print(f"wrote {options.out}")
     return DONE

@@ -39,13 +39,14 @@ class Fitting:
         watch: Watch,
         checkpoints: CheckpointStore,
         every: int,
+        step: int,
         resumed: Mapping[str, Any] | None,
     ) -> None:
         self.ranks = ranks
         self.tracker = tracker
         self.resumed = resumed
         """What `save` was given for the checkpoint that this goes on from; None for a beginning."""
-        self.step = 0
+        self.step = step
         """Steps of the run that are done."""
         self._learner = settings.learner
         self._watch = watch
@@ -140,14 +141,13 @@ def fitting(
         stack.push(checkpoints.close)
         if newest is not None:
             ranks.call("load", newest / "learner")
-        made = Fitting(
+        yield Fitting(
             ranks,
             settings,
             tracker,
             Watch(settings.learner, settings.dtype, folder.skipped),
             checkpoints,
             recipe.run.checkpoint_every,
+            step,
             None if newest is None else read_state(newest),
         )
-        made.step = step
-        yield made

@@ -52,7 +52,7 @@ class RunFolder:
         """Claim the folder of the recipe's run, or `path`, and write `recipe.yaml` into it.
 
         With `resume`, a run that is there is continued and each key of the recipe that has
-        changed is logged; until there is a new checkpoint, a run that ends leaves the recipe
+        changed is logged; a run that fails before it has a new checkpoint leaves the recipe
         of the old ones. When the recipe's own folder holds none yet, a new one starts, so that
         a cluster can restart a job with the command it began with.
 
@@ -103,6 +103,8 @@ class RunFolder:
     ) -> None:
         if isinstance(error, Exception):
             self._log_end(error)
+        if error is None:
+            self._earlier = None
         self.close()
 
     def _log_end(self, error: Exception) -> None:

@@ -95,14 +95,25 @@ def test_a_resumed_run_logs_each_key_that_changed(tmp_path: Path, capsys) -> Non
 
 def test_a_recipe_that_came_to_nothing_leaves_that_of_the_checkpoints(tmp_path: Path) -> None:
     first, changed = make_recipe(tmp_path), make_recipe(tmp_path, "learner.lora={rank: 4, alpha: 8}")
+
+    def fail(recipe: Recipe, checkpoint: int) -> None:
+        with RunFolder.open(recipe, resume=True) as run:
+            assert load_recipe(run.recipe) == recipe
+            (run.checkpoints / f"step-{checkpoint:06d}").mkdir(exist_ok=True)
+            raise RunError("it does not fit")
+
     with RunFolder.open(first) as run:
         (run.checkpoints / "step-000002").mkdir(parents=True)
-    with RunFolder.open(changed, resume=True) as run:
-        assert load_recipe(run.recipe) == changed
+    with pytest.raises(RunError, match="does not fit"):
+        fail(changed, 2)
     assert load_recipe(run.recipe) == first
-    with RunFolder.open(changed, resume=True) as run:
-        (run.checkpoints / "step-000004").mkdir()
+    # What ended well was used, as by an evaluation set that a finished run was to be measured on too.
+    with RunFolder.open(changed, resume=True):
+        pass
     assert load_recipe(run.recipe) == changed
+    with pytest.raises(RunError, match="does not fit"):
+        fail(first, 4)
+    assert load_recipe(run.recipe) == first
 
 
 def test_changes_name_the_path_of_each_difference() -> None:
