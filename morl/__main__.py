@@ -2,6 +2,6 @@
 
 import sys
 
-from morl.cli import main
+from morl.cli.main import main
 
 sys.exit(main())

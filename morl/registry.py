@@ -238,7 +238,23 @@ def _label(function: Callable[..., Any]) -> str:
     return f"{getattr(module, '__name__', function.__module__)}:{function.__qualname__}"
 
 
+REWARDS = Registry("reward", "morl.rewards")
+SOURCES = Registry("data source", "morl.sources")
+ENGINES = Registry("engine", "morl.engines")
+"""Each is built as `Engine(model, *, dtype, version=0, **options)`."""
+ADVANTAGES = Registry("advantage", "morl.advantages", elsewhere={"grpo": "group_std"})
+LOSSES = Registry("loss", "morl.losses")
+REWARD_MODELS = Registry("reward model server", "morl.reward_models")
+"""Learned rewards, loaded and served; see `morl.rewards.models.reward_model.ScoreServer`."""
+
+
 __all__ = [
+    "ADVANTAGES",
+    "ENGINES",
+    "LOSSES",
+    "REWARDS",
+    "REWARD_MODELS",
+    "SOURCES",
     "Entry",
     "Registry",
     "ValidationError",

@@ -12,20 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from morl.assemble import announce
+from morl.announce import announce
 from morl.cluster import Cluster
-from morl.data import Mixture, load_prompts
+from morl.data.mixture import Mixture
+from morl.data.prompt_set import load_prompts
 from morl.errors import DataError
-from morl.fitting import Fitting, fitting
-from morl.learner.group import Ranks
 from morl.learner.packing import plan_microbatches
 from morl.learner.rank import RankSettings
-from morl.learner.supervised import Example, SupervisedRank, example_batch
-from morl.model import ChatCodec, resolve_model
-from morl.recipe import LearnerSpec, go_offline
-from morl.recovery import recovering
-from morl.run import Interrupt, RunFolder
-from morl.stages import SftRecipe, StageSpec
+from morl.learner.rank_group import Ranks
+from morl.learner.supervised_rank import Example, SupervisedRank, example_batch
+from morl.model.chat_codec import ChatCodec
+from morl.model.load import resolve_model
+from morl.recipe.load import go_offline
+from morl.recipe.schema.learner_section import LearnerSpec
+from morl.recipe.sft_recipe import SftRecipe, StageSpec
+from morl.run.folder import RunFolder
+from morl.run.interrupt import Interrupt
+from morl.run.recovery import recovering
+from morl.run.supervised_run import Fitting, fitting
 from morl.track.console import LineTracker
 from morl.types import Prompt
 

@@ -12,12 +12,13 @@ import asyncio
 import time
 from pathlib import Path
 
-from morl.assemble import Parts, assemble
-from morl.evaluate import evaluate, unmeasured
-from morl.recipe import Recipe
-from morl.recovery import recovering
-from morl.run import Interrupt, RunFolder
-from morl.track.metrics import step_metrics
+from morl.evaluation.held_out import evaluate, unmeasured
+from morl.recipe.train_recipe import Recipe
+from morl.run.build import Parts, assemble
+from morl.run.folder import RunFolder
+from morl.run.interrupt import Interrupt
+from morl.run.recovery import recovering
+from morl.track.step_metrics import step_metrics
 
 
 def train(recipe: Recipe, *, resume: bool | Path = False, local: bool = False) -> bool:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from morl.rewards.decorator import REWARDS, Example, Verdict, reward
+from morl.registry import REWARDS
 from morl.rewards.resource import Resource
+from morl.rewards.reward import Example, Verdict, reward
 
 if TYPE_CHECKING:
     from morl.rewards.scorer import Scorer

@@ -13,15 +13,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from morl.errors import UsageError
-from morl.registry import wanted_arguments
-from morl.rewards.caller import BoundReward
-from morl.rewards.decorator import REWARDS, Example, is_async, traits_of
-from morl.rewards.runner import Runner
+from morl.registry import REWARDS, wanted_arguments
+from morl.rewards.bound_reward import BoundReward
+from morl.rewards.pool.runner import Runner
+from morl.rewards.reward import Example
 from morl.rewards.verdict import describe
+from morl.traits import is_async, traits_of
 from morl.types import Prompt, TermScore
 
 if TYPE_CHECKING:
-    from morl.recipe import ObjectiveSpec, TermSpec
+    from morl.recipe.schema.objective_section import ObjectiveSpec, TermSpec
 
 TOLERANCE = 1e-6
 """How far a value may be from the expected one."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from morl.types import Score, TermScore
 
 if TYPE_CHECKING:
-    from morl.recipe import TermSpec
+    from morl.recipe.schema.objective_section import TermSpec
 
 
 def scaled(value: float, scale: tuple[float, float] | None) -> float:

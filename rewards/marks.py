@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from morl.rewards.coordinates import Frame, Resize, transfer
+from morl.rewards.parsing.coordinates import Frame, transfer
+from morl.rewards.parsing.image_size import Resize
 
 Side = Literal["gold", "answer"]
 

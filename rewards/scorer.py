@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from morl.errors import RunError, UsageError
 from morl.registry import did_you_mean
-from morl.rewards.caller import BoundReward, checked_options
+from morl.rewards.bound_reward import BoundReward, checked_options
 from morl.rewards.compose import checked, compose, is_open
+from morl.rewards.pool.runner import Runner
 from morl.rewards.resource import Resource
-from morl.rewards.runner import Runner
 from morl.types import Prompt, Sample, Score
 
 if TYPE_CHECKING:
-    from morl.recipe import ObjectiveSpec, TermSpec
+    from morl.recipe.schema.objective_section import ObjectiveSpec, TermSpec
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ import math
 import numbers
 from typing import Any, get_args
 
-from morl.rewards.decorator import Verdict
+from morl.rewards.reward import Verdict
 from morl.types import Status, TermScore
 
 MAX_DETAIL = 300

@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from morl.errors import UsageError
-from morl.registry import Registry
+from morl.registry import ENGINES
 from morl.types import Features, FinishReason, Pixels
-
-ENGINES = Registry("engine", "morl.engines")
-"""Engines by name. Each is built as `Engine(model, *, dtype, version=0, **options)`."""
 
 
 @dataclass(frozen=True, slots=True)

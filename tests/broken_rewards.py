@@ -8,7 +8,9 @@ import random
 import time
 from typing import Any
 
-from morl.rewards import Example, Resource, Verdict, reward
+from morl.rewards import reward
+from morl.rewards.resource import Resource
+from morl.rewards.reward import Example, Verdict
 
 RIGHT_AND_WRONG = [Example("yes", "yes", 1.0), Example("no", "yes", 0.0)]
 FIRST: list[str] = []

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from morl.model import ChatCodec
+from morl.model.chat_codec import ChatCodec
 from morl.types import Group, Prompt, Sample, Score
 
 

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from morl.check import CheckReport, check
+from morl.data.preference_pairs import load_pairs
 from morl.errors import BadMediaError
-from morl.preferences import PreferenceSpec, load_pairs
+from morl.preflight.check_report import CheckReport
+from morl.preflight.recipe_check import check
+from morl.recipe.rm_recipe import PreferenceSpec
 
 RECIPE = """
 run: {{name: bad, steps: 1}}

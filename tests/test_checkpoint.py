@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from morl.checkpoint import CheckpointStore, find_fault, newest_good, read_state, step_of, write_state
 from morl.errors import CheckpointError, RunError, UsageError
+from morl.run.checkpoint import CheckpointStore, find_fault, newest_good, read_state, step_of, write_state
 
 PAYLOAD = b"weights" * 1000
 

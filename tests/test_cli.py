@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from morl.cli import main
-from morl.recipe import builtin_recipes, load_recipe
+from morl.cli.main import main
+from morl.recipe.load import builtin_recipes, load_recipe
 
 
 def morl(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -153,7 +153,7 @@ def test_a_recipe_that_runs_as_it_is_passes_its_own_check(name: str) -> None:
 def test_no_recipe_trains_on_what_it_measures() -> None:
     from morl_mini import World
 
-    from morl.data import load_prompts
+    from morl.data.prompt_set import load_prompts
 
     recipe = load_recipe("smollm2")
     for name, held_out in recipe.eval_objectives().items():
@@ -179,9 +179,9 @@ def test_export_refuses_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFix
 def test_the_recipes_in_the_readme_are_recipes(tmp_path: Path) -> None:
     from ruamel.yaml import YAML
 
-    from morl.preferences import PreferenceRecipe
-    from morl.recipe import load_document
-    from morl.stages import SftRecipe
+    from morl.recipe.load import load_document
+    from morl.recipe.rm_recipe import PreferenceRecipe
+    from morl.recipe.sft_recipe import SftRecipe
 
     text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     blocks = [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
@@ -214,7 +214,7 @@ def test_the_verifier_of_the_readme_is_short_and_reads_the_answer_alone(tmp_path
     assert len([line for line in block.splitlines() if line.strip()]) <= 10
     (tmp_path / "palindrome.py").write_text(block)
     code = (
-        "import palindrome; from morl.testing import check_reward; check_reward('palindrome');"
+        "import palindrome; from morl.testing.conformance import check_reward; check_reward('palindrome');"
         "print(palindrome.palindrome('<think>hm</think>Anna'))"
     )
     said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
@@ -238,7 +238,7 @@ def test_the_readme_names_every_option() -> None:
 
 
 def test_the_readme_names_every_reward() -> None:
-    from morl.rewards import REWARDS
+    from morl.registry import REWARDS
 
     text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     table = text.split("## Rewards\n")[1].split("\n\n`morl rewards NAME`")[0]

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from morl.rewards import REWARDS
 from morl.rewards.checks import check_examples
-from morl.describe import describe_rewards
+from morl.cli.reward_docs import describe_rewards
 from morl.score import score_file
 
 assert REWARDS.entry("palindrome").origin == "morl-palindrome 0.1.0 (morl_palindrome:palindrome)"

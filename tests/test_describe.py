@@ -10,12 +10,14 @@ import pytest
 from pydantic import Field
 from ruamel.yaml import YAML
 
-from morl.cli import main
-from morl.describe import describe_rewards
+from morl.cli.main import main
+from morl.cli.reward_docs import describe_rewards
 from morl.errors import UsageError
-from morl.recipe import TermSpec
-from morl.registry import Registry
-from morl.rewards import REWARDS, Example, Resource, reward
+from morl.recipe.schema.objective_section import TermSpec
+from morl.registry import REWARDS, Registry
+from morl.rewards import reward
+from morl.rewards.resource import Resource
+from morl.rewards.reward import Example
 
 Share = Annotated[float, Field(gt=0, le=1, description="Part of the words that must be there.")]
 
@@ -107,7 +109,7 @@ def test_the_list_has_every_reward_with_origin_and_options() -> None:
 def test_a_reward_that_cannot_be_imported_is_listed_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = Registry("reward", "morl.no_such_group")
     registry.register("gone")(described)
-    monkeypatch.setattr("morl.describe.REWARDS", registry)
+    monkeypatch.setattr("morl.cli.reward_docs.REWARDS", registry)
     monkeypatch.delattr(sys.modules[described.__module__], "described")
     told = describe_rewards()
     assert told.startswith("gone\n  reward 'gone' from ")

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from morl import downloads
-from morl.data.prompts import PromptSet
+from morl.data.prompt_set import PromptSet
 from morl.errors import BadMediaError
-from morl.schema import ObjectiveSpec
+from morl.media import downloads
+from morl.recipe.schema.objective_section import ObjectiveSpec
 
 
 def png() -> bytes:

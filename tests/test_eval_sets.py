@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from morl.cli import main
-from morl.eval_sets import EvalSetRecipe, is_eval_set
-from morl.recipe import builtin_recipes, load_document
+from morl.cli.main import main
+from morl.recipe.eval_set_recipe import EvalSetRecipe
+from morl.recipe.load import builtin_recipes, is_eval_set, load_document
 
 # A row of each set as its source writes it, an answer that is right and one that is wrong.
 ROWS = {

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from morl.evaluate import compare, measure
+from morl.evaluation.held_out import compare, measure
 from morl.types import Group, Prompt, Sample, Score
 
 

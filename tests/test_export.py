@@ -10,13 +10,14 @@ from learner_groups import make_groups
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from morl.checkpoint import CheckpointStore, write_state
-from morl.cli import main
+from morl.cli.main import main
 from morl.cluster import Cluster
-from morl.export import export
-from morl.learner import Learner
+from morl.learner.learner import Learner
 from morl.learner.policy import PolicySettings
-from morl.recipe import ClusterSpec, load_recipe
+from morl.recipe.load import load_recipe
+from morl.recipe.schema.machine_sections import ClusterSpec
+from morl.run.checkpoint import CheckpointStore, write_state
+from morl.run.export_policy import export
 
 RECIPE = """
 run: {{name: tiny, steps: 3, dir: {folder}/runs}}

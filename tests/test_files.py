@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from morl.cli import main
+from morl.cli.main import main
 from morl.errors import UsageError
 from morl.files import replacing, require_writable
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from morl.check import check
-from morl.data import Mixture, load_prompts
+from morl.data.mixture import Mixture
+from morl.data.prompt_set import load_prompts
 from morl.errors import BadMediaError, DataError, MissingExtraError
-from morl.media import Limits, Picture, Video
-from morl.recipe import ObjectiveSpec
-from morl.rewards.picture import Size, picture_size
-from morl.track.jsonl import plain
+from morl.media.items import Limits, Picture, Video
+from morl.preflight.recipe_check import check
+from morl.recipe.schema.objective_section import ObjectiveSpec
+from morl.rewards.parsing.image_size import Size, picture_size
+from morl.track.jsonl_files import plain
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from morl.errors import DataError, UsageError
-from morl.model import ChatCodec, resolve_model
+from morl.model.chat_codec import ChatCodec
+from morl.model.load import resolve_model
 from morl.types import Prompt
 
 

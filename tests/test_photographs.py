@@ -19,17 +19,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from morl.check import check
-from morl.cli import main
-from morl.data import load_prompts
-from morl.model import ChatCodec
-from morl.recipe import load_document, load_recipe
-from morl.registry import call_by_name
-from morl.report import COLOURS, scale_of, write_report
-from morl.rewards import REWARDS
-from morl.run import RunFolder
-from morl.stages import SftRecipe
-from morl.track.jsonl import read_rows, read_samples, write_samples
+from morl.cli.main import main
+from morl.data.prompt_set import load_prompts
+from morl.model.chat_codec import ChatCodec
+from morl.preflight.recipe_check import check
+from morl.recipe.load import load_document, load_recipe
+from morl.recipe.sft_recipe import SftRecipe
+from morl.registry import REWARDS, call_by_name
+from morl.report.html_report import COLOURS, scale_of, write_report
+from morl.run.folder import RunFolder
+from morl.track.jsonl_files import read_rows, read_samples, write_samples
 from morl.types import Group, Prompt, Sample, Score, TermScore
 
 RECIPE = Path(__file__).parents[1] / "examples" / "photographs" / "photographs.yaml"

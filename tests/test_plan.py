@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from morl.cli import main
-from morl.model import load_policy
-from morl.plan import GIB, Machines, Shape, _learner_memory, plan
-from morl.recipe import Recipe, load_recipe
+from morl.cli.main import main
+from morl.model.load import load_policy
+from morl.preflight.run_plan import GIB, Machines, Shape, _learner_memory, plan
+from morl.recipe.load import load_recipe
+from morl.recipe.train_recipe import Recipe
 
 RECIPE = """
 run: {{name: planned, steps: 100}}

@@ -17,12 +17,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from morl.data import SOURCES
+from morl.cli.recipe_docs import json_schema, reference
 from morl.errors import RecipeError
-from morl.eval_sets import EvalSetRecipe
-from morl.recipe import Recipe, builtin_recipes, inspect_document, json_schema, load_document, load_recipe
-from morl.reference import reference
-from morl.stages import SftRecipe
+from morl.recipe.eval_set_recipe import EvalSetRecipe
+from morl.recipe.load import builtin_recipes, inspect_document, load_document, load_recipe
+from morl.recipe.sft_recipe import SftRecipe
+from morl.recipe.train_recipe import Recipe
+from morl.registry import SOURCES
 
 PLUGIN = """
 from typing import Annotated, Literal
@@ -531,16 +532,16 @@ def test_every_recipe_of_morl_is_read_by_its_name(name, tmp_path, monkeypatch):
 
 
 def test_the_schema_file_is_the_schema():
-    path = Path(__file__).parent.parent / "recipes" / "morl.schema.json"
+    path = Path(__file__).parent.parent / "recipes" / "morl.recipe.schema.json"
     assert json.loads(path.read_text(encoding="utf-8")) == json_schema(), (
-        "write it anew: python -m morl.recipe > recipes/morl.schema.json"
+        "write it anew: python -m morl.cli.recipe_docs --schema > recipes/morl.schema.json"
     )
 
 
 def test_the_reference_is_that_of_the_schema():
     path = Path(__file__).parent.parent / "docs" / "recipe.md"
     text = path.read_text(encoding="utf-8")
-    assert text == reference(), "write it anew: python -m morl.recipe --markdown > docs/recipe.md"
+    assert text == reference(), "write it anew: python -m morl.cli.recipe_docs > docs/recipe.md"
     for key in ("samples_per_prompt", "bad_media", "`algorithm.importance`", "`reasoning_gym`", "`boxed`"):
         assert key in text
 
@@ -561,7 +562,7 @@ def test_every_key_is_described():
 
 
 def test_reading_a_recipe_imports_nothing_heavy(write):
-    code = "import sys; from morl.recipe import load_recipe; load_recipe('x.yaml'); print(*sys.modules)"
+    code = "import sys; from morl.recipe.load import load_recipe; load_recipe('x.yaml'); print(*sys.modules)"
     write()
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "ray", "vllm", "transformers", "datasets", "deepspeed"} & set(modules)
@@ -569,7 +570,7 @@ def test_reading_a_recipe_imports_nothing_heavy(write):
 
 def test_libraries_that_are_there_already_go_offline_too(write):
     code = (
-        "import sys, morl.recipe as r; from huggingface_hub import constants; constants.HF_HUB_OFFLINE = False; "
+        "import sys, morl.recipe.load as r; from huggingface_hub import constants; constants.HF_HUB_OFFLINE = False; "
         "r.go_offline(r.load_recipe(sys.argv[1])); print(constants.is_offline_mode())"
     )
     done = subprocess.run([sys.executable, "-c", code, str(write())], capture_output=True, text=True)

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from morl.check import CheckReport, check
-from morl.cli import main
+from morl.cli.main import main
 from morl.compat import guard_torchvision
 from morl.errors import Problem
-from morl.plan import plan
-from morl.recipe import load_recipe
+from morl.preflight.check_report import CheckReport
+from morl.preflight.recipe_check import check
+from morl.preflight.run_plan import plan
+from morl.recipe.load import load_recipe
 
 NODES = {"mimo_vl_7b": 1, "mimo_vl_7b_multinode": 4, "qwen2_5_vl_3b": 1}
 """Of 8 GPUs of 80 GiB each."""

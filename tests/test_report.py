@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from morl.cli import main
-from morl.data import load_prompts
+from morl.cli.main import main
+from morl.data.prompt_set import load_prompts
 from morl.errors import UsageError
-from morl.evaluate import Evaluation, measure
-from morl.recipe import load_recipe
-from morl.report import COLOURS, write_report
-from morl.run import RunFolder
-from morl.track.jsonl import JsonlTracker, write_samples
+from morl.evaluation.held_out import Evaluation, measure
+from morl.recipe.load import load_recipe
+from morl.report.html_report import COLOURS, write_report
+from morl.run.folder import RunFolder
+from morl.track.jsonl_files import JsonlTracker, write_samples
 from morl.types import Group, Sample, Score, TermScore
 
 RECIPE = """

@@ -14,13 +14,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from test_train import finish, rows, start, without_clock, write_recipe
 
-from morl.checkpoint import newest_good, read_state
-from morl.cli import main
-from morl.recipe import ObjectiveSpec
-from morl.reward_server import RewardModelServer, ServerSettings
-from morl.rewards import Scorer
-from morl.rewards.reward_model import ServedModel, reward_model
-from morl.track.jsonl import read_rows
+from morl.cli.main import main
+from morl.learner.reward_model_server import RewardModelServer, ServerSettings
+from morl.recipe.schema.objective_section import ObjectiveSpec
+from morl.rewards.models.reward_model import ServedModel, reward_model
+from morl.rewards.scorer import Scorer
+from morl.run.checkpoint import newest_good, read_state
+from morl.track.jsonl_files import read_rows
 from morl.types import Prompt, Sample
 
 RECIPE = """

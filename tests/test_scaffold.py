@@ -12,10 +12,11 @@ import pytest
 from beside import Environment
 from ruamel.yaml import YAML
 
-from morl.cli import main
+from morl.cli.main import main
+from morl.cli.scaffold import new_reward
 from morl.errors import UsageError
-from morl.rewards import REWARDS, reward
-from morl.scaffold import new_reward
+from morl.registry import REWARDS
+from morl.rewards import reward
 
 RECIPE = """\
 run: {{name: tiny, steps: 1, dir: {folder}/runs}}

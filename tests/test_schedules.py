@@ -15,9 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from morl.recipe import ObjectiveSpec, Recipe, TermSpec, inspect_document, json_schema, load_recipe
-from morl.rewards import Resource, Scorer, Verdict, reward
-from morl.schedules import value_at
+from morl.cli.recipe_docs import json_schema
+from morl.recipe.load import inspect_document, load_recipe
+from morl.recipe.schedules import value_at
+from morl.recipe.schema.objective_section import ObjectiveSpec, TermSpec
+from morl.recipe.train_recipe import Recipe
+from morl.rewards import reward
+from morl.rewards.resource import Resource
+from morl.rewards.reward import Verdict
+from morl.rewards.scorer import Scorer
 from morl.types import Prompt, Sample
 
 

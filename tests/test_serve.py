@@ -20,14 +20,16 @@ import httpx
 import psutil
 import pytest
 
-from morl.cli import main
+from morl.cli.main import main
 from morl.errors import UsageError
-from morl.recipe import ObjectiveSpec, Recipe, load_recipe
-from morl.rewards import Scorer
-from morl.serve import read_token, to_replicas
+from morl.recipe.load import load_recipe
+from morl.recipe.schema.objective_section import ObjectiveSpec
+from morl.recipe.train_recipe import Recipe
+from morl.rewards.scorer import Scorer
 from morl.service.limits import Limits
-from morl.service.metrics import Metrics
+from morl.service.prometheus import Metrics
 from morl.service.router import Router
+from morl.service.server import read_token, to_replicas
 from morl.types import Prompt, Sample, Score
 
 TOKEN = "s3cret"

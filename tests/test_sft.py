@@ -12,15 +12,16 @@ from learner_groups import noise
 from safetensors.torch import load_file
 
 from morl.errors import DataError, RecipeError, UsageError
-from morl.export import export
-from morl.fitting import Fitting
 from morl.learner.packing import microbatch
 from morl.learner.policy import Policy
-from morl.learner.supervised import Example, example_batch
-from morl.model import ChatCodec, load_policy
-from morl.recipe import load_document
+from morl.learner.supervised_rank import Example, example_batch
+from morl.model.chat_codec import ChatCodec
+from morl.model.load import load_policy
+from morl.recipe.load import load_document
+from morl.recipe.sft_recipe import SftRecipe
+from morl.run.export_policy import export
+from morl.run.supervised_run import Fitting
 from morl.sft import train_supervised
-from morl.stages import SftRecipe
 from morl.types import Encoded
 
 RECIPE = """

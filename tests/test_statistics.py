@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morl.statistics import clustered_interval, mean_interval, paired_difference, pass_at_k
+from morl.evaluation.intervals import clustered_interval, mean_interval, paired_difference, pass_at_k
 
 
 @pytest.mark.parametrize(

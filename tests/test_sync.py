@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from morl.errors import RunError, StaleWeightsError, UsageError
-from morl.learner.weights import _whole
-from morl.recipe import Recipe, SyncSpec
-from morl.sync.disk import SHARED_MEMORY, DiskSync, sync_folder
-from morl.sync.nccl import EngineClient, Link, NcclSync
-from morl.sync.plan import check_sync, plan_sync
+from morl.learner.full_weights import _whole
+from morl.recipe.schema.machine_sections import SyncSpec
+from morl.recipe.train_recipe import Recipe
+from morl.sync.choose_sync import check_sync, plan_sync
+from morl.sync.disk_sync import SHARED_MEMORY, DiskSync, sync_folder
+from morl.sync.nccl_sync import EngineClient, Link, NcclSync
 
 
 class Learner:

@@ -10,10 +10,11 @@ import broken_rewards
 import pytest
 
 from morl.errors import MorlError, UsageError
-from morl.probe import probe, shown
-from morl.rewards import REWARDS
+from morl.registry import REWARDS
 from morl.rewards.verdict import to_term_score
-from morl.testing import HOSTILE_GOLDS, HOSTILE_RESPONSES, RewardCheckError, check_reward
+from morl.testing.adversarial_inputs import HOSTILE_GOLDS, HOSTILE_RESPONSES
+from morl.testing.conformance import RewardCheckError, check_reward
+from morl.testing.probe import probe, shown
 
 NEEDS_A_SERVICE = {
     "remote": "asks a server that the recipe names; its own tests start one",

@@ -18,11 +18,12 @@ import psutil
 import pytest
 import torch
 
-from morl.checkpoint import newest_good
 from morl.errors import RunError
-from morl.evaluate import evaluate
-from morl.recipe import Recipe, load_recipe
-from morl.track.jsonl import read_samples
+from morl.evaluation.held_out import evaluate
+from morl.recipe.load import load_recipe
+from morl.recipe.train_recipe import Recipe
+from morl.run.checkpoint import newest_good
+from morl.track.jsonl_files import read_samples
 from morl.train import train
 
 PLUGIN = """
@@ -187,7 +188,7 @@ def test_whatever_dies_costs_nothing_but_time(uninterrupted: Path, tiny_model: P
             victim.kill()
 
     # The learner before the first checkpoint, and after the second.
-    for after, name in ((1, "RankProcess"), (2, "EngineActor"), (3, "morl.rewards.worker"), (5, "RankProcess")):
+    for after, name in ((1, "RankProcess"), (2, "EngineActor"), (3, "morl.rewards.pool.worker"), (5, "RankProcess")):
         wait_until(lambda after=after: len(rows(run)) >= after, process)
         kill(name)
         if name == "RankProcess":

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from morl.rewards import Example, Verdict, reward
-from morl.rewards.answer import final_text
+from morl.rewards import reward
+from morl.rewards.parsing.answer import final_text
+from morl.rewards.reward import Example, Verdict
 
 
 @reward(

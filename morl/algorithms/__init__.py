@@ -38,21 +38,9 @@ token worth learning from that engine and learner disagree on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from morl.registry import Registry, wanted_arguments
-
-ADVANTAGES = Registry("advantage", "morl.advantages", elsewhere={"grpo": "group_std"})
-LOSSES = Registry("loss", "morl.losses")
+from morl.registry import ADVANTAGES, LOSSES
 
 advantage = ADVANTAGES.register
 loss = LOSSES.register
 
-
-def wants_critic(function: Callable[..., Any]) -> bool:
-    """Whether an advantage works token by token, from a critic's values."""
-    return "values_BT" in wanted_arguments(function)
-
-
-__all__ = ["ADVANTAGES", "LOSSES", "advantage", "loss", "wants_critic"]
+__all__ = ["advantage", "loss"]

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from morl.data.prompts import PromptSet
+from morl.data.prompt_set import PromptSet
 from morl.errors import CheckpointError, DataError, UsageError
 from morl.types import Prompt
 

@@ -18,9 +18,7 @@ from pydantic import Field
 
 from morl.errors import AbsentDataError, DataError, MissingExtraError
 from morl.files import PACKAGE, local_path
-from morl.registry import Registry, did_you_mean
-
-SOURCES = Registry("data source", "morl.sources")
+from morl.registry import SOURCES, did_you_mean
 
 _BOM = b"\xef\xbb\xbf"
 _FOREIGN = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f": "zstd", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
@@ -354,7 +352,6 @@ def _root_cause(error: BaseException) -> str:
 
 
 __all__ = [
-    "SOURCES",
     "CsvRows",
     "JsonLines",
     "Rows",

@@ -13,9 +13,9 @@ from jinja2 import meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from morl.errors import BadMediaError, DataError, MissingExtraError
-from morl.media import KINDS, UNLIMITED, Limits, without_media
+from morl.media.items import KINDS, UNLIMITED, Limits, without_media
 from morl.registry import did_you_mean
-from morl.rewards.answer import boxes
+from morl.rewards.parsing.answer import boxes
 from morl.types import Prompt
 
 Row = Mapping[str, Any]
@@ -48,19 +48,6 @@ def _boxed(text: str) -> str:
     if not found:
         raise DataError(r"the filter 'boxed' finds no \boxed{} in the text")
     return found[-1].text
-
-
-def flaw_of(template: str) -> str:
-    """Why a text is no template, and the remedy; empty when it is one."""
-    environment = _environment()
-    try:
-        environment.compile(template)
-    except jinja2.TemplateSyntaxError as error:
-        unknown = re.fullmatch(r"No filter named '(.*)'\.", str(error.message))
-        if unknown:
-            return f"no filter is called '{unknown[1]}'{did_you_mean(unknown[1], environment.filters)}"
-        return f"not a template: {error.message}"
-    return ""
 
 
 @functools.cache
@@ -249,4 +236,4 @@ def _reason(error: Exception, row: Row, names: Collection[str]) -> str:
     return f"the template fails: {text}"
 
 
-__all__ = ["PromptTemplate", "flaw_of"]
+__all__ = ["PromptTemplate"]

@@ -19,13 +19,14 @@ import torch
 
 from morl.cluster import Cluster
 from morl.errors import UsageError
-from morl.learner.group import Ranks, all_saved, start_ranks
+from morl.learner.learning_rate import learning_rate
 from morl.learner.packing import Microbatch, plan_microbatches
 from morl.learner.rank import Rank, RankSettings
-from morl.learner.reward import RewardModel
-from morl.learner.schedule import learning_rate
-from morl.model import load_reward_model, resolve_model
-from morl.recipe import CriticSpec, Recipe
+from morl.learner.rank_group import Ranks, all_saved, start_ranks
+from morl.learner.reward_rank import RewardModel
+from morl.model.load import load_reward_model, resolve_model
+from morl.recipe.schema.algorithm_section import CriticSpec
+from morl.recipe.train_recipe import Recipe
 from morl.types import Batch
 
 KEY = "algorithm.critic.path"

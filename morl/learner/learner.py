@@ -11,22 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from morl.algorithms import ADVANTAGES
 from morl.algorithms.aggregation import token_weights
 from morl.cluster import Cluster
 from morl.learner.critic import Critic, token_inputs, with_token_advantages
-from morl.learner.group import Ranks, all_saved, start_ranks
+from morl.learner.learning_rate import learning_rate
+from morl.learner.nonfinite_rows import find_spoiled_rows
 from morl.learner.packing import build_batch, plan_microbatches
 from morl.learner.policy import PolicyRank, PolicySettings, combine
 from morl.learner.rank import RankSettings
-from morl.learner.schedule import learning_rate
-from morl.learner.watch import find_spoiled_rows
-from morl.recipe import AlgorithmSpec
-from morl.registry import call_by_name, wanted_arguments
+from morl.learner.rank_group import Ranks, all_saved, start_ranks
+from morl.recipe.schema.algorithm_section import AlgorithmSpec
+from morl.registry import ADVANTAGES, call_by_name, wanted_arguments
 from morl.types import Batch, Group
 
 if TYPE_CHECKING:
-    from morl.sync.nccl import Link
+    from morl.sync.nccl_sync import Link
 
 logger = logging.getLogger(__name__)
 

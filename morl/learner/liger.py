@@ -1,6 +1,6 @@
 """Fused kernels for norms, gated MLPs and rotary positions, from the package liger-kernel (0.8, arXiv:2410.10989).
 
-Not its losses: log-probabilities come from `morl.learner.head`. For GPUs; not yet run on one.
+Not its losses: log-probabilities come from `morl.learner.lm_head`. For GPUs; not yet run on one.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from morl.learner.attention import Layout, worth_it
+from morl.learner.shared_prefix_attention import Layout, worth_it
 from morl.types import Batch, Features, Group, together
 
 PROMPT = 0

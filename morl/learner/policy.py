@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-from morl.algorithms import LOSSES
 from morl.algorithms.kl import kl
-from morl.learner.body import last_hidden_states
-from morl.learner.correction import importance_weights, without_outliers
-from morl.learner.head import make_lean
+from morl.learner.hidden_states import last_hidden_states
+from morl.learner.importance_correction import importance_weights, without_outliers
+from morl.learner.lm_head import make_lean
 from morl.learner.packing import Microbatch
 from morl.learner.rank import Rank, RankSettings
-from morl.model import load_policy, resolve_model
-from morl.recipe import AlgorithmSpec, Recipe
-from morl.registry import call_by_name, wanted_arguments
+from morl.model.load import load_policy, resolve_model
+from morl.recipe.schema.algorithm_section import AlgorithmSpec
+from morl.recipe.train_recipe import Recipe
+from morl.registry import LOSSES, call_by_name, wanted_arguments
 from morl.types import Batch
 
 
@@ -124,7 +124,7 @@ class PolicyRank(Rank):
         if algorithm.kl is not None:
             self.sums = (*self.sums, "kl")
             if settings.learner.lora is None or settings.reference is not None:
-                from morl.learner.reference import frozen_copy
+                from morl.learner.frozen_reference import frozen_copy
 
                 vocabulary = self.engine.module.language_model.config.get_text_config().vocab_size
                 folder = settings.reference or settings.model

@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from morl.compat import PATIENCE, guard_torchvision
 from morl.errors import UsageError
-from morl.learner.attention import use_shared_prefix
-from morl.learner.finite import guard
-from morl.learner.holdings import forget_trial_step, restore, snapshot
+from morl.learner.attention_kernel import use_shared_prefix
 from morl.learner.liger import use_liger
-from morl.learner.norm import use_lean_norms
-from morl.recipe import LearnerSpec, LoraSpec, import_plugin
+from morl.learner.master_weights import forget_trial_step, restore, snapshot
+from morl.learner.rmsnorm_cpu import use_lean_norms
+from morl.learner.skip_nonfinite import guard
+from morl.recipe.schema.document import import_plugin
+from morl.recipe.schema.learner_section import LearnerSpec, LoraSpec
 from morl.registry import did_you_mean
 from morl.types import Batch
 
 if TYPE_CHECKING:
-    from morl.sync.nccl import Link
+    from morl.sync.nccl_sync import Link
 
 CPU_ENVIRONMENT = PATIENCE | {
     # Keep freed memory instead of giving it back to the system: activations come and go in
@@ -211,7 +212,7 @@ class Rank:
 
     def publish(self, folder: Path, policy_version: int) -> None:
         """Write the full weights, LoRA merged, as a checkpoint folder (rank 0 writes)."""
-        from morl.learner.weights import full_weights, write_weights
+        from morl.learner.full_weights import full_weights, write_weights
 
         model = self.engine.module.language_model
         weights = full_weights(model, sharded=self.settings.learner.zero == 3, keep=self.rank == 0)
@@ -220,7 +221,7 @@ class Rank:
 
     def publish_adapter(self, folder: Path, policy_version: int) -> None:
         """Write the LoRA adapter alone, as an adapter folder (rank 0 writes)."""
-        from morl.learner.weights import adapter_weights, write_adapter
+        from morl.learner.full_weights import adapter_weights, write_adapter
 
         model = self.engine.module.model
         weights = adapter_weights(model, sharded=self.settings.learner.zero == 3, keep=self.rank == 0)
@@ -228,9 +229,9 @@ class Rank:
             write_adapter(model, weights, folder, policy_version)
 
     def send_weights(self, link: Link, policy_version: int) -> None:
-        """Send the full weights, LoRA merged, from GPU to GPU: see `morl.sync.nccl`."""
-        from morl.learner.weights import CheckpointSource
-        from morl.sync.nccl import Sender
+        """Send the full weights, LoRA merged, from GPU to GPU: see `morl.sync.nccl_sync`."""
+        from morl.learner.full_weights import CheckpointSource
+        from morl.sync.nccl_sync import Sender
 
         if self._sender is not None and self._sender.link != link:
             self._sender.close()
@@ -243,7 +244,7 @@ class Rank:
 
     def adapted_outside(self) -> list[str]:
         """Names of the layers with a LoRA adapter that are not the language model's."""
-        from morl.learner.weights import adapted_outside
+        from morl.learner.full_weights import adapted_outside
 
         return adapted_outside(self.engine.module.language_model)
 

@@ -18,11 +18,10 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from morl.registry import explain
-from morl.rewards import REWARDS
+from morl.registry import REWARDS, explain
 from morl.service.guard import Guard
 from morl.service.limits import Limits
-from morl.service.metrics import Metrics
+from morl.service.prometheus import Metrics
 from morl.service.refusal import Refusal, error_response, json_response
 from morl.service.router import Router
 from morl.service.wire import (

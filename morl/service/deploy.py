@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from morl.errors import RunError
-from morl.recipe import Recipe
-from morl.rewards.runner import usable_cores
+from morl.recipe.train_recipe import Recipe
+from morl.rewards.pool.runner import usable_cores
 from morl.rewards.verdict import describe
 from morl.service.refusal import Refusal
 from morl.service.replica import Replica, ReplicaSpec

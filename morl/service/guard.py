@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from morl.service.limits import Limits
-from morl.service.metrics import Metrics
+from morl.service.prometheus import Metrics
 from morl.service.refusal import Refusal, error_response
 
 LINGER_S = 2.0

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from morl.errors import RunError
-from morl.recipe import import_plugin
-from morl.rewards.caller import BoundReward
-from morl.rewards.decorator import Example
-from morl.rewards.runner import Runner
+from morl.recipe.schema.document import import_plugin
+from morl.rewards.bound_reward import BoundReward
+from morl.rewards.pool.runner import Runner
+from morl.rewards.reward import Example
 from morl.types import TermScore
 
 

@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from morl.recipe import Recipe, TermSpec
-from morl.registry import did_you_mean, wanted_arguments
-from morl.rewards import REWARDS
-from morl.rewards.caller import checked_options
+from morl.recipe.schema.objective_section import TermSpec
+from morl.recipe.train_recipe import Recipe
+from morl.registry import REWARDS, did_you_mean, wanted_arguments
+from morl.rewards.bound_reward import checked_options
 from morl.rewards.compose import checked, compose
 from morl.rewards.verdict import failure
 from morl.service.limits import Limits
-from morl.service.metrics import Metrics
+from morl.service.prometheus import Metrics
 from morl.service.refusal import Refusal
 from morl.service.wire import Item
 from morl.types import Score, TermScore

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from morl.track.jsonl import JsonlTracker, read_rows, read_samples, truncate, write_samples
-from morl.track.metrics import step_metrics
+from morl.track.jsonl_files import JsonlTracker, read_rows, read_samples, truncate, write_samples
+from morl.track.step_metrics import step_metrics
 
 if TYPE_CHECKING:
-    from morl.schema import RunFolderSpec, TrackSpec
+    from morl.recipe.schema.run_section import RunFolderSpec, TrackSpec
 
 __all__ = ["Tracker", "Trackers", "make_tracker", "read_rows", "read_samples", "step_metrics", "write_samples"]
 

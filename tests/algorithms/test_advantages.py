@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morl.algorithms import ADVANTAGES, LOSSES
 from morl.algorithms.ema_std import ema_std
 from morl.algorithms.gdpo import gdpo
 from morl.algorithms.group_mean import group_mean
@@ -21,7 +20,7 @@ from morl.algorithms.group_std import group_std
 from morl.algorithms.mo_grpo import mo_grpo
 from morl.algorithms.reinforce_plus_plus import reinforce_plus_plus
 from morl.algorithms.rloo import rloo
-from morl.registry import options_model
+from morl.registry import ADVANTAGES, LOSSES, options_model
 
 NONE = math.nan
 Rows = list[list[float | None]]

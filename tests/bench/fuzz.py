@@ -28,13 +28,13 @@ from typing import Any, get_args
 
 import psutil
 
-from morl.registry import wanted_arguments
-from morl.rewards import REWARDS, Example
-from morl.rewards.caller import checked_options
-from morl.rewards.decorator import traits_of
-from morl.rewards.process import Call
-from morl.rewards.runner import Runner
+from morl.registry import REWARDS, wanted_arguments
+from morl.rewards.bound_reward import checked_options
+from morl.rewards.pool.runner import Runner
+from morl.rewards.pool.worker_process import Call
+from morl.rewards.reward import Example
 from morl.rewards.verdict import MAX_DETAIL
+from morl.traits import traits_of
 from morl.types import Sample, Status, TermScore
 
 ELSEWHERE = frozenset({"remote", "reward_model"})

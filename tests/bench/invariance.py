@@ -31,8 +31,8 @@ def main() -> int:
     from tiny import make_tiny_model, make_tiny_vision_model
 
     from morl.cluster import Cluster
-    from morl.model import ChatCodec
-    from morl.recipe import ClusterSpec
+    from morl.model.chat_codec import ChatCodec
+    from morl.recipe.schema.machine_sections import ClusterSpec
 
     worst = 0.0
     with tempfile.TemporaryDirectory() as folder, Cluster(ClusterSpec(), local=False):

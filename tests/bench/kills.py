@@ -30,9 +30,9 @@ from safetensors.torch import load_file
 from test_train import processes_of, rows, start, without_clock, write_recipe
 from tiny import make_tiny_model
 
-from morl.track.jsonl import read_rows, read_samples
+from morl.track.jsonl_files import read_rows, read_samples
 
-VICTIMS = {"learner": "RankProcess", "driver": "", "engine": "EngineActor", "reward": "morl.rewards.worker"}
+VICTIMS = {"learner": "RankProcess", "driver": "", "engine": "EngineActor", "reward": "morl.rewards.pool.worker"}
 """What is killed, by a part of its command line."""
 STUBBORN = ["learner.max_restarts=50", "rollout.max_restarts=50"]
 

@@ -47,7 +47,7 @@ def make_model(folder: Path) -> None:
 def make_groups(folder: Path, prompt: int, answer: int, samples: int):
     from learner_groups import noise
 
-    from morl.model import ChatCodec
+    from morl.model.chat_codec import ChatCodec
     from morl.types import Group, Prompt, Sample, Score
 
     codec, draw, groups = ChatCodec.load(folder, 100_000), random.Random(0), []
@@ -70,9 +70,11 @@ def make_groups(folder: Path, prompt: int, answer: int, samples: int):
 
 def learner(folder: Path, share: bool, budget: int = 4096):
     from morl.cluster import Cluster
-    from morl.learner import Learner
+    from morl.learner.learner import Learner
     from morl.learner.policy import PolicySettings
-    from morl.recipe import AlgorithmSpec, ClusterSpec, LearnerSpec
+    from morl.recipe.schema.algorithm_section import AlgorithmSpec
+    from morl.recipe.schema.learner_section import LearnerSpec
+    from morl.recipe.schema.machine_sections import ClusterSpec
 
     settings = PolicySettings(
         model=folder,
@@ -105,7 +107,7 @@ def head(vocabulary: int = 150_000, tokens: int = 8192, width: int = 576) -> Non
     """Peak memory of log-probabilities and their gradient above what goes in; runs in a process of its own."""
     import torch
 
-    from morl.learner.head import token_logprobs
+    from morl.learner.lm_head import token_logprobs
 
     hidden = torch.randn(tokens, width, requires_grad=True)
     weight = torch.randn(vocabulary, width).div_(24).requires_grad_()
@@ -176,7 +178,7 @@ def throughput(folder: str, count: int) -> None:
     import torch
 
     from morl.learner.packing import plan_microbatches
-    from morl.model import resolve_model
+    from morl.model.load import resolve_model
 
     if folder == "smol":
         model, budget, groups = resolve_model(SMOL), 8192, text_groups()

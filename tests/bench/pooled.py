@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from morl.rewards import Verdict, reward
-from morl.rewards.box import box
+from morl.rewards import reward
+from morl.rewards.reward import Verdict
+from morl.rewards.verifiers.box import box
 
 EXAMPLES = box.__morl_reward__.examples  # type: ignore[attr-defined]
 

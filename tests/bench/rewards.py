@@ -27,10 +27,10 @@ import pooled
 import psutil
 from math_verify import parse, verify
 
-from morl.recipe import ObjectiveSpec
-from morl.rewards import Scorer
-from morl.rewards.box import box
-from morl.rewards.process import Call
+from morl.recipe.schema.objective_section import ObjectiveSpec
+from morl.rewards.pool.worker_process import Call
+from morl.rewards.scorer import Scorer
+from morl.rewards.verifiers.box import box
 from morl.types import Prompt, Sample
 
 SLICE = 500
@@ -183,7 +183,7 @@ def box_rows(count: int, seed: int = 0) -> list[tuple[list[int], str]]:
 
 async def count_boxes(scorer: Scorer, count: int) -> bool:
     rows = box_rows(count)
-    call = Call("morl.rewards.box:box", pickle.dumps({}), 10.0)
+    call = Call("morl.rewards.verifiers.box:box", pickle.dumps({}), 10.0)
 
     async def function_only(part: Sequence[tuple[Prompt, Sample]]) -> None:
         for prompt, sample in part:

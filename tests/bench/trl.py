@@ -58,9 +58,9 @@ SUMS = [f"What is {17 + 6 * i} + {28 + 9 * i}?" for i in range(8)]
 
 def serve_morl(model: str, folder: str, prompts: list[str], local: bool) -> None:
     """Take a training step for each line of stdin."""
-    from morl.assemble import assemble
-    from morl.recipe import load_recipe
-    from morl.run import RunFolder
+    from morl.recipe.load import load_recipe
+    from morl.run.build import assemble
+    from morl.run.folder import RunFolder
     from morl.train import _step
 
     rows, written = Path(folder) / "rows.jsonl", Path(folder) / "recipe.yaml"
@@ -109,7 +109,7 @@ def serve_trl(model: str, folder: str, prompts: list[str], accumulate: int) -> N
     from transformers import AutoModelForCausalLM, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from morl.rewards.length import length
+    from morl.rewards.verifiers.length import length
 
     parts = {"generate": 0.0}
     tokens = []
@@ -229,7 +229,7 @@ def install(folder: Path) -> None:
 
 
 def report(steps: int, trl: Path, local: bool, accumulate: int) -> None:
-    from morl.model import resolve_model
+    from morl.model.load import resolve_model
 
     model = resolve_model(MODEL)
     install(trl)
@@ -255,7 +255,7 @@ def report(steps: int, trl: Path, local: bool, accumulate: int) -> None:
 
 def mean_length(model: Path, prompts: list[str]) -> float:
     """Tokens of a prompt, chat template included."""
-    from morl.model import ChatCodec
+    from morl.model.chat_codec import ChatCodec
     from morl.types import Prompt
 
     codec = ChatCodec.load(model, 2048)

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morl.data import Mixture, PromptSet, load_prompts
+from morl.data.mixture import Mixture
+from morl.data.prompt_set import PromptSet, load_prompts
 from morl.errors import CheckpointError, DataError, UsageError
-from morl.recipe import ObjectiveSpec
+from morl.recipe.schema.objective_section import ObjectiveSpec
 
 FOLDER = Path("rows")
 

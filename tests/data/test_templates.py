@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from morl.data import PromptTemplate
+from morl.data.templates import PromptTemplate
 from morl.errors import DataError
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from morl.learner.attention import by_blocks
-from morl.learner.flex import attend
+from morl.learner.flex_attention import attend
+from morl.learner.shared_prefix_attention import by_blocks
 
 LAYOUTS = [
     ((5, (3, 1, 4)), (2, (6,)), (9, ())),

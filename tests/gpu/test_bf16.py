@@ -10,10 +10,12 @@ from learner_groups import make_groups
 from safetensors.torch import load_file
 
 from morl.cluster import Cluster
-from morl.learner import Learner
-from morl.learner.holdings import held_by
+from morl.learner.learner import Learner
+from morl.learner.master_weights import held_by
 from morl.learner.policy import PolicySettings
-from morl.recipe import AlgorithmSpec, ClusterSpec, LearnerSpec
+from morl.recipe.schema.algorithm_section import AlgorithmSpec
+from morl.recipe.schema.learner_section import LearnerSpec
+from morl.recipe.schema.machine_sections import ClusterSpec
 
 NAME = "model.layers.0.mlp.up_proj.weight"
 

@@ -9,7 +9,7 @@ import torch
 from learner_groups import make_groups
 from safetensors.torch import load_file
 
-from morl.learner.holdings import held_by
+from morl.learner.master_weights import held_by
 
 from .test_bf16 import NAME, start
 

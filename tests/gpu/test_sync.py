@@ -12,13 +12,16 @@ from learner_groups import make_groups
 from tiny import make_tiny_model
 
 from morl.cluster import Cluster
-from morl.learner import Learner
+from morl.learner.learner import Learner
 from morl.learner.policy import PolicySettings
-from morl.model import load_policy
-from morl.recipe import AlgorithmSpec, ClusterSpec, LearnerSpec
-from morl.rollout import EnginePool, Request, Sampling
-from morl.sync.disk import DiskSync
-from morl.sync.nccl import NcclSync
+from morl.model.load import load_policy
+from morl.recipe.schema.algorithm_section import AlgorithmSpec
+from morl.recipe.schema.learner_section import LearnerSpec
+from morl.recipe.schema.machine_sections import ClusterSpec
+from morl.rollout.engine import Request, Sampling
+from morl.rollout.engine_pool import EnginePool
+from morl.sync.disk_sync import DiskSync
+from morl.sync.nccl_sync import NcclSync
 
 REQUESTS = [
     Request(f"r{i}", tuple(range(20 + i, 60 + 3 * i)), 4, 100 * i, Sampling(temperature=1.0, max_new_tokens=32))

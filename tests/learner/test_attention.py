@@ -9,10 +9,12 @@ import torch
 from learner_groups import make_groups, make_picture_groups
 
 from morl.learner import packing
-from morl.learner.attention import use_shared_prefix, worth_it
+from morl.learner.attention_kernel import use_shared_prefix
 from morl.learner.packing import build_batch, microbatch
 from morl.learner.policy import Policy
-from morl.model import ChatCodec, load_policy
+from morl.learner.shared_prefix_attention import worth_it
+from morl.model.chat_codec import ChatCodec
+from morl.model.load import load_policy
 
 
 @pytest.mark.parametrize("pictures", [False, True])

@@ -17,13 +17,17 @@ from safetensors.torch import load_file
 from morl.algorithms import advantage
 from morl.cluster import Cluster
 from morl.errors import UsageError
-from morl.learner import Learner
 from morl.learner.critic import combine, critic_settings
-from morl.learner.group import LearnerDiedError
+from morl.learner.learner import Learner
 from morl.learner.policy import PolicyRank, PolicySettings
 from morl.learner.rank import RankSettings
-from morl.model import ChatCodec, load_policy, load_reward_model
-from morl.recipe import AlgorithmSpec, ClusterSpec, LearnerSpec, Recipe
+from morl.learner.rank_group import LearnerDiedError
+from morl.model.chat_codec import ChatCodec
+from morl.model.load import load_policy, load_reward_model
+from morl.recipe.schema.algorithm_section import AlgorithmSpec
+from morl.recipe.schema.learner_section import LearnerSpec
+from morl.recipe.schema.machine_sections import ClusterSpec
+from morl.recipe.train_recipe import Recipe
 from morl.types import Batch, Group
 
 STEPS = 3

@@ -11,13 +11,17 @@ from torch.nn.attention import flex_attention
 
 from morl.cluster import Cluster
 from morl.errors import UsageError
-from morl.learner import Learner, packing
-from morl.learner.attention import by_blocks, use_shared_prefix
-from morl.learner.flex import attend, block_mask
+from morl.learner import packing
+from morl.learner.attention_kernel import use_shared_prefix
+from morl.learner.flex_attention import attend, block_mask
+from morl.learner.learner import Learner
 from morl.learner.packing import build_batch, microbatch
 from morl.learner.policy import Policy, PolicySettings
-from morl.model import load_policy
-from morl.recipe import AlgorithmSpec, ClusterSpec, LearnerSpec
+from morl.learner.shared_prefix_attention import by_blocks
+from morl.model.load import load_policy
+from morl.recipe.schema.algorithm_section import AlgorithmSpec
+from morl.recipe.schema.learner_section import LearnerSpec
+from morl.recipe.schema.machine_sections import ClusterSpec
 
 LAYOUTS = [
     ((5, (3, 1, 4)), (2, (6,)), (9, ())),  # padded rows, one answer, a prompt alone

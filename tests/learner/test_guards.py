@@ -19,13 +19,15 @@ from track.groups import make_group
 
 from morl.cluster import ActorsFailedError, Cluster, gather
 from morl.errors import DataError, RunError, UsageError
-from morl.learner import Learner
-from morl.learner.group import LearnerDiedError, LearnerMemoryError
+from morl.learner.learner import Learner
 from morl.learner.packing import build_batch
 from morl.learner.policy import PolicySettings
-from morl.learner.watch import KEPT, Watch, read_skipped
-from morl.model import ChatCodec
-from morl.recipe import AlgorithmSpec, ClusterSpec, LearnerSpec
+from morl.learner.rank_group import LearnerDiedError, LearnerMemoryError
+from morl.model.chat_codec import ChatCodec
+from morl.recipe.schema.algorithm_section import AlgorithmSpec
+from morl.recipe.schema.learner_section import LearnerSpec
+from morl.recipe.schema.machine_sections import ClusterSpec
+from morl.run.health import KEPT, Watch, read_skipped
 from morl.types import Batch, TermScore
 
 LOSSES = Path(broken_losses.__file__)

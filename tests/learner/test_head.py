@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from morl.learner import head
-from morl.learner.head import token_logprobs
+from morl.learner import lm_head as head
+from morl.learner.lm_head import token_logprobs
 
 U, V, H = 23, 57, 8
 BANNED = (3, 50)

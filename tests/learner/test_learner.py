@@ -12,10 +12,12 @@ from safetensors.torch import load_file
 from tiny import make_tiny_vision_model
 
 from morl.cluster import Cluster
-from morl.learner import Learner
+from morl.learner.learner import Learner
 from morl.learner.policy import PolicySettings
-from morl.model import ChatCodec
-from morl.recipe import AlgorithmSpec, ClusterSpec, LearnerSpec
+from morl.model.chat_codec import ChatCodec
+from morl.recipe.schema.algorithm_section import AlgorithmSpec
+from morl.recipe.schema.learner_section import LearnerSpec
+from morl.recipe.schema.machine_sections import ClusterSpec
 from morl.types import Group, Score, TermScore
 
 STEPS = 3
@@ -141,7 +143,7 @@ def test_a_checkpoint_goes_on_bit_for_bit(ray_cluster, tiny_model: Path, tmp_pat
 def test_lora_trains_adapters_and_publishes_merged_weights(
     ray_cluster, tiny_model: Path, tmp_path: Path, zero: int
 ) -> None:
-    from morl.model import load_policy
+    from morl.model.load import load_policy
 
     learner = start(tiny_model, zero=zero, lora={"rank": 4, "alpha": 8})
     try:
@@ -172,7 +174,7 @@ def test_lora_trains_adapters_and_publishes_merged_weights(
 def test_a_dead_rank_is_an_error_that_says_so(ray_cluster, tiny_model: Path) -> None:
     import ray
 
-    from morl.learner.group import LearnerDiedError
+    from morl.learner.rank_group import LearnerDiedError
 
     learner = start(tiny_model, ranks=2)
     try:

@@ -10,13 +10,15 @@ from learner_groups import make_groups
 from safetensors.torch import load_file
 
 from morl.cluster import Cluster
-from morl.learner import Learner
+from morl.learner.full_weights import adapted_layers, adapted_outside
+from morl.learner.learner import Learner
 from morl.learner.packing import microbatch
 from morl.learner.policy import Policy, PolicySettings
 from morl.learner.rank import add_lora
-from morl.learner.weights import adapted_layers, adapted_outside
-from morl.model import load_policy
-from morl.recipe import AlgorithmSpec, ClusterSpec, LearnerSpec, LoraSpec
+from morl.model.load import load_policy
+from morl.recipe.schema.algorithm_section import AlgorithmSpec
+from morl.recipe.schema.learner_section import LearnerSpec, LoraSpec
+from morl.recipe.schema.machine_sections import ClusterSpec
 
 LORA = {"rank": 4, "alpha": 8}
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from morl.compat import guard_torchvision
-from morl.learner.norm import KNOWN, use_lean_norms
-from morl.model import load_policy
+from morl.learner.rmsnorm_cpu import KNOWN, use_lean_norms
+from morl.model.load import load_policy
 
 
 @pytest.mark.parametrize("epsilon", [1e-6, 0.1])

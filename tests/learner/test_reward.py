@@ -11,12 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
+from morl.data.preference_pairs import Pair, load_pairs, pairs_of_step, split
 from morl.errors import DataError, UsageError
+from morl.evaluation.preference_accuracy import judge
 from morl.learner.packing import microbatch
-from morl.learner.reward import RewardModel, TokenPair, answer_batch, bradley_terry, pair_batch
-from morl.model import ChatCodec, load_reward_model
-from morl.preferences import Pair, PreferenceSpec, load_pairs, pairs_of_step, split
-from morl.reward_model import judge
+from morl.learner.reward_rank import RewardModel, TokenPair, answer_batch, bradley_terry, pair_batch
+from morl.model.chat_codec import ChatCodec
+from morl.model.load import load_reward_model
+from morl.recipe.rm_recipe import PreferenceSpec
 from morl.types import Encoded, Prompt
 
 PAIRS = [

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from morl.learner.schedule import learning_rate
+from morl.learner.learning_rate import learning_rate
 
 
 def rates(schedule: str, warmup: int, total: int) -> list[float]:

@@ -14,11 +14,13 @@ from safetensors.torch import load_file
 
 from morl.cluster import Cluster
 from morl.errors import CheckpointError
-from morl.learner import Learner
-from morl.learner.group import all_saved
+from morl.learner.learner import Learner
 from morl.learner.policy import PolicySettings
+from morl.learner.rank_group import all_saved
 from morl.learner.shards import About, Shard, Shards
-from morl.recipe import AlgorithmSpec, ClusterSpec, LearnerSpec
+from morl.recipe.schema.algorithm_section import AlgorithmSpec
+from morl.recipe.schema.learner_section import LearnerSpec
+from morl.recipe.schema.machine_sections import ClusterSpec
 
 BEFORE, AFTER = (0, 1), (5, 6, 7)
 """Seeds of the steps that are taken before a state is saved, and after."""

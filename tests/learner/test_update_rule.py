@@ -16,9 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from morl.cluster import Cluster
 from morl.errors import UsageError
-from morl.learner import Learner
+from morl.learner.learner import Learner
 from morl.learner.policy import PolicySettings
-from morl.recipe import AlgorithmSpec, ClusterSpec, LearnerSpec
+from morl.recipe.schema.algorithm_section import AlgorithmSpec
+from morl.recipe.schema.learner_section import LearnerSpec
+from morl.recipe.schema.machine_sections import ClusterSpec
 from morl.types import Group, Score
 
 TEMPERATURE, BANNED, MAX_NEW = 0.8, (5, 9), 8

@@ -10,8 +10,9 @@ from PIL import Image
 from morl.errors import DataError
 from morl.learner.packing import build_batch, microbatch
 from morl.learner.policy import Policy
-from morl.learner.reward import RewardModel, answer_batch
-from morl.model import ChatCodec, load_policy, load_reward_model
+from morl.learner.reward_rank import RewardModel, answer_batch
+from morl.model.chat_codec import ChatCodec
+from morl.model.load import load_policy, load_reward_model
 from morl.types import Encoded, Group
 
 
@@ -76,7 +77,7 @@ def test_a_reward_model_sees(vision_model, codec):
 def test_a_trained_head_beside_a_seeing_model_is_found_again(vision_model, tmp_path):
     import shutil
 
-    from morl.learner.weights import full_weights, write_weights
+    from morl.learner.full_weights import full_weights, write_weights
 
     shutil.copytree(vision_model, tmp_path / "base")
     model = load_reward_model(vision_model, "float32")

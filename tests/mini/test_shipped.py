@@ -9,14 +9,14 @@ import pytest
 from morl_mini import World
 from morl_mini.build import build
 
-from morl.check import check
-from morl.cli import main
-from morl.evaluate import evaluate_models
-from morl.media import Picture
-from morl.recipe import load_recipe
-from morl.reward_server import RewardModelServer, ServerSettings
-from morl.run import RunFolder
-from morl.track.jsonl import read_rows
+from morl.cli.main import main
+from morl.learner.reward_model_server import RewardModelServer, ServerSettings
+from morl.media.items import Picture
+from morl.preflight.recipe_check import check
+from morl.recipe.load import load_recipe
+from morl.run.evaluation_run import evaluate_models
+from morl.run.folder import RunFolder
+from morl.track.jsonl_files import read_rows
 
 SFT = Path(str(files("morl_mini") / "sft"))
 LEAST = {"math": 0.5, "count": 0.25, "listing": 0.5, "grounding": 0.5, "pointing": 0.7, "action": 0.6, "clips": 0.3}

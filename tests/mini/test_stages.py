@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 from morl_mini.build import build
 
-from morl.data import load_prompts
+from morl.data.prompt_set import load_prompts
 from morl.learner.packing import microbatch
 from morl.learner.policy import Policy
 from morl.learner.rank import prepare
-from morl.learner.supervised import Example, example_batch
-from morl.model import ChatCodec, load_policy
-from morl.recipe import load_document
-from morl.stages import SftRecipe, StageSpec
+from morl.learner.supervised_rank import Example, example_batch
+from morl.model.chat_codec import ChatCodec
+from morl.model.load import load_policy
+from morl.recipe.load import load_document
+from morl.recipe.sft_recipe import SftRecipe, StageSpec
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "mini" / "pretrain.yaml"
 EVERYTHING = ("model.language_model.", "lm_head.", "model.visual.")

@@ -22,14 +22,14 @@ from morl_mini.answers import boxed, centre, listed, span
 from morl_mini.sheet import main as write_sheet
 from ruamel.yaml import YAML
 
-from morl.check import check
-from morl.data.prompts import load_rows
+from morl.data.preference_pairs import load_pairs
+from morl.data.prompt_set import load_rows
 from morl.data.templates import PromptTemplate
-from morl.preferences import PreferenceSpec, load_pairs
-from morl.registry import call_by_name
-from morl.rewards import REWARDS
-from morl.schema import DataSpec
-from morl.testing import check_reward
+from morl.preflight.recipe_check import check
+from morl.recipe.rm_recipe import PreferenceSpec
+from morl.recipe.schema.data_section import DataSpec
+from morl.registry import REWARDS, call_by_name
+from morl.testing.conformance import check_reward
 
 ROWS = 50
 

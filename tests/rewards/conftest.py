@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from morl.rewards.runner import Runner
+from morl.rewards.pool.runner import Runner
 
 sys.path.append(str(Path(__file__).parent))
 

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from morl.rewards import Verdict
+from morl.rewards.reward import Verdict
 
 BATCHES: list[int] = []
 

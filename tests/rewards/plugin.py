@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from morl.rewards import Example, Verdict, reward
+from morl.rewards import reward
+from morl.rewards.reward import Example, Verdict
 from morl.types import Sample
 
 

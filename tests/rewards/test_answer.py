@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morl.rewards.answer import boxes, different, final_text, formulas, last_together, numbers, stated, within_tags
+from morl.rewards.parsing.answer import (
+    boxes,
+    different,
+    final_text,
+    formulas,
+    last_together,
+    numbers,
+    stated,
+    within_tags,
+)
 
 braced = st.recursive(
     st.text(alphabet=r"ab1 ,+", max_size=5),

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morl.registry import ValidationError, check_options
-from morl.rewards import Verdict
-from morl.rewards.box import Metric, box, gold_boxes
 from morl.rewards.checks import check_examples
-from morl.rewards.geometry import Box, giou, iou
-from morl.rewards.runner import Runner
+from morl.rewards.parsing.geometry import Box, giou, iou
+from morl.rewards.parsing.gold_boxes import gold_boxes
+from morl.rewards.pool.runner import Runner
+from morl.rewards.reward import Verdict
+from morl.rewards.verifiers.box import Metric, box
 
 METRICS: list[Metric] = ["iou", "giou", "giou_shifted"]
 PICTURE = {"size": [640, 480]}
@@ -343,7 +344,7 @@ FRAMES = ("absolute", "absolute_resized", "relative_1000", "relative_1")
 @pytest.mark.parametrize("frame", FRAMES)
 def test_a_gold_is_written_in_the_frame_of_the_answer(gold, gold_format, frame):
     from morl.rewards.checks import written_gold
-    from morl.rewards.decorator import traits_of
+    from morl.traits import traits_of
 
     row = {"media": (), "meta": {"size": [640, 480]}}
     options = {"frame": frame, "gold_format": gold_format, "size_from": "size"}

@@ -13,13 +13,15 @@ from typing import Any
 import plugin  # noqa: F401  # registers its rewards
 import pytest
 
-from morl.check import check
 from morl.errors import UsageError
-from morl.recipe import ObjectiveSpec
-from morl.rewards import Example, Resource, Verdict, reward
-from morl.rewards.caller import BoundReward
+from morl.preflight.recipe_check import check
+from morl.recipe.schema.objective_section import ObjectiveSpec
+from morl.rewards import reward
+from morl.rewards.bound_reward import BoundReward
 from morl.rewards.checks import check_examples, score_golds, written_gold
-from morl.rewards.runner import Runner
+from morl.rewards.pool.runner import Runner
+from morl.rewards.resource import Resource
+from morl.rewards.reward import Example, Verdict
 from morl.types import Prompt
 
 
@@ -222,7 +224,7 @@ rollout: {prompts_per_step: 4, samples_per_prompt: 2, max_new_tokens: 8}
     (tmp_path / "r.yaml").write_text(recipe)
     (tmp_path / "rows.jsonl").write_text('{"q": "1", "a": "1"}\n{"a": "2"}\n{"q": "3", "a": "3"}\n')
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys.modules["morl.check"], "_progress", bar)
+    monkeypatch.setattr(sys.modules["morl.preflight.recipe_check"], "_progress", bar)
     report = check("r.yaml")
     assert [problem.where for problem in report.data] == ["rows.jsonl:2", "rows.jsonl:2"]
     assert moved == [6] * 6

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morl.recipe import TermSpec
+from morl.recipe.schema.objective_section import TermSpec
 from morl.rewards.compose import compose, mixed, scaled
 from morl.types import Status, TermScore
 

@@ -18,27 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morl.compat import guard_torchvision
-from morl.rewards.coordinates import (
-    MAX_FOUND,
-    MISSING,
-    Frame,
-    Resize,
-    Size,
-    Transfer,
-    box_from,
-    convert,
-    explicitly_empty,
-    find_json,
-    finite,
-    picture_size,
-    point_from,
-    read_boxes,
-    read_points,
-    smart_resize,
-    transfer,
-    units,
-)
-from morl.rewards.picture import MAX_PIXELS, MIN_PIXELS
+from morl.rewards.parsing.coordinates import Frame, Transfer, convert, transfer, units
+from morl.rewards.parsing.image_size import MAX_PIXELS, MIN_PIXELS, Resize, Size, picture_size, smart_resize
+from morl.rewards.parsing.locations import box_from, explicitly_empty, point_from, read_boxes, read_points
+from morl.rewards.parsing.stated_values import MAX_FOUND, MISSING, find_json, finite
 
 FRAMES: list[Frame] = ["absolute", "absolute_resized", "relative_1000", "relative_1"]
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from morl.registry import ValidationError, check_options
 from morl.rewards.checks import check_examples
-from morl.rewards.count import count, numbers_for_words
-from morl.rewards.decorator import traits_of
-from morl.rewards.runner import Runner
+from morl.rewards.parsing.number_words import numbers_for_words
+from morl.rewards.pool.runner import Runner
+from morl.rewards.verifiers.count import count
+from morl.traits import traits_of
 
 UNITS = [*"zero one two three four five six seven eight nine ten eleven twelve".split()]  # noqa: SIM905
 UNITS += [*"thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()]  # noqa: SIM905

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from morl.registry import ValidationError, check_options
 from morl.rewards.checks import check_examples
-from morl.rewards.format import format  # noqa: A004
-from morl.rewards.runner import Runner
+from morl.rewards.pool.runner import Runner
+from morl.rewards.verifiers.format import format  # noqa: A004
 
 PIECES = [
     "<think>",

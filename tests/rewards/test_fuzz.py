@@ -9,7 +9,7 @@ import psutil
 import pytest
 from bench.fuzz import Case, cases_of, fuzz, fuzzable, problem
 
-from morl.rewards.runner import Runner
+from morl.rewards.pool.runner import Runner
 from morl.types import TermScore
 
 COUNT = {"math": 100, "repetition": 100}

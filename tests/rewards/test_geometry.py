@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morl.rewards.geometry import Box, best_sum, box_scores, contains, giou, iou, match, segment_iou
+from morl.rewards.parsing.geometry import Box, best_sum, box_scores, contains, giou, iou, match, segment_iou
 
 coordinates = st.floats(-1e4, 1e4, width=32)
 sides = st.floats(0.0625, 1e4, width=32)

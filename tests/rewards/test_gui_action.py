@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morl.registry import ValidationError, check_options
-from morl.rewards import REWARDS, Verdict
+from morl.registry import REWARDS, ValidationError, check_options
 from morl.rewards.checks import check_examples
-from morl.rewards.decorator import traits_of
-from morl.rewards.gui_action import gui_action
-from morl.rewards.runner import Runner
+from morl.rewards.pool.runner import Runner
+from morl.rewards.reward import Verdict
+from morl.rewards.verifiers.gui_action import gui_action
+from morl.traits import traits_of
 
 BUTTON = {"action": "click", "bbox": [100, 200, 180, 240]}
 GOLDS: list[Any] = [

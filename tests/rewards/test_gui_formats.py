@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from morl.rewards.gui_formats import MAX_ACTIONS, read_actions, steps_from
-from morl.rewards.gui_names import key_set
-from morl.rewards.gui_steps import Action, Unread, place, to_action
+from morl.rewards.parsing.gui_formats import MAX_ACTIONS, read_actions, steps_from
+from morl.rewards.parsing.gui_names import key_set
+from morl.rewards.parsing.gui_steps import Action, Unread, place, to_action
 
 CLICK = Action("click", (10.0, 20.0))
 CTRL_C = Action("press", keys=frozenset(("ctrl", "c")))

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from morl.registry import check_options
 from morl.rewards.checks import check_examples
-from morl.rewards.instruction import instruction
-from morl.rewards.instruction_families import FAMILIES, count_sentences
-from morl.rewards.runner import Runner
+from morl.rewards.parsing.instruction_families import FAMILIES, count_sentences
+from morl.rewards.pool.runner import Runner
+from morl.rewards.verifiers.instruction import instruction
 
 AT_LEAST, LESS = "at least", "less than"
 PARAGRAPHS = {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "then"}

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from morl.registry import ValidationError, check_options
 from morl.rewards.checks import check_examples
-from morl.rewards.json_schema import equal, json_schema
-from morl.rewards.runner import Runner
+from morl.rewards.pool.runner import Runner
+from morl.rewards.verifiers.json_schema import equal, json_schema
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 
@@ -227,7 +227,7 @@ def test_a_wrong_schema_fails_at_load() -> None:
 
 def test_a_pattern_that_backtracks_without_end_is_stopped(runner: Runner) -> None:
     arguments = {"response": json.dumps("a" * 50 + "!"), "gold": {"type": "string", "pattern": "^(a+)+$"}}
-    score = asyncio.run(runner.run("morl.rewards.json_schema:json_schema", arguments, {}, 0.5))
+    score = asyncio.run(runner.run("morl.rewards.verifiers.json_schema:json_schema", arguments, {}, 0.5))
     assert (score.value, score.status) == (None, "timeout")
 
 

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morl.registry import ValidationError, check_options
-from morl.rewards import language as module
 from morl.rewards.checks import check_examples
-from morl.rewards.language import LANGUAGES, codes, language, share_in
-from morl.rewards.runner import Runner
+from morl.rewards.parsing.language_detection import LANGUAGES, codes, share_in
+from morl.rewards.pool.runner import Runner
+from morl.rewards.verifiers import language as module
+from morl.rewards.verifiers.language import language
 
 SENTENCES = {
     "en": "The weather is nice today, and we will go to the park after lunch.",

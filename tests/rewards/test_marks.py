@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from morl.registry import check_options
-from morl.rewards import REWARDS
-from morl.rewards.decorator import traits_of
+from morl.registry import REWARDS, check_options
 from morl.rewards.marks import Mark, call_with
+from morl.traits import traits_of
 
 PICTURE = Image.new("RGB", (200, 100))
 

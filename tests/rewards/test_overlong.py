@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from morl.registry import ValidationError, check_options
 from morl.rewards.checks import check_examples
-from morl.rewards.overlong import overlong
-from morl.rewards.runner import Runner
+from morl.rewards.pool.runner import Runner
+from morl.rewards.verifiers.overlong import overlong
 from morl.types import Sample
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import morl.rewards.algebra as by_algebra
-from morl.rewards.math import math
-from morl.rewards.plain import compared, plain_value
+import morl.rewards.parsing.algebra as by_algebra
+from morl.rewards.parsing.plain_numbers import compared, plain_value
+from morl.rewards.verifiers.math import math
 
 
 @pytest.mark.parametrize(

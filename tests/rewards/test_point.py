@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morl.registry import ValidationError, check_options
-from morl.rewards import Verdict
 from morl.rewards.checks import check_examples
-from morl.rewards.point import gold_areas, point
-from morl.rewards.runner import Runner
+from morl.rewards.pool.runner import Runner
+from morl.rewards.reward import Verdict
+from morl.rewards.verifiers.point import gold_areas, point
 
 GOLD = [10, 20, 30, 40]
 numbers = st.integers(-50, 100)
@@ -228,7 +228,7 @@ def test_options_are_checked() -> None:
 @pytest.mark.parametrize("frame", ["absolute", "absolute_resized", "relative_1000", "relative_1"])
 def test_a_gold_is_written_in_the_frame_of_the_answer(gold, gold_format, frame):
     from morl.rewards.checks import written_gold
-    from morl.rewards.decorator import traits_of
+    from morl.traits import traits_of
 
     row = {"media": (), "meta": {"size": [640, 480]}}
     options = {"frame": frame, "gold_format": gold_format, "size_from": "size", "radius": 1e-6}

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from morl.errors import UsageError
-from morl.rewards.breaker import Breaker
-from morl.rewards.caller import BoundReward
+from morl.rewards.bound_reward import BoundReward
 from morl.rewards.checks import check_examples
-from morl.rewards.runner import Runner
+from morl.rewards.models.breaker import Breaker
+from morl.rewards.pool.runner import Runner
 from morl.types import Sample, TermScore
 
 Reply = tuple[int, dict[str, str], bytes]
@@ -237,7 +237,7 @@ def test_a_score_with_odd_terms_is_a_score(serve: Any, terms: Any) -> None:
 
 
 def test_an_answer_without_end_or_compressed_is_not_taken_in(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("morl.rewards.connection.MAX_ANSWER_BYTES", 10_000)
+    monkeypatch.setattr("morl.rewards.models.connection.MAX_ANSWER_BYTES", 10_000)
     stub = serve(lambda *_: b" " * 10_001)
     assert "larger than" in ask(make(stub.url))[0].detail
     stub = serve(lambda *_: (200, {"Content-Encoding": "gzip"}, scores(1)))

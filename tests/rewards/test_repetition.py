@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morl.registry import ValidationError, check_options
-from morl.rewards import exact, text_metrics
-from morl.rewards import repetition as module
 from morl.rewards.checks import check_examples
-from morl.rewards.repetition import repeats, repetition
-from morl.rewards.runner import Runner
+from morl.rewards.parsing import text_metrics
+from morl.rewards.pool.runner import Runner
+from morl.rewards.verifiers import exact
+from morl.rewards.verifiers import repetition as module
+from morl.rewards.verifiers.repetition import repeats, repetition
 
 
 def test_examples_hold(runner: Runner) -> None:

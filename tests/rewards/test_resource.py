@@ -7,8 +7,10 @@ import asyncio
 import pytest
 
 from morl.errors import RunError, UsageError
-from morl.recipe import ObjectiveSpec
-from morl.rewards import Resource, Scorer, reward
+from morl.recipe.schema.objective_section import ObjectiveSpec
+from morl.rewards import reward
+from morl.rewards.resource import Resource
+from morl.rewards.scorer import Scorer
 from morl.types import Prompt, Sample
 
 

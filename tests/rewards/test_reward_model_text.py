@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from PIL import Image
 
-from morl.media import Picture
-from morl.rewards.reward_model import ServedModel, reward_model
+from morl.media.items import Picture
+from morl.rewards.models.reward_model import ServedModel, reward_model
 
 
 class Fake:

@@ -20,7 +20,8 @@ import psutil
 import pytest
 
 from morl.errors import RunError
-from morl.rewards.runner import Call, Runner
+from morl.rewards.pool.runner import Runner
+from morl.rewards.pool.worker_process import Call
 from morl.types import TermScore
 
 HERE = Path(__file__).parent
@@ -68,7 +69,7 @@ def running(word: str) -> dict[int, psutil.Process]:
 
 def workers() -> dict[int, psutil.Process]:
     """The worker processes of this process, those of the shared runner too."""
-    return running("morl.rewards.worker")
+    return running("morl.rewards.pool.worker")
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morl.describe import describe_rewards
+from morl.cli.reward_docs import describe_rewards
 from morl.errors import DataError, UsageError
-from morl.recipe import load_recipe
-from morl.rewards import REWARDS
-from morl.score import parse_options, rescore, score_file
-from morl.track.jsonl import write_samples
+from morl.evaluation.score_files import parse_options, rescore, score_file
+from morl.recipe.load import load_recipe
+from morl.registry import REWARDS
+from morl.track.jsonl_files import write_samples
 from morl.types import Group, Prompt, Sample, Score, TermScore
 
 
@@ -80,7 +80,7 @@ def test_the_file_may_be_its_own_output_and_larger_than_the_window(tmp_path: Pat
 
 
 def test_a_line_that_is_too_long_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("morl.score.MAX_LINE", 1000)
+    monkeypatch.setattr("morl.evaluation.score_files.MAX_LINE", 1000)
     (tmp_path / "in").write_text(json.dumps({"response": "x" * 5000}) + "\n" + '{"response": "1"}\n' + " " * 1000)
     score_file("test_inline", [], tmp_path / "in", tmp_path / "out")
     assert [row["value"] for row in scored(tmp_path / "out")] == [None, 1.0, None]
@@ -111,8 +111,8 @@ def test_an_interrupt_leaves_no_half_file(tmp_path: Path) -> None:
     program = (
         f"import sys; sys.path.append({str(Path(__file__).parent)!r}); from pathlib import Path; "
         "from morl.rewards import reward; import hostile; "
-        "from morl.rewards.decorator import REWARDS; REWARDS.register('sleep')(hostile.sleep); "
-        f"from morl.score import score_file; print('go', flush=True); "
+        "from morl.rewards.reward import REWARDS; REWARDS.register('sleep')(hostile.sleep); "
+        f"from morl.evaluation.score_files import score_file; print('go', flush=True); "
         f"score_file('sleep', [], Path({str(tmp_path / 'in')!r}), Path({str(tmp_path / 'out')!r}), deadline_s=600)"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)

@@ -12,10 +12,13 @@ import plugin  # registers its rewards
 import pytest
 
 from morl.errors import RunError, UsageError
-from morl.recipe import ObjectiveSpec
-from morl.rewards import REWARDS, Example, Scorer, reward
-from morl.rewards.caller import BoundReward
-from morl.rewards.runner import Runner
+from morl.recipe.schema.objective_section import ObjectiveSpec
+from morl.registry import REWARDS
+from morl.rewards import reward
+from morl.rewards.bound_reward import BoundReward
+from morl.rewards.pool.runner import Runner
+from morl.rewards.reward import Example
+from morl.rewards.scorer import Scorer
 from morl.types import Prompt, Sample, Score
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from morl.registry import ValidationError, check_options
 from morl.rewards.checks import check_examples
-from morl.rewards.decorator import traits_of
-from morl.rewards.geometry import Segment, segment_iou
-from morl.rewards.runner import Runner
-from morl.rewards.temporal import gold_segments, seconds, temporal
+from morl.rewards.parsing.geometry import Segment, segment_iou
+from morl.rewards.pool.runner import Runner
+from morl.rewards.verifiers.temporal import gold_segments, seconds, temporal
+from morl.traits import traits_of
 
 spans = st.builds(lambda start, length: (start / 4, (start + length) / 4), st.integers(0, 20_000), st.integers(1, 2000))
 lists = st.lists(spans, min_size=1, max_size=5)

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morl.registry import ValidationError, check_options
-from morl.rewards import text_metrics
 from morl.rewards.checks import check_examples
-from morl.rewards.runner import Runner
-from morl.rewards.text import text
+from morl.rewards.parsing import text_metrics
+from morl.rewards.pool.runner import Runner
+from morl.rewards.verifiers.text import text
 
 METRICS = get_args(get_type_hints(text)["metric"])
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from morl.rewards.math import math
-from morl.rewards.undone import left_undone
+from morl.rewards.parsing.unevaluated import left_undone
+from morl.rewards.verifiers.math import math
 
 UNDONE = [
     ("34*2", "68"), ("34 * 2", "68"), ("34 × 2", "68"), (r"34 \times 2", "68"), ("40+28", "68"), ("100-32", "68"),

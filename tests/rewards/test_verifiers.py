@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morl.registry import ValidationError, check_options
-from morl.rewards import REWARDS, Verdict
+from morl.registry import REWARDS, ValidationError, check_options
 from morl.rewards.checks import check_examples
-from morl.rewards.choice import choice
-from morl.rewards.decorator import traits_of
-from morl.rewards.exact import exact
-from morl.rewards.length import length
-from morl.rewards.math import math
-from morl.rewards.number import number
-from morl.rewards.regex import regex
-from morl.rewards.runner import Runner
-from morl.rewards.text import text
+from morl.rewards.pool.runner import Runner
+from morl.rewards.reward import Verdict
+from morl.rewards.verifiers.choice import choice
+from morl.rewards.verifiers.exact import exact
+from morl.rewards.verifiers.length import length
+from morl.rewards.verifiers.math import math
+from morl.rewards.verifiers.number import number
+from morl.rewards.verifiers.regex import regex
+from morl.rewards.verifiers.text import text
+from morl.traits import traits_of
 from morl.types import Sample
 
 BUILT_IN = ("choice", "exact", "length", "math", "number", "regex")
@@ -717,7 +717,7 @@ def test_a_pattern_that_rewards_anything_fails_at_load() -> None:
 
 def test_a_pattern_that_backtracks_without_end_is_stopped(runner: Runner) -> None:
     arguments = {"response": "a" * 50 + "!", "gold": r"(a+)+$"}
-    score = asyncio.run(runner.run("morl.rewards.regex:regex", arguments, {}, 0.3))
+    score = asyncio.run(runner.run("morl.rewards.verifiers.regex:regex", arguments, {}, 0.3))
     assert (score.value, score.status) == (None, "timeout")
 
 
@@ -779,7 +779,7 @@ def test_a_megabyte_gets_a_verdict(pump: str) -> None:
 def test_a_calculation_that_takes_for_ever_is_wrong(gold: str, runner: Runner) -> None:
     # In a worker: here, hypothesis listens to the garbage collector and may swallow the timeout.
     arguments = {"response": r"\boxed{(x+y+z+1)^{60}}", "gold": gold, "messages": ()}
-    score = asyncio.run(runner.run("morl.rewards.math:math", arguments, {}, 60.0))
+    score = asyncio.run(runner.run("morl.rewards.verifiers.math:math", arguments, {}, 60.0))
     assert (score.value, score.status) == (0.0, "ok")
 
 
@@ -787,7 +787,7 @@ def test_a_calculation_that_takes_for_ever_is_wrong(gold: str, runner: Runner) -
 @pytest.mark.parametrize("part", [r"x^{50}+x+1<0", r"x<x^{50}+x+1", r"(1,\sum_{k=1}^{10000000}\frac{1}{k})"])
 def test_no_inequality_is_solved_and_no_sum_is_valued_for_a_range(part: str, runner: Runner) -> None:
     arguments = {"response": rf"\boxed{{{part} \text{{ or }} x>2}}", "gold": "x<1 or x>2", "messages": ()}
-    score = asyncio.run(runner.run("morl.rewards.math:math", arguments, {}, 20.0))
+    score = asyncio.run(runner.run("morl.rewards.verifiers.math:math", arguments, {}, 20.0))
     assert (score.value, score.status) == (0.0, "ok")
 
 

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from morl.compat import guard_torchvision
-from morl.rollout import Completion, EnginePool, Request, Sampling
+from morl.rollout.engine import Completion, Request, Sampling
+from morl.rollout.engine_pool import EnginePool
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "hf": {"max_sequences": 16},

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from morl.errors import RunError, StaleWeightsError
-from morl.rollout import Collector, Completion, Request, Sampling
+from morl.rollout.collector import Collector
+from morl.rollout.engine import Completion, Request, Sampling
 from morl.types import Encoded, Prompt, Sample, Score
 
 PROMPTS = [Prompt(f"o/{i}", "o", ({"role": "user", "content": chr(65 + i) * (i + 1)},)) for i in range(5)]

@@ -9,10 +9,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from morl.errors import RunError
-from morl.rollout import Sampling
-from morl.rollout.drawing import BLOCK, draw, invert, nucleus
-from morl.rollout.hf import HFEngine, batches
-from morl.rollout.hf_cache import Sharing
+from morl.rollout.engine import Sampling
+from morl.rollout.engines.hf_cache import Sharing
+from morl.rollout.engines.hf_engine import HFEngine, batches
+from morl.rollout.engines.sampling import BLOCK, draw, invert, nucleus
 
 from .conftest import answers, ask, worst_logprob_error
 

@@ -14,20 +14,24 @@ from learner_groups import noise
 from PIL import Image
 from tiny import make_tiny_vision_model
 
-from morl.check import check
 from morl.errors import DataError, UsageError
-from morl.evaluate import evaluate_models
 from morl.learner.packing import build_batch, microbatch
 from morl.learner.policy import Policy
-from morl.media import Limits, Picture, Video
-from morl.model import ChatCodec, load_policy
-from morl.recipe import load_recipe
-from morl.rollout import ENGINES, Collector, EnginePool, Request, Sampling
-from morl.rollout.actor import EngineSpec
-from morl.track.jsonl import read_samples
+from morl.media.items import Limits, Picture, Video
+from morl.model.chat_codec import ChatCodec
+from morl.model.load import load_policy
+from morl.model.media_processor import engine_options
+from morl.preflight.recipe_check import check
+from morl.recipe.load import load_recipe
+from morl.registry import ENGINES
+from morl.rollout.collector import Collector
+from morl.rollout.engine import Request, Sampling
+from morl.rollout.engine_actor import EngineSpec
+from morl.rollout.engine_pool import EnginePool
+from morl.run.evaluation_run import evaluate_models
+from morl.track.jsonl_files import read_samples
 from morl.train import train
 from morl.types import Group, Prompt, Score
-from morl.vision import engine_options
 
 from .conftest import publish
 
@@ -273,7 +277,7 @@ def test_a_run_on_pictures_and_clips(recipe):
 def test_evaluation_by_portions_asks_the_same(recipe, vision_model, monkeypatch):
     loaded = load_recipe(recipe)
     (whole,) = evaluate_models(loaded, [str(vision_model)], local=True)
-    monkeypatch.setattr("morl.evaluate.PORTION", 2)
+    monkeypatch.setattr("morl.evaluation.held_out.PORTION", 2)
     (portions,) = evaluate_models(loaded, [str(vision_model)], local=True)
     assert whole[0]["values"] == portions[0]["values"]
     assert whole[0]["n"] == 3

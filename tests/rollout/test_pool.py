@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from tiny import make_tiny_model
 
 from morl.errors import MorlError, RunError, UsageError
-from morl.rollout import Deadlines, EnginePool, choose_engine
-from morl.rollout.actor import missing_parts
-from morl.rollout.engine import ENGINES
+from morl.registry import ENGINES
+from morl.rollout.engine import choose_engine
+from morl.rollout.engine_actor import Deadlines, missing_parts
+from morl.rollout.engine_pool import EnginePool
 
 from .conftest import OPTIONS, answers, ask, publish, worst_logprob_error
 

@@ -12,7 +12,7 @@ import pytest
 
 from morl.service.app import make_app
 from morl.service.limits import Limits
-from morl.service.metrics import Metrics
+from morl.service.prometheus import Metrics
 from morl.service.refusal import Refusal
 from morl.types import Score, TermScore
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from morl.recipe import ObjectiveSpec
+from morl.recipe.schema.objective_section import ObjectiveSpec
 from morl.service.limits import Limits
-from morl.service.metrics import Metrics
+from morl.service.prometheus import Metrics
 from morl.service.refusal import Refusal
 from morl.service.router import CALL_ITEMS, MAX_DEATHS, ReplicaLostError, Router
 from morl.service.wire import Item

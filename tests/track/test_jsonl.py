@@ -14,7 +14,7 @@ from PIL import Image
 from track.groups import make_group
 
 from morl.errors import DataError
-from morl.track.jsonl import JsonlTracker, plain, read_rows, read_samples, truncate, write_samples
+from morl.track.jsonl_files import JsonlTracker, plain, read_rows, read_samples, truncate, write_samples
 from morl.types import TermScore
 
 

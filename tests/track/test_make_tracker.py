@@ -11,8 +11,10 @@ import pytest
 from track.groups import make_group
 
 from morl.errors import MissingExtraError
-from morl.recipe import Recipe, load_recipe
-from morl.track import make_tracker, read_rows, step_metrics, write_samples
+from morl.recipe.load import load_recipe
+from morl.recipe.train_recipe import Recipe
+from morl.track import make_tracker, step_metrics
+from morl.track.jsonl_files import read_rows, write_samples
 
 RECIPE = """
 run: {name: tracked, steps: 4}

@@ -1,6 +1,6 @@
 from morl_palindrome import palindrome
 
-from morl.testing import check_reward
+from morl.testing.conformance import check_reward
 
 
 def test_palindrome_keeps_to_what_a_run_relies_on():

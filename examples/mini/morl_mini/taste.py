@@ -10,8 +10,9 @@ import re
 from collections.abc import Sequence
 from random import Random
 
-from morl.rewards import Example, Verdict, reward
-from morl.rewards.answer import final_text
+from morl.rewards import reward
+from morl.rewards.parsing.answer import final_text
+from morl.rewards.reward import Example, Verdict
 from morl_mini.draw import COLOURS, SHAPES
 from morl_mini.scenes import Name, any_name
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from morl.data.sources import SOURCES
+from morl.registry import SOURCES
 from morl_mini import gui, tasks
 from morl_mini.draw import SIDE
 from morl_mini.streams import Split, split_of, stream

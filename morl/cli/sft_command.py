@@ -1,0 +1,28 @@
+"""`morl sft`."""
+
+from __future__ import annotations
+
+import argparse
+
+from morl.cli.command import (
+    DONE,
+    INTERRUPTED,
+    Command,
+    recipe_arguments,
+    run_arguments,
+)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from morl.recipe.load import load_document
+    from morl.recipe.sft_recipe import SftRecipe
+
+    recipe = load_document(SftRecipe, options.recipe, options.overrides)
+    from morl.sft import train_supervised
+
+    return DONE if train_supervised(recipe, resume=options.resume, local=options.local) else INTERRUPTED
+
+
+COMMAND = Command(
+    "sft", "supervised training in stages; writes runs/<name>/models/<stage>", (recipe_arguments, run_arguments), _run
+)

@@ -1,0 +1,90 @@
+"""Scores of answers that were written elsewhere to the rows of an evaluation set."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from morl.data.prompt_set import load_rows
+from morl.data.sources import JsonLines
+from morl.data.templates import PromptTemplate
+from morl.errors import DataError, UsageError
+from morl.evaluation.held_out import Evaluation, measure
+from morl.recipe.schema.objective_section import ObjectiveSpec
+from morl.recipe.train_recipe import Recipe
+from morl.rewards.scorer import Scorer
+from morl.types import Group, Prompt, Sample
+
+logger = logging.getLogger(__name__)
+
+
+def score_responses(recipe: Recipe, name: str, file: Path) -> dict[str, Any]:
+    """Score answers that were written elsewhere to the rows of an evaluation set.
+
+    Args:
+        recipe: whose evaluation set it is.
+        name: of the set.
+        file: JSON lines of `{"response": …}`, with the `row` it answers, counted from 0 among the set's rows; without
+            it, line after line. Several answers to a row are several samples.
+
+    Returns: what `morl.evaluation.held_out.measure` says of them, `length` in characters: there are no tokens. Rows without an
+        answer are left out, with a warning. Prompts are not rendered, so pictures need not be there.
+    Raises: UsageError, DataError.
+    """
+    spec = Evaluation.objectives(recipe)[f"eval.{name}"]
+    if not file.is_file():
+        raise UsageError(f"--responses: there is no file '{file}'")
+    answers = _answers(file)
+    prompts = _prompts(spec, name)
+    unknown = sorted(row for row in answers if row >= len(prompts))
+    if unknown:
+        raise DataError(f"{file}: answers row {unknown[0]}, and the set '{name}' has {len(prompts)} rows, from 0")
+    if len(answers) < len(prompts):
+        missing = len(prompts) - len(answers)
+        logger.warning("%d of %d rows %s no answer", missing, len(prompts), "has" if missing == 1 else "have")
+    return asyncio.run(_score(recipe, spec, name, [(prompts[row], answers[row]) for row in sorted(answers)]))
+
+
+async def _score(
+    recipe: Recipe, spec: ObjectiveSpec, name: str, asked: Sequence[tuple[Prompt, Sequence[str]]]
+) -> dict[str, Any]:
+    with Scorer({name: spec}, workers=recipe.scoring.workers, memory_mb=recipe.scoring.memory_mb) as scorer:
+
+        async def one(prompt: Prompt, texts: Sequence[str]) -> Group:
+            samples = [Sample(prompt.id, index, (), (), (), 0, "stop", text) for index, text in enumerate(texts)]
+            scores = await asyncio.gather(*(scorer.score(prompt, sample) for sample in samples))
+            return Group(prompt, (), tuple(samples), tuple(scores))
+
+        groups = await asyncio.gather(*(one(prompt, texts) for prompt, texts in asked))
+    row = measure(groups, spec.pass_at)
+    row["length"] = sum(len(s.text) for g in groups for s in g.samples_G) / sum(len(g.samples_G) for g in groups)
+    return {"step": 0, "set": name, **row}
+
+
+def _answers(file: Path) -> dict[int, list[str]]:
+    """The answers to each row."""
+    answers: dict[int, list[str]] = {}
+    lines = JsonLines(str(file))
+    for number in range(len(lines)):
+        line = lines[number]
+        response, row = line.get("response"), line.get("row", number)
+        where = lines.where(number)
+        if not isinstance(response, str) or not isinstance(row, int) or isinstance(row, bool) or row < 0:
+            raise DataError(
+                f"{where}: a line is an object with 'response', a text, and maybe 'row', a number from 0; "
+                f"not {json.dumps(line, ensure_ascii=False):.80}"
+            )
+        answers.setdefault(row, []).append(response)
+    return answers
+
+
+def _prompts(spec: ObjectiveSpec, name: str) -> list[Prompt]:
+    """The set's rows with their golds; what is asked is left out."""
+    rows = load_rows(spec.data)
+    template = PromptTemplate("-", spec.gold)
+    last = len(rows) if spec.data.take is None else min(len(rows), spec.data.skip + spec.data.take)
+    return [template.render(rows[i], f"{name}/{i}", name, rows.where(i)) for i in range(spec.data.skip, last)]

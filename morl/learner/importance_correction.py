@@ -1,0 +1,51 @@
+"""Correction of an update for the difference between the engine that wrote the answers and the learner."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from morl.algorithms.aggregation import without_masked
+from morl.algorithms.importance import masked, truncated
+from morl.learner.packing import Microbatch
+from morl.recipe.schema.algorithm_section import AlgorithmSpec, ImportanceSpec
+from morl.types import Batch
+
+
+def importance_weights(micro: Microbatch, logprobs_N: torch.Tensor, spec: ImportanceSpec) -> torch.Tensor:
+    """What the loss of each token is multiplied by, without gradient.
+
+    What a mask leaves out has a weight here as well: it has lost that of the aggregation.
+    """
+    if spec.kind == "none":
+        return torch.ones_like(micro.weights_N)
+    _, cap = spec.bounds
+    return truncated(logprobs_N, micro.rollout_logprobs_N, cap, level=spec.level, sequence_N=micro.sequence_N)
+
+
+def without_outliers(batch: Batch, logprobs_N: torch.Tensor, algorithm: AlgorithmSpec) -> Batch:
+    """The batch with weight 0 on what the importance mask leaves out, and that weight on what it keeps.
+
+    What shares a denominator in the aggregation shares the weight: a prompt, the batch, or an answer. With
+    `constant` nothing does, and the weight is gone.
+
+    Args:
+        batch: the whole of it, because a denominator's tokens may lie in different rows, and on different ranks.
+        logprobs_N: of all targets, under the policy that is about to learn.
+        algorithm: with importance weights of kind `masked`.
+    """
+    # Numbered anew: samples and prompts without a part in the update leave gaps.
+    answers_N = torch.unique(batch.answers_N, return_inverse=True)[1]
+    prompts_N = torch.unique(batch.prompts_N, return_inverse=True)[1]
+    spec = algorithm.importance
+    _, kept_N = masked(logprobs_N, batch.rollout_logprobs_N, *spec.bounds, level=spec.level, sequence_N=answers_N)
+    if algorithm.aggregation == "constant":
+        return replace(batch, weights_N=torch.where(kept_N, batch.weights_N, 0.0), kept_N=kept_N)
+    sharing = {
+        "prompt_tokens": prompts_N,
+        "batch_tokens": torch.zeros_like(prompts_N),
+        "sequence_mean": answers_N,
+    }
+    weights_N = without_masked(batch.weights_N, kept_N, sharing[algorithm.aggregation])
+    return replace(batch, weights_N=weights_N, kept_N=kept_N)

@@ -1,0 +1,255 @@
+"""A reward model at work: messages and answers in, scores out, in an actor of Ray's or in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from morl.model.calibration import read_calibration
+from morl.model.load import resolve_model
+from morl.types import Encoded, Prompt
+
+Question = tuple[tuple[Mapping[str, Any], ...], tuple[Any, ...]]
+"""Messages up to the answer, and the pictures that they name."""
+Told = float | str
+"""A score, or why there is none."""
+
+START_S = 600.0
+"""Time for a model to load."""
+RESTARTS = 3
+"""How often Ray starts an actor again that died; what it was scoring is sent again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Which model, and how it is run; servers of equal settings are one."""
+
+    path: str
+    dtype: str = "float32"
+    max_tokens: int = 4096
+    """Most tokens of a question with its answer; longer ones get no score."""
+    tokens_per_batch: int = 16384
+    """Tokens in one forward pass on a GPU. On a CPU an answer is always alone in its row."""
+    replicas: int = 1
+
+
+class RewardModelServer:
+    """Holds the model. On a CPU a score depends on question and answer alone, bit for bit."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        from morl.compat import guard_torchvision
+
+        guard_torchvision()
+        import torch
+
+        from morl.learner.attention_kernel import use_shared_prefix
+        from morl.learner.reward_rank import RewardModel
+        from morl.model.chat_codec import ChatCodec
+        from morl.model.load import load_reward_model, resolve_model
+
+        folder = resolve_model(settings.path)
+        self._settings = settings
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._codec = ChatCodec.load(folder, settings.max_tokens)
+        model = load_reward_model(folder, settings.dtype)
+        use_shared_prefix(model)
+        self._module = RewardModel(model).to(self._device).eval()
+
+    def ready(self) -> bool:
+        """Answers once the model is loaded."""
+        return True
+
+    def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
+        """The score of each answer to its question, or a sentence that says why there is none."""
+        told: list[Told] = [""] * len(answers)
+        prompts: dict[Any, Encoded | str] = {}
+        rows: dict[Any, tuple[Encoded, dict[tuple[int, ...], list[int]]]] = {}
+        for place, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+            # Answers to one prompt come with the very same messages and pictures: read them once.
+            asked = tuple(map(id, question))
+            if asked not in prompts:
+                prompts[asked] = self._encode(*question)
+            prompt = prompts[asked]
+            if isinstance(prompt, str):
+                told[place] = prompt
+                continue
+            answer_T = self._codec.encode_answer(answer)
+            length = len(prompt.token_ids_T) + len(answer_T)
+            if length > self._settings.max_tokens:
+                most = self._settings.max_tokens
+                told[place] = f"question and answer have {length} tokens, more than max_tokens={most}"
+                continue
+            # Equal tokens with other pictures are another prompt.
+            same = asked if prompt.features else prompt.token_ids_T
+            # Alone in its row, unless a GPU wants full ones.
+            key = (same, answer_T) if self._device.type == "cpu" else same
+            _, places = rows.setdefault(key, (prompt, {}))
+            places.setdefault(answer_T, []).append(place)
+        scores = self._forward([(prompt, list(places)) for prompt, places in rows.values()])
+        for row, (_, places) in enumerate(rows.values()):
+            for alike, score in zip(places.values(), scores[row], strict=True):
+                for place in alike:
+                    told[place] = score
+        return told
+
+    def _encode(self, messages: tuple[Mapping[str, Any], ...], media: tuple[Any, ...]) -> Encoded | str:
+        """The prompt, or why there is none."""
+        try:
+            return self._codec.encode(Prompt("of this answer", "reward", messages, media), limit=False)
+        except ValueError as error:  # no messages, unreadable pictures, roles that the template refuses
+            return str(error)
+
+    def _forward(self, rows: list[tuple[Encoded, list[tuple[int, ...]]]]) -> dict[int, list[float]]:
+        import torch
+
+        from morl.learner.packing import microbatch, plan_microbatches
+        from morl.learner.rank import to_device
+        from morl.learner.reward_rank import answer_batch
+
+        if not rows:
+            return {}
+        batch = answer_batch(rows)
+        budget = 1 if self._device.type == "cpu" else self._settings.tokens_per_batch
+        (plan,) = plan_microbatches(batch.row_starts_B1.diff().tolist(), budget, ranks=1)
+        scored: dict[int, list[float]] = {}
+        with torch.inference_mode():
+            for chosen in plan:
+                scores = iter(self._module(to_device(microbatch(batch, chosen), self._device)).tolist())
+                scored |= {row: [next(scores) for _ in rows[row][1]] for row in chosen}
+        return scored
+
+
+class Server(Protocol):
+    """Scores, wherever the model is."""
+
+    async def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
+        """As `RewardModelServer.score`."""
+
+    def close(self) -> None:
+        """End what was started."""
+
+
+class _RayServer:
+    """Replicas as actors; each call goes to the one with the least to do."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        import ray
+
+        from morl.learner.rank import CPU_ENVIRONMENT
+
+        gpu = ray.cluster_resources().get("GPU", 0) > 0
+        environment = {"TOKENIZERS_PARALLELISM": "false"}
+        if not gpu:
+            threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            environment |= {"OMP_NUM_THREADS": str(threads)} | CPU_ENVIRONMENT
+        kind = ray.remote(RewardModelServer).options(
+            num_cpus=0.01,
+            num_gpus=1 if gpu else 0,
+            max_restarts=RESTARTS,
+            max_task_retries=RESTARTS,
+            runtime_env={"env_vars": environment},
+        )
+        self._actors = [kind.remote(settings) for _ in range(settings.replicas)]
+        self._busy = [0] * settings.replicas
+        from morl.cluster import gather
+
+        gather([actor.ready.remote() for actor in self._actors], f"starting reward model '{settings.path}'", START_S)
+
+    async def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
+        chosen = self._busy.index(min(self._busy))
+        self._busy[chosen] += 1
+        try:
+            told: list[Told] = await self._actors[chosen].score.remote(list(questions), list(answers))
+            return told
+        finally:
+            self._busy[chosen] -= 1
+
+    def close(self) -> None:
+        import ray
+
+        if ray.is_initialized():
+            for actor in self._actors:
+                ray.kill(actor)
+
+
+class _LocalServer:
+    """The model in this process, one call at a time, beside the event loop."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._server = RewardModelServer(settings)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="morl-reward-model")
+
+    async def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._server.score, list(questions), list(answers))
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+_open: dict[ServerSettings, tuple[Server, int]] = {}
+"""Servers of this process with the number of their users."""
+_lock = threading.Lock()
+
+
+def open_server(settings: ServerSettings) -> Server:
+    """The server of these settings, started if nobody uses it yet. Blocks while the model loads.
+
+    Raises: UsageError when there is no such model; RunError when it does not start.
+    """
+    import sys
+
+    with _lock:  # terms of one run may start side by side
+        server, users = _open.get(settings, (None, 0))
+        if server is None:
+            running = "ray" in sys.modules and sys.modules["ray"].is_initialized()
+            server = _RayServer(settings) if running else _LocalServer(settings)
+        _open[settings] = (server, users + 1)
+    return server
+
+
+def close_server(settings: ServerSettings) -> None:
+    """One user less; the last one ends it."""
+    with _lock:
+        server, users = _open.pop(settings)
+        if users > 1:
+            _open[settings] = (server, users - 1)
+        else:
+            server.close()
+
+
+class BradleyTerryModel:
+    """A reward model as the reward `reward_model` uses it: users with equal settings share one server."""
+
+    def __init__(self, path: str, *, dtype: str, max_tokens: int, tokens_per_batch: int, replicas: int) -> None:
+        self._settings = ServerSettings(path, dtype, max_tokens, tokens_per_batch, replicas)
+        self._server: Server | None = None
+
+    def stored_center(self) -> float | None:
+        """The mean score that `morl rm` wrote down beside the model; None for models from elsewhere."""
+        center = read_calibration(resolve_model(self._settings.path)).get("center")
+        return None if center is None else float(center)
+
+    def start(self) -> None:
+        """Load the model. Raises: UsageError when there is none; RunError when it does not start."""
+        self._server = open_server(self._settings)
+
+    async def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
+        """The score of each answer to its question, or a sentence that says why there is none."""
+        if self._server is None:
+            raise RuntimeError("the reward model is not started")
+        return await self._server.score(questions, answers)
+
+    def close(self) -> None:
+        """Let go of the server; its last user ends it."""
+        if self._server is not None:
+            close_server(self._settings)
+            self._server = None
+
+
+__all__ = ["BradleyTerryModel", "RewardModelServer", "Server", "ServerSettings"]

@@ -1,0 +1,154 @@
+"""A Bradley-Terry reward model as the learner runs it: one score an answer, one step on pairs of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from morl.learner.hidden_states import last_hidden_states
+from morl.learner.packing import Microbatch, build_batch
+from morl.learner.rank import Rank, RankSettings
+from morl.model.load import load_reward_model
+from morl.types import Batch, Encoded, Group, Prompt, Sample, Score
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPair:
+    """A prompt's tokens with those of two answers, their last one included, from which the score is read."""
+
+    prompt: Encoded
+    chosen_T: Tokens
+    rejected_T: Tokens
+
+    @property
+    def length(self) -> int:
+        """Tokens of its row."""
+        return len(self.prompt.token_ids_T) + len(self.chosen_T) + len(self.rejected_T)
+
+
+class RewardModel(torch.nn.Module):
+    """Wraps a model of transformers with a `score` head: one linear map of an answer's last hidden state."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    @property
+    def language_model(self) -> Any:
+        """The transformers model, with LoRA layers in place if there are any."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    def forward(self, micro: Microbatch) -> torch.Tensor:
+        """The score of each answer, in the order of the batch.
+
+        Returns: `scores_N`, float32.
+        """
+        whole = self.language_model
+        hidden_BLH = last_hidden_states(whole, micro)
+        scores_U1 = whole.score(hidden_BLH.flatten(0, 1)[micro.sources_U])
+        scores_N: torch.Tensor = scores_U1.float()[micro.source_of_N, 0]
+        return scores_N
+
+
+def bradley_terry(chosen_N: torch.Tensor, rejected_N: torch.Tensor) -> torch.Tensor:
+    """`-log sigmoid(s_chosen - s_rejected)`, in nats a pair (Bradley and Terry, 1952).
+
+    It is the negative log-likelihood of the choices when an answer wins with the odds
+    `exp(s_chosen) : exp(s_rejected)`.
+    """
+    return -torch.nn.functional.logsigmoid(chosen_N - rejected_N)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardSettings(RankSettings):
+    """What a rank of a reward model must know besides."""
+
+    centering: float
+    """Weight of `(s_chosen + s_rejected)²`, which keeps scores near 0 (Eisenstein et al. 2023, arXiv 2312.09244)."""
+
+
+class RewardRank(Rank):
+    """A rank that learns from pairs of answers."""
+
+    settings: RewardSettings
+    sums = ("pairs", "loss", "right", "margin")
+
+    def _load(self) -> Any:
+        return load_reward_model(self.settings.model, self.settings.dtype)
+
+    def _module(self, model: Any) -> RewardModel:
+        module = RewardModel(model)
+        module.language_model.score.requires_grad_(True)  # new, so adapters alone would not do
+        return module
+
+    def _accumulate(self, micro: Microbatch) -> dict[str, float]:
+        chosen_N, rejected_N = self.engine(micro).view(-1, 2).unbind(dim=1)
+        weights_N = micro.weights_N.view(-1, 2)[:, 0]
+        loss_N = bradley_terry(chosen_N, rejected_N) + self.settings.centering * (chosen_N + rejected_N).square()
+        loss = (loss_N * weights_N).sum()
+        # DeepSpeed averages gradients over ranks; the weights already make a mean.
+        self.engine.backward(loss * self.ranks)
+        margin_N = (chosen_N - rejected_N).detach()
+        return {
+            "pairs": float(len(margin_N)),
+            "loss": float(loss.detach()),
+            "right": float((margin_N > 0).sum()),
+            "margin": float(margin_N.sum()),
+        }
+
+    def score(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> dict[int, tuple[float, ...]]:
+        """Scores of this rank's rows, by row: first the chosen answer's, then the rejected one's."""
+        scored: dict[int, tuple[float, ...]] = {}
+        for rows, _, scores in self._looked_at(batch, plan[self.rank]):
+            pairs = scores.view(-1, 2).tolist()
+            scored |= {row: tuple(pair) for row, pair in zip(rows, pairs, strict=False)}
+        return scored
+
+    def publish(self, folder: Path, version: int) -> None:
+        """Write the reward model as a checkpoint folder that `load_reward_model` reads (rank 0 writes)."""
+        super().publish(folder, version)
+        if self.rank == 0:
+            model = self.engine.module.language_model
+            model.config.architectures = [type(model).__name__]
+            model.config.save_pretrained(folder)
+
+
+def pair_batch(pairs: Sequence[TokenPair]) -> Batch:
+    """Rows of a prompt with its preferred and its other answer; weights make the loss a mean over pairs."""
+    return answer_batch([(pair.prompt, (pair.chosen_T, pair.rejected_T)) for pair in pairs])
+
+
+def answer_batch(rows: Sequence[tuple[Encoded, Sequence[Tokens]]]) -> Batch:
+    """Rows of a prompt and its answers, each of which has one place that counts: its last token.
+
+    Every answer has the weight 1 / rows. Targets, advantages and rollout log-probabilities mean nothing here.
+    """
+    groups = [
+        Group(
+            _NO_PROMPT,
+            prompt.token_ids_T,
+            tuple(_as_sample(answer_T, index) for index, answer_T in enumerate(answers)),
+            tuple(Score(1.0) for _ in answers),
+            prompt.features,
+        )
+        for prompt, answers in rows
+    ]
+    width = max(len(answers) for _, answers in rows)
+    ones_PG = torch.ones((len(rows), width), dtype=torch.float64)
+    return build_batch(groups, ones_PG, ones_PG / len(rows))
+
+
+_NO_PROMPT = Prompt("pair", "preference", ({"role": "user", "content": ""},))
+
+
+def _as_sample(answer_T: Tokens, index: int) -> Sample:
+    # A row feeds all tokens of an answer but the last: one more, and the answer is fed whole.
+    tokens = (*answer_T, 0)
+    mask = (0,) * len(answer_T) + (1,)
+    return Sample("pair", index, tokens, mask, (0.0,) * len(tokens), 0, "stop", "")

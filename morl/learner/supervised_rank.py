@@ -1,0 +1,84 @@
+"""A language model that learns given answers, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from morl.algorithms.aggregation import Aggregation, token_weights
+from morl.learner.packing import Microbatch, build_batch
+from morl.learner.policy import Policy
+from morl.learner.rank import Rank
+from morl.model.load import load_policy
+from morl.types import Batch, Encoded, Group, Prompt, Sample, Score
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt's tokens with those of the answer to learn."""
+
+    prompt: Encoded
+    answer_T: tuple[int, ...]
+    """The end-of-turn token included."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of its row."""
+        return len(self.prompt.token_ids_T) + len(self.answer_T)
+
+
+class SupervisedRank(Rank):
+    """A rank that learns to write what it is shown: `-sum of w_t log pi(token t)` over the answers."""
+
+    sums = ("tokens", "loss", "nats")
+
+    def _load(self) -> Any:
+        return load_policy(self.settings.model, self.settings.dtype)
+
+    def _module(self, model: Any) -> Policy:
+        return Policy(model, temperature=1.0, banned_token_ids=())
+
+    def _accumulate(self, micro: Microbatch) -> dict[str, float]:
+        logprobs_N, _ = self.engine(micro)
+        loss = -(logprobs_N * micro.weights_N).sum()
+        # DeepSpeed averages gradients over ranks; the weights already make a mean.
+        self.engine.backward(loss * self.ranks)
+        nats = -float(logprobs_N.detach().sum())
+        return {"tokens": float(len(logprobs_N)), "loss": float(loss.detach()), "nats": nats}
+
+    def measure(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> dict[int, float]:
+        """`-log pi(answer)` in nats of this rank's rows, by row; nothing is learnt."""
+        measured: dict[int, float] = {}
+        for rows, micro, (logprobs_N, _) in self._looked_at(batch, plan[self.rank]):
+            total_G = torch.zeros(max(1, len(rows))).index_add_(0, micro.sequence_N.cpu(), logprobs_N.cpu())
+            measured |= {row: -float(total) for row, total in zip(rows, total_G, strict=False)}
+        return measured
+
+
+def example_batch(examples: Sequence[Example], aggregation: Aggregation) -> Batch:
+    """One row an example, in their order; the weights make the loss a mean over tokens or answers."""
+    groups = [
+        Group(
+            _NO_PROMPT,
+            example.prompt.token_ids_T,
+            (_as_sample(example.answer_T),),
+            (Score(1.0),),
+            example.prompt.features,
+        )
+        for example in examples
+    ]
+    ones_PG = torch.ones((len(groups), 1), dtype=torch.float64)
+    lengths_PG = torch.tensor([[len(example.answer_T)] for example in examples])
+    weights_PG = token_weights(lengths_PG, ones_PG.bool(), aggregation, int(lengths_PG.max()))
+    return build_batch(groups, ones_PG, weights_PG)
+
+
+_NO_PROMPT = Prompt("example", "example", ({"role": "user", "content": ""},))
+
+
+def _as_sample(answer_T: tuple[int, ...]) -> Sample:
+    count = len(answer_T)
+    return Sample("example", 0, answer_T, (1,) * count, (0.0,) * count, 0, "stop", "")

@@ -1,0 +1,65 @@
+"""What a recipe names and this machine does not have: data and checkpoints. Nothing is loaded or fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from morl.data.prompt_set import Asked
+from morl.errors import Problem
+from morl.files import local_path
+from morl.recipe.train_recipe import Recipe
+
+
+def lacks_data(spec: Asked) -> bool:
+    """Whether the `path` of a set's data leads nowhere on this machine; a name on a hub does not."""
+    path = spec.data.options.get("path")
+    return isinstance(path, str) and _absence(path) is not None
+
+
+def missing_checkpoints(recipe: Recipe) -> list[Problem]:
+    """The models that the recipe starts from, compares with or scores with, and that are not there."""
+    found: dict[str, Problem] = {}
+    for key, path in _checkpoints(recipe):
+        told = None if path in found else _absence(path)
+        if told is not None and not _on_hub(path, recipe.run.offline):
+            by = "; `morl rm` makes one" if key.endswith(".path") and ".rewards." in key else ""
+            found[path] = Problem("", key, f"{told}{by}")
+    return list(found.values())
+
+
+def _checkpoints(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Keys of the recipe that name a checkpoint, and the paths."""
+    yield "model.path", recipe.model.path
+    if recipe.algorithm.critic is not None and recipe.algorithm.critic.path is not None:
+        yield "algorithm.critic.path", recipe.algorithm.critic.path
+    if recipe.algorithm.kl is not None and recipe.algorithm.kl.reference is not None:
+        yield "algorithm.kl.reference", recipe.algorithm.kl.reference
+    specs = {f"objectives.{name}": spec for name, spec in recipe.objectives.items()}
+    specs |= {f"eval.sets.{name}": spec for name, spec in recipe.eval_objectives().items()}
+    for label, spec in specs.items():
+        for number, term in enumerate(spec.rewards):
+            if term.use == "reward_model" and isinstance(term.options.get("path"), str):
+                yield f"{label}.rewards.{number}.path", term.options["path"]
+
+
+def _absence(path: str) -> str | None:
+    """Why a path that a recipe names leads nowhere; None when it leads somewhere."""
+    try:
+        place = local_path(path)
+    except FileNotFoundError as error:
+        return str(error)
+    return None if place.exists() else f"{path}: not on this machine"
+
+
+def _on_hub(path: str, offline: bool) -> bool:
+    """Whether it is a name on the hub, and in the local cache or fetched when it is needed."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(path, "config.json"), str) or not offline
+    except HFValidationError:
+        return False
+
+
+__all__ = ["lacks_data", "missing_checkpoints"]

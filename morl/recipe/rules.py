@@ -1,0 +1,179 @@
+"""Rules of a recipe's values that a type alone does not state, and how a broken one is worded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from morl.registry import did_you_mean, explain
+
+Loc = tuple[str | int, ...]
+"""Keys and indices from a model to one of its values."""
+
+MISSING = "required, and missing"
+
+
+class NoRewards:
+    """Stands for the rewards of an objective when none of those in the recipe can be used.
+
+    `inspect_document` puts it there, so that the objective's data can still be looked at.
+    """
+
+
+class Rule:
+    """A broken rule: where below the model it lies, what it says, and the places it depends on."""
+
+    def __init__(self, loc: Loc, message: str, depends: Sequence[Loc] = ()) -> None:
+        self.loc = loc
+        self.message = message
+        self.depends = tuple(depends)
+
+
+def refuse(title: str, rules: Sequence[Rule]) -> None:
+    """Raises: ValidationError with one item a rule, if there are any."""
+    if rules:
+        items = [
+            InitErrorDetails(
+                type=PydanticCustomError(
+                    "rule", "{text}", {"text": rule.message, "depth": len(rule.loc), "depends": rule.depends}
+                ),
+                loc=rule.loc,
+                input=None,
+            )
+            for rule in rules
+        ]
+        raise ValidationError.from_exception_data(title, items)
+
+
+def rule_error(message: str) -> PydanticCustomError:
+    """The error that a validator of one value raises."""
+    return PydanticCustomError("rule", "{text}", {"text": message, "depth": 0, "depends": ()})
+
+
+def not_a_truth_value(value: Any) -> Any:
+    """Refuse true and false where a number is wanted."""
+    if isinstance(value, bool):
+        raise rule_error(f"should be a number, not {str(value).lower()}")
+    return value
+
+
+def plain_name(value: str) -> str:
+    """Refuse a name that would not do in a metric's name or an override."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", value):
+        raise rule_error(f"a name has letters, digits, '_' and '-' only, not {value!r}")
+    return value
+
+
+def folder_name(value: str) -> str:
+    """Refuse a name that would not do as a folder."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", value):
+        raise rule_error(f"names a folder: letters, digits, '_', '-', '+' and '.' only, not {value!r}")
+    return value
+
+
+def ray_address(value: str) -> str:
+    """Refuse what is no address of a Ray cluster."""
+    if not re.fullmatch(r"local|auto|(ray://)?[^\s:/]+:\d+", value):
+        raise rule_error(f"should be 'local', 'auto' or host:port, not {value!r}")
+    return value
+
+
+def check_template(value: Any) -> Any:
+    """Refuse a string that is not a template, in lists and mappings too; anything else is a constant."""
+    for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        check_template(item)
+    if isinstance(value, str):
+        from morl.recipe.template_syntax import flaw_of
+
+        if flaw := flaw_of(value):
+            raise rule_error(flaw)
+    return value
+
+
+_PARTS = ("image", "video")
+_ROLES = ("system", "user", "assistant", "tool")
+
+
+def _content(value: Any, loc: Loc) -> list[Rule]:
+    """The rules that a message's content breaks: text, or a list of text, images and videos."""
+    if isinstance(value, str):
+        try:
+            check_template(value)
+        except PydanticCustomError as error:
+            return [Rule(loc, error.message())]
+        return [] if value.strip() else [Rule(loc, "empty: write what the model is asked")]
+    if isinstance(value, Mapping):
+        rules = [
+            Rule((*loc, key), f"unknown key{did_you_mean(str(key), _PARTS)}") for key in value if key not in _PARTS
+        ]
+        if not rules and len(value) != 1:
+            rules = [Rule(loc, "a part is text, {image: …} or {video: …}")]
+        return rules or [rule for key, item in value.items() for rule in _text(item, (*loc, key))]
+    return [Rule(loc, f"should be text, {{image: …}} or {{video: …}}, not {value!r}")]
+
+
+def _text(value: Any, loc: Loc) -> list[Rule]:
+    return _content(value, loc) if isinstance(value, str) else [Rule(loc, f"should be a template, not {value!r}")]
+
+
+def _parts(value: Any, loc: Loc) -> list[Rule]:
+    if not isinstance(value, list):
+        return _content(value, loc)
+    if not value:
+        return [Rule(loc, "empty: write what the model is asked")]
+    return [rule for index, part in enumerate(value) for rule in _content(part, (*loc, index))]
+
+
+def _messages(value: list[Any]) -> list[Rule]:
+    rules = []
+    for index, message in enumerate(value):
+        if not isinstance(message, Mapping):
+            rules.append(Rule((index,), "a prompt is either all parts or all {role: …, content: …} messages"))
+            continue
+        for key in message:
+            if key not in ("role", "content"):
+                rules.append(Rule((index, key), f"unknown key{did_you_mean(key, ('role', 'content'))}"))
+        for key in ("role", "content"):
+            if key not in message:
+                rules.append(Rule((index, key), MISSING))
+        if "role" in message and message["role"] not in _ROLES:
+            rules.append(Rule((index, "role"), f"should be one of {', '.join(_ROLES)}, not {message['role']!r}"))
+        elif message.get("role") == "assistant" and index == len(value) - 1:
+            rules.append(Rule((index, "role"), "the last message is the one to answer: it cannot be the assistant's"))
+        if "content" in message:
+            rules += _parts(message["content"], (index, "content"))
+    return rules
+
+
+def check_prompt(value: Any) -> Any:
+    """Refuse what is neither a template, nor parts, nor messages, nor `{messages: a template}`."""
+    if isinstance(value, Mapping):
+        if set(value) != {"messages"}:
+            rules = [Rule((), "should be text, a list of parts or of messages, or {messages: a field that holds them}")]
+        elif not isinstance(value["messages"], str):
+            rules = [Rule(("messages",), 'should be a template for a field that holds messages: "{{ field }}"')]
+        else:
+            rules = _text(value["messages"], ("messages",))
+        refuse("prompt", rules)
+        return value
+    is_chat = isinstance(value, list) and any(isinstance(m, Mapping) and ("role" in m or "content" in m) for m in value)
+    refuse("prompt", _messages(value) if is_chat else _parts(value, ()))
+    return value
+
+
+def sentence(item: ErrorDetails, known: Iterable[str]) -> str:
+    """A validation error as a rule and a remedy."""
+    if item["type"] == "rule":
+        return item["msg"]
+    shown = "empty" if item["input"] is None else f"not {item['input']!r}"[:80]
+    if item["type"] in ("model_type", "dict_type", "model_attributes_type"):
+        return f"should be a mapping (key: value), {shown}"
+    if item["type"] in ("list_type", "tuple_type"):
+        return f"should be a list, {shown}"
+    if item["type"] == "too_short":
+        return f"needs at least {item['ctx']['min_length']} item, and has none"
+    return explain(item, known).removeprefix("input ")

@@ -1,0 +1,60 @@
+"""The run itself: its folder, its length, where its metrics go."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from morl.recipe.rules import folder_name
+from morl.recipe.schema.section import Int, Spec, Text
+
+
+class RunFolderSpec(Spec):
+    """What the run is called and what it leaves on disk."""
+
+    name: Annotated[str, AfterValidator(folder_name)]
+    """Name of the run; it writes to the folder `<dir>/<name>`."""
+    seed: Annotated[Int, Field(ge=0, lt=2**31)] = 0
+    """Everything random follows from it."""
+    checkpoint_every: Annotated[Int, Field(ge=0)] = 20
+    """Steps between checkpoints; 0 saves at the end only."""
+    keep_checkpoints: Annotated[Int, Field(ge=1)] = 2
+    """How many of the newest checkpoints stay on disk."""
+    dir: Text = "runs"
+    """Folder of all runs."""
+    offline: bool = True
+    """Forbid the Hugging Face libraries to use the network."""
+
+
+class RunSpec(RunFolderSpec):
+    """What the run is called and how long it is."""
+
+    steps: Annotated[Int, Field(ge=1)]
+    """Optimiser steps; each learns from one batch of rollouts."""
+
+
+class WandbSpec(Spec):
+    """Weights & Biases."""
+
+    project: Text
+    """Project that the run belongs to."""
+    entity: Text | None = None
+    """User or team."""
+    name: Text | None = None
+    """Name of the run there; `run.name` when it is not given."""
+    mode: Literal["offline", "online", "disabled"] = "offline"
+    """`offline` writes files that `wandb sync` uploads later."""
+
+
+class TrackSpec(Spec):
+    """Where metrics go besides `metrics.jsonl` and the console."""
+
+    wandb: WandbSpec | None = None
+    """Weights & Biases."""
+    tensorboard: bool = False
+    """Write TensorBoard files."""
+    samples: bool = True
+    """Save every sample with its score."""
+    report: bool = False
+    """Write `report.html` when training ends; `morl report` writes it at any time."""

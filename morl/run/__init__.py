@@ -1,0 +1,1 @@
+"""What a run is made of and how it survives: its parts, folder, checkpoints, interrupts, recovery and health checks."""

@@ -1,0 +1,62 @@
+"""`morl eval`: a recipe's evaluation sets on checkpoints, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from morl.cluster import Cluster
+from morl.errors import UsageError
+from morl.evaluation.held_out import Evaluation, RowFile, evaluate
+from morl.files import require_writable
+from morl.model.chat_codec import ChatCodec
+from morl.model.media_processor import check_frames, engine_options
+from morl.recipe.load import go_offline
+from morl.recipe.train_recipe import Recipe
+from morl.rewards.scorer import Scorer
+from morl.rollout.collector import Collector
+from morl.rollout.engine import choose_engine
+from morl.rollout.engine_pool import start_engines
+from morl.run.export_policy import exported
+
+
+def evaluate_models(
+    recipe: Recipe, models: Sequence[str], *, out: Path | None = None, local: bool = False
+) -> list[list[dict[str, Any]]]:
+    """The recipe's evaluation sets on each model, one after the other.
+
+    Args:
+        recipe: whose sets, rollout engine and rewards are used.
+        models: checkpoint folders, run folders, or anything else `model.path` may be.
+        out: JSON lines file for the rows, each with its `model`.
+        local: without Ray.
+
+    Raises: UsageError when the recipe has no evaluation sets, or `out` cannot be written.
+    """
+    if out is not None:
+        require_writable(out)
+    if not recipe.eval.sets:
+        raise UsageError("eval.sets: the recipe has none; there is nothing to measure")
+    return [asyncio.run(_evaluate_model(recipe, model, out, local)) for model in models]
+
+
+async def _evaluate_model(recipe: Recipe, model: str, out: Path | None, local: bool) -> list[dict[str, Any]]:
+
+    go_offline(recipe)
+    with exported(model) as folder, Cluster(recipe.cluster, local=local) as cluster:
+        codec = ChatCodec.load(folder, recipe.rollout.max_prompt_tokens)
+        check_frames(codec.media, {f"eval.sets.{name}": spec for name, spec in recipe.eval_objectives().items()})
+        engine, _ = choose_engine(recipe.rollout.engine)
+        more = engine_options(engine, codec.media, recipe.eval_objectives().values())
+        engines = await start_engines(recipe, folder, local=local, gpus=cluster.gpus, more=more)
+        try:
+            with Scorer(
+                Evaluation.objectives(recipe), workers=recipe.scoring.workers, memory_mb=recipe.scoring.memory_mb
+            ) as scorer:
+                collector = Collector(engines, codec, scorer.score, seed=recipe.run.seed)
+                evaluation = Evaluation.load(recipe, engines, collector, codec, None)
+                return await evaluate(evaluation, RowFile(out, model), step=0)
+        finally:
+            await engines.close()

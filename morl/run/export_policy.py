@@ -1,0 +1,135 @@
+"""A run's policy as a plain Hugging Face checkpoint, or its adapter as a folder of peft's."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from morl.errors import CheckpointError, UsageError
+from morl.files import require_writable
+from morl.model.load import resolve_model
+from morl.run.checkpoint import find_fault, newest_good, read_state
+
+if TYPE_CHECKING:
+    from morl.learner.policy import Policy
+    from morl.recipe.schema.learner_section import LearnerSpec
+
+logger = logging.getLogger(__name__)
+
+
+def export(folder: Path, out: Path, *, adapter: bool = False) -> None:
+    """Write the policy of the newest good checkpoint of a run, supervised or not, LoRA merged, to `out`.
+
+    It takes one process and the memory of the host, however many ranks wrote the checkpoint, and on what.
+
+    Args:
+        folder: the run's folder, or one of its checkpoints.
+        out: a folder that transformers and vLLM will load; must not exist or be empty.
+        adapter: write the LoRA adapter alone, to be loaded on top of the run's model.
+
+    Raises: UsageError, CheckpointError.
+    """
+    from morl.learner.full_weights import adapter_weights, full_weights, write_adapter, write_weights
+
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out: '{out}' is a file; name a folder")
+    if out.exists() and any(out.iterdir()):
+        raise UsageError(f"--out: '{out}' is not empty")
+    require_writable(out / "config.json")
+    run, checkpoint = _checkpoint(folder)
+    origin = _origin(run, checkpoint)
+    if adapter and origin.learner.lora is None:
+        raise UsageError(f"--adapter: '{run}' trains the weights themselves, with no adapter; leave --adapter out")
+    policy = _policy(origin, checkpoint)
+    target = out.absolute()
+    if adapter:
+        write_adapter(policy.model, adapter_weights(policy.model, sharded=False, keep=True), target, origin.version)
+    else:
+        weights = full_weights(policy.language_model, sharded=False, keep=True)
+        write_weights(policy.language_model, weights, origin.model, target, origin.version)
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What a checkpoint's learner had before it learnt."""
+
+    model: Path
+    dtype: str
+    learner: LearnerSpec
+    version: int
+    """How many updates the checkpoint is from there, or from the beginning of the run."""
+
+
+def _origin(run: Path, checkpoint: Path) -> _Origin:
+    """Raises: UsageError when it is of a run that trains no policy, RecipeError."""
+    from morl.recipe.load import go_offline, load_document, load_recipe
+    from morl.recipe.sft_recipe import SftRecipe
+
+    state = read_state(checkpoint)
+    if "stage" in state:
+        staged = load_document(SftRecipe, run / "recipe.yaml")
+        go_offline(staged)
+        stage = state["stage"]
+        before = list(staged.stages)[: list(staged.stages).index(stage)]
+        model = run / "models" / before[-1] if before else resolve_model(staged.model.path)
+        return _Origin(model, staged.model.dtype, staged.learner_of(staged.stages[stage]), state["step"])
+    if "policy_version" not in state:
+        raise UsageError(f"'{run}' trains a reward model; when it is done, that lies in '{run / 'model'}'")
+    recipe = load_recipe(run / "recipe.yaml")
+    go_offline(recipe)
+    return _Origin(resolve_model(recipe.model.path), recipe.model.dtype, recipe.learner, state["policy_version"])
+
+
+def _policy(origin: _Origin, checkpoint: Path) -> Policy:
+    """The policy as the checkpoint's learner held it, on the CPU."""
+    import torch
+
+    from morl.learner.master_weights import shapes_of
+    from morl.learner.policy import Policy
+    from morl.learner.rank import prepare
+    from morl.learner.shards import Shards
+    from morl.model.load import load_policy
+
+    saved = Shards(checkpoint / "learner")
+    model = prepare(load_policy(origin.model, origin.dtype), origin.learner)
+    policy = Policy(model, temperature=1.0, banned_token_ids=())  # neither of which is in the weights
+    saved.require(shapes_of(policy))
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(saved.weight(name))
+    return policy
+
+
+def _checkpoint(folder: Path) -> tuple[Path, Path]:
+    """The run's folder and the checkpoint to export."""
+    if (folder / "recipe.yaml").is_file():
+        newest = newest_good(folder / "checkpoints")
+        if newest is None:
+            raise CheckpointError(f"'{folder}' has no good checkpoint")
+        return folder, newest
+    run = folder.absolute().parent.parent
+    if (run / "recipe.yaml").is_file():
+        fault = find_fault(folder)
+        if fault is not None:
+            raise CheckpointError(f"'{folder}': {fault}")
+        return run, folder
+    raise UsageError(f"'{folder}' is neither a run's folder nor one of its checkpoints")
+
+
+@contextmanager
+def exported(model: str) -> Iterator[Path]:
+    """A checkpoint folder for whatever `model` names; a run is exported for the time of the context."""
+    path = Path(model)
+    if not (path / "recipe.yaml").is_file() and not (path / "manifest.json").is_file():
+        yield resolve_model(model)
+        return
+    with tempfile.TemporaryDirectory(prefix="morl-export-") as temporary:
+        target = Path(temporary) / "model"
+        export(path, target)
+        yield target

@@ -1,0 +1,241 @@
+"""What the driver looks at after each optimiser step, and when it stops the run.
+
+A step with a loss or gradient that is not finite has changed nothing; its batch is kept for whoever wants to
+know why. A policy whose log-probabilities are not those that the rollouts came with learns from somebody
+else's answers: that is told, and soon ended.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from morl.errors import DataError, RunError
+from morl.files import replacing
+from morl.recipe.schema.learner_section import LearnerSpec
+from morl.types import Batch, Features, Group, Score
+
+logger = logging.getLogger(__name__)
+
+KEPT = 8
+"""Batches of skipped steps that a run keeps, the newest."""
+STEPS_OF_MISMATCH = 3
+"""Steps in a row above `learner.mismatch_stop` that end the run."""
+
+
+class Watch:
+    """Counts what goes wrong in a row; a run that goes on from a checkpoint counts from 0."""
+
+    def __init__(self, spec: LearnerSpec, dtype: str, folder: Path) -> None:
+        """Watch the steps of a learner, keeping skipped batches in `folder`."""
+        self.spec = spec
+        self.folder = folder
+        self._scales_loss = dtype == "float16"
+        self._skipped = 0
+        self._above_warn = False
+        self._above_stop: list[float] = []
+        self._silent: set[str] = set()
+        """Objectives without a score in their last step."""
+
+    def look(
+        self,
+        step: int,
+        batch: Batch,
+        metrics: Mapping[str, float],
+        *,
+        loss: float,
+        spoiled_rows: Callable[[Batch], Sequence[int]],
+        prompts: Sequence[str] = (),
+    ) -> None:
+        """Look at the step that was just taken.
+
+        Args:
+            step: its number.
+            batch: what it learnt from.
+            metrics: of the step: `learner/skipped`, and `policy/logprob_mismatch` where there is a rollout.
+            loss: of the step.
+            spoiled_rows: finds the rows whose loss is not finite; asked only when that of the step is not.
+            prompts: names of the prompts, by the numbers in `batch.prompts_N`.
+
+        Raises: RunError when the run must not go on.
+        """
+        if metrics["learner/skipped"]:
+            self._look_at_skipped(step, batch, loss, spoiled_rows, prompts)
+        else:
+            self._skipped = 0
+        if "policy/logprob_mismatch" in metrics:
+            self._look_at_mismatch(step, metrics["policy/logprob_mismatch"])
+
+    def look_at_scores(self, step: int, groups: Sequence[Group], least: float) -> None:
+        """Look at the scores that the step's update would rest on, and tell of an objective that has none.
+
+        Raises: RunError when less than the share `least` of the samples has one, or none has.
+        """
+        by_objective: dict[str, list[Score]] = {}
+        for group in groups:
+            by_objective.setdefault(group.prompt.objective, []).extend(group.scores_G)
+        scores = [score for own in by_objective.values() for score in own]
+        scored = sum(score.value is not None for score in scores)
+        if scored == 0 or scored < least * len(scores):
+            raise RunError(
+                f"only {scored} of {len(scores)} samples have a score, less than scoring.min_scored={least:g}; "
+                f"what the rewards say: {_reasons(scores)}"
+            )
+        for name, own in by_objective.items():
+            silent = all(score.value is None for score in own)
+            if silent and name not in self._silent:
+                logger.warning(
+                    "step %d: objectives.%s: none of its %d samples has a score, so nothing is learnt from it; "
+                    "what its rewards say: %s",
+                    step,
+                    name,
+                    len(own),
+                    _reasons(own),
+                )
+            (self._silent.add if silent else self._silent.discard)(name)
+
+    def _look_at_skipped(
+        self,
+        step: int,
+        batch: Batch,
+        loss: float,
+        spoiled_rows: Callable[[Batch], Sequence[int]],
+        prompts: Sequence[str],
+    ) -> None:
+        if self._scales_loss and math.isfinite(loss):
+            # In float16 DeepSpeed looks for the largest factor by which the loss can be scaled: that costs steps.
+            logger.info("step %d is skipped: the gradient overflows at this loss scale, which is lowered", step)
+            return
+        self._skipped += 1
+        rows = () if math.isfinite(loss) else tuple(spoiled_rows(batch))
+        skipped = Skipped(step, batch, rows, _names(batch, rows, prompts))
+        file = self._keep(skipped)
+        if math.isfinite(loss):
+            why = "the gradient is not finite although the loss is: the backward pass overflows"
+        elif rows:
+            why = f"the loss of {_listed('row', rows)} is not finite ({_listed('prompt', skipped.prompts)})"
+        else:
+            why = "the loss was not finite, but is when it is computed again: suspect the hardware"
+        logger.warning("step %d is skipped, weights and optimiser stay as they are: %s; the batch: %s", step, why, file)
+        if self._skipped >= self.spec.max_skipped_steps:
+            raise RunError(
+                f"{self._skipped} steps in a row had a loss or gradient that is not finite "
+                f"(learner.max_skipped_steps={self.spec.max_skipped_steps}); step {step}: {why}. Look at {file} "
+                "(morl.run.health.read_skipped); the usual mends are a lower learner.lr or more "
+                "learner.warmup_steps, model.dtype=float32, or leaving the prompts named out. Checkpoints are "
+                "intact: go on from the newest with --resume"
+            )
+
+    def _keep(self, skipped: Skipped) -> Path | str:
+        file = self.folder / f"step-{skipped.step:06d}.safetensors"
+        try:
+            write_skipped(file, skipped)
+            for old in sorted(self.folder.glob("step-*.safetensors"))[:-KEPT]:
+                old.unlink()
+        except OSError as error:
+            return f"not saved ({error})"
+        return file
+
+    def _look_at_mismatch(self, step: int, mismatch: float) -> None:
+        warn, stop = self.spec.mismatch_warn, self.spec.mismatch_stop
+        said = f"step {step}: rollout and learner differ by {mismatch:.3g} nats a token in the mean"
+        if mismatch > warn and not self._above_warn:
+            logger.warning("%s, above learner.mismatch_warn=%g; %s", said, warn, _MISMATCH_CAUSES)
+        self._above_warn = mismatch > warn
+        self._above_stop = [*self._above_stop, mismatch] if mismatch > stop else []
+        if len(self._above_stop) >= STEPS_OF_MISMATCH:
+            figures = ", ".join(f"{value:.3g}" for value in self._above_stop)
+            raise RunError(
+                f"{said}; the last {len(self._above_stop)} steps ({figures}) are all above learner.mismatch_stop="
+                f"{stop:g}: the policy learns from answers that are not its own. {_MISMATCH_CAUSES}. The run is "
+                "stopped before it does more harm. Mend it and go on with --resume; checkpoints of these steps have "
+                "learnt from them: delete those to go further back"
+            )
+
+
+def _reasons(scores: Sequence[Score]) -> str:
+    """Some of what rewards say that gave no score."""
+    reasons = {term.detail for score in scores for term in score.terms.values() if term.value is None}
+    return "; ".join(sorted(reasons)[:3])
+
+
+_MISMATCH_CAUSES = (
+    "check that engines serve the newest weights (does every node see sync.folder?), that both sides use the same "
+    "temperature, top_p and banned tokens, and the same model.dtype (rollout.options may set another, or quantise)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A batch that was not learnt from."""
+
+    step: int
+    batch: Batch
+    rows: tuple[int, ...]
+    """Rows of the batch whose loss is not finite; empty when only the gradient is not."""
+    prompts: tuple[str, ...]
+    """Names of those rows' prompts."""
+
+
+def write_skipped(path: Path, skipped: Skipped) -> None:
+    """Write a batch for `read_skipped`, whole or not at all."""
+    from safetensors.torch import save
+
+    batch = skipped.batch
+    found = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    tensors = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+    for row, features in enumerate(batch.features_B):
+        if features is not None:
+            tensors[f"features_B.{row}.positions_3T"] = features.positions_3T
+            tensors |= {f"features_B.{row}.tensors.{name}": value for name, value in features.tensors.items()}
+    about = {"step": skipped.step, "rows": skipped.rows, "prompts": skipped.prompts, "features": len(batch.features_B)}
+    with replacing(path) as file:
+        file.write(
+            # Each on its own: safetensors refuses tensors that share memory.
+            save(
+                {name: tensor.clone().contiguous() for name, tensor in tensors.items()},
+                metadata={"skipped": json.dumps(about)},
+            )
+        )
+
+
+def read_skipped(path: Path) -> Skipped:
+    """A batch that `write_skipped` wrote. Raises: DataError when the file is none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})["skipped"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise DataError(f"{path}: not the batch of a skipped step: {error!r}") from error
+    features = tuple(_features(tensors, row) for row in range(about["features"]))
+    plain: dict[str, Any] = {name: tensor for name, tensor in tensors.items() if "." not in name}
+    return Skipped(about["step"], Batch(**plain, features_B=features), tuple(about["rows"]), tuple(about["prompts"]))
+
+
+def _features(tensors: Mapping[str, torch.Tensor], row: int) -> Features | None:
+    head = f"features_B.{row}."
+    if f"{head}positions_3T" not in tensors:
+        return None
+    own = {name.removeprefix(f"{head}tensors."): tensor for name, tensor in tensors.items() if name.startswith(head)}
+    positions_3T = own.pop(f"{head}positions_3T")
+    return Features(own, positions_3T)
+
+
+def _names(batch: Batch, rows: Sequence[int], prompts: Sequence[str]) -> tuple[str, ...]:
+    row_of_N = torch.bucketize(batch.sources_N, batch.row_starts_B1, right=True) - 1
+    numbers = batch.prompts_N[torch.isin(row_of_N, torch.tensor(rows, dtype=torch.long))].tolist()
+    return tuple(prompts[number] for number in sorted(set(numbers)) if number < len(prompts))
+
+
+def _listed(noun: str, items: Sequence[object]) -> str:
+    shown = ", ".join(map(str, items[:8])) + (f" and {len(items) - 8} more" if len(items) > 8 else "")
+    return f"{noun}{'s' if len(items) != 1 else ''} {shown or 'unknown'}"

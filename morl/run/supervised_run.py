@@ -1,0 +1,154 @@
+"""What `morl sft` and `morl rm` share: a model is fitted to rows step by step, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from morl.announce import announce
+from morl.cluster import Cluster
+from morl.files import put_in_place
+from morl.learner.learning_rate import learning_rate
+from morl.learner.nonfinite_rows import find_spoiled_rows
+from morl.learner.packing import plan_microbatches
+from morl.learner.rank import Rank, RankSettings
+from morl.learner.rank_group import Ranks, all_saved, start_ranks
+from morl.recipe.rm_recipe import PreferenceRecipe
+from morl.recipe.sft_recipe import SftRecipe
+from morl.run.checkpoint import CheckpointStore, read_state, step_of, write_state
+from morl.run.folder import RunFolder
+from morl.run.health import Watch
+from morl.track import Tracker, make_tracker
+from morl.types import Batch
+
+Named = Callable[[Mapping[str, float]], dict[str, float]]
+"""From what the ranks measured in a step, added up, to the names and values that are tracked."""
+
+
+class Fitting:
+    """A model on its ranks, and the checkpoints and metrics of the run that fits it."""
+
+    def __init__(
+        self,
+        ranks: Ranks,
+        settings: RankSettings,
+        tracker: Tracker,
+        watch: Watch,
+        checkpoints: CheckpointStore,
+        every: int,
+        step: int,
+        resumed: Mapping[str, Any] | None,
+    ) -> None:
+        self.ranks = ranks
+        self.tracker = tracker
+        self.resumed = resumed
+        """What `save` was given for the checkpoint that this goes on from; None for a beginning."""
+        self.step = step
+        """Steps of the run that are done."""
+        self._learner = settings.learner
+        self._watch = watch
+        self._checkpoints = checkpoints
+        self._every = every
+
+    def learn(self, batch: Batch, named: Named, *, number: int, steps: int) -> None:
+        """One optimiser step on the mean loss of a batch, tracked.
+
+        Args:
+            batch: what to learn from.
+            named: the metrics of what is learnt; those of the learner come beside.
+            number: which step of the learning rate's schedule this is, counted from 1.
+            steps: the length of that schedule.
+
+        Raises: RunError when the run must not go on; CheckpointError when one in flight has failed.
+        """
+        spec = self._learner
+        plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), spec.tokens_per_microbatch, spec.ranks)
+        rate = learning_rate(
+            number, peak=spec.lr, warmup_steps=spec.warmup_steps, total_steps=steps, schedule=spec.schedule
+        )
+        parts: list[dict[str, float]] = self.ranks.call("step", batch, plan, rate)
+        self.step += 1
+        totals = {name: sum(part[name] for part in parts) for name in parts[0]}
+        seconds = max(part["seconds"] for part in parts)
+        metrics = named(totals) | {
+            "learner/grad_norm": parts[0]["grad_norm"],
+            "learner/skipped": parts[0]["skipped"],
+            "learner/lr": rate,
+            "learner/tokens_per_s": len(batch.token_ids_T) / seconds,
+            "time/learner_s": seconds,
+        }
+        self.tracker.log(self.step, metrics)
+        spoiled_rows = partial(find_spoiled_rows, self.ranks, spec.ranks)
+        self._watch.look(self.step, batch, metrics, loss=totals["loss"], spoiled_rows=spoiled_rows)
+        self._checkpoints.check()
+
+    @property
+    def due(self) -> bool:
+        """Whether the recipe wants a checkpoint of this step."""
+        return bool(self._every) and self.step % self._every == 0
+
+    def save(self, state: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Begin a checkpoint of the model and of `state`, plain JSON values; it is written while the next step runs."""
+        with self._checkpoints.writing(self.step, written=lambda: all_saved(self.ranks)) as draft:
+            self.ranks.call("save", draft / "learner", True)
+            write_state(draft, {"step": self.step, **state})
+
+    def publish(self, folder: Path, files: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Write the model, and texts beside it by name, as a folder that is whole or not there."""
+        draft = folder.with_name(f".{folder.name}")
+        self.ranks.call("publish", draft, self.step)
+        for name, text in files.items():
+            (draft / name).write_text(text, "utf-8")
+        put_in_place(draft, folder)
+        announce(f"wrote {folder}")
+
+
+@contextmanager
+def fitting(
+    recipe: SftRecipe | PreferenceRecipe,
+    folder: RunFolder,
+    cluster: Cluster,
+    kind: type[Rank],
+    settings: RankSettings,
+    *,
+    console: Tracker,
+    start: int = 0,
+) -> Iterator[Fitting]:
+    """A model at the newest good checkpoint of the run, or as `settings` loads it; ended with the block.
+
+    Args:
+        recipe: of the run.
+        folder: of the run.
+        cluster: where the ranks are placed.
+        kind: what they learn.
+        settings: of the ranks.
+        console: shows each step.
+        start: steps of the run before this model's first; a checkpoint of these is not gone on from.
+    """
+    checkpoints = CheckpointStore(folder.checkpoints, recipe.run.keep_checkpoints)
+    newest = checkpoints.newest_good()
+    if newest is not None and step_of(newest) <= start:
+        newest = None
+    step = start if newest is None else step_of(newest)
+    with ExitStack() as stack:
+        ranks = start_ranks(kind, settings, cluster)
+        stack.callback(ranks.close)
+        tracker = make_tracker(recipe, folder.path, step, console=console)
+        stack.callback(tracker.close)
+        stack.push(checkpoints.close)
+        if newest is not None:
+            ranks.call("load", newest / "learner")
+        yield Fitting(
+            ranks,
+            settings,
+            tracker,
+            Watch(settings.learner, settings.dtype, folder.skipped),
+            checkpoints,
+            recipe.run.checkpoint_every,
+            step,
+            None if newest is None else read_state(newest),
+        )

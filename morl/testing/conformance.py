@@ -1,0 +1,299 @@
+"""The conformance kit for authors of rewards: all that a run relies on, as one call in a test.
+
+from morl.testing import check_reward
+
+
+def test_palindrome():
+    check_reward("palindrome")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from morl.errors import MorlError, UsageError
+from morl.recipe.schema.objective_section import TermSpec
+from morl.registry import REWARDS, Entry, options_model, wanted_arguments
+from morl.rewards.bound_reward import BoundReward, checked_options
+from morl.rewards.checks import TOLERANCE, check_examples, written_gold
+from morl.rewards.pool.runner import Runner
+from morl.rewards.reward import Example
+from morl.rewards.verdict import clip, describe
+from morl.testing.adversarial_inputs import HOSTILE_GOLDS, HOSTILE_RESPONSES, QUESTION
+from morl.testing.probe import BECAUSE, BROKEN, TARGET, WELL, shown, told
+from morl.traits import needs_gold, traits_of
+from morl.types import Sample, TermScore
+
+SHOWN = 3
+"""Inputs that are shown of those that break the same rule."""
+SMALL = 20_000
+"""Characters of a response that is scored several times, to see whether the score is the same."""
+
+
+class RewardCheckError(MorlError, AssertionError):
+    """A reward does not keep to what a run relies on; the text names every broken rule with its inputs."""
+
+    def __init__(self, name: str, broken: Sequence[str]) -> None:
+        self.name = name
+        self.broken = tuple(broken)
+        """One text a rule."""
+        rules = "1 rule" if len(broken) == 1 else f"{len(broken)} rules"
+        super().__init__("\n".join([f"reward '{name}' breaks {rules}:", *(f"- {text}" for text in broken)]))
+
+    def __reduce__(self) -> tuple[type[RewardCheckError], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.name, self.broken)
+
+
+Kind = Literal["example", "response", "gold", "bare", "parts", "answer", "nothing"]
+_MESSAGES: dict[Kind, tuple[dict[str, Any], ...]] = {
+    "bare": (),
+    "parts": ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]},),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One call, and why it is made."""
+
+    kind: Kind
+    response: str
+    gold: Any
+    example: Example
+    """Where the options and the row's other columns come from."""
+
+    def available(self) -> dict[str, Any]:
+        bare = self.kind == "bare"  # as in `morl score`: no question, no tokens, no columns
+        length = min(len(self.response) // 4 + 1, 4096)
+        sample = Sample("check/0", 0, (1,) * length, (1,) * length, (-1.0,) * length, 0, "stop", self.response)
+        return {
+            "response": self.response,
+            "gold": self.gold,
+            "messages": _MESSAGES.get(self.kind, ({"role": "user", "content": QUESTION},)),
+            "media": (),
+            "meta": {} if bare else dict(self.example.meta),
+            "sample": None if bare else sample,
+        }
+
+    def __str__(self) -> str:
+        options = f", options {dict(self.example.options)!r}" if self.example.options else ""
+        more = {"bare": ", without question, tokens and columns", "parts": ", question with an image"}
+        return f"response {_short(self.response)}, gold {_short(self.gold)}{options}{more.get(self.kind, '')}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value[:80] if isinstance(value, str) else value)
+    if isinstance(value, str) and len(value) > 80:
+        return f"{text}… ({len(value):,} characters)"
+    return text if len(text) <= 120 else f"{text[:120]}…"
+
+
+def check_reward(reward: str | Callable[..., Any], *, deadline_s: float | None = None, seed: int = 0) -> None:
+    """Check a reward as a stranger would: its own examples, and inputs made to break it.
+
+    - It has documentation, and examples of which one scores more than another; they hold.
+    - It is pure: the same input gives the same verdict, in any process, in any order, beside any number of
+      workers; its arguments are left as they were. A worker can import it.
+    - Every verdict is a value in [0, 1], or None with a status that says why; nothing is raised.
+    - Any response to a good gold gets a value, each of `HOSTILE_RESPONSES` within the deadline: a policy that could
+      write itself out of the score would.
+    - Any gold gets a verdict, each of `HOSTILE_GOLDS`. Where a gold is needed, an empty one is never matched.
+    - If it writes golds as responses (`answer=`), they score 1, nothing scores 0, and a thinking that does not end
+      is no answer.
+
+    Args:
+        reward: its name, or the decorated function. It must live in a module that can be imported.
+        deadline_s: seconds for each call; the reward's own when it is not given, 10 for most.
+        seed: of the order in which the calls are made a second time.
+
+    Raises: RewardCheckError with every rule that it breaks.
+    """
+    entry = _entry(reward)
+    try:
+        function = entry.load()
+    except UsageError as error:
+        raise RewardCheckError(entry.name, [str(error)]) from error
+    broken = _static_rules(entry.name, function)
+    examples, wrong_options = _usable_examples(entry.name, function)
+    broken += wrong_options
+    if examples and not broken:
+        deadline_s = traits_of(function).deadline_s if deadline_s is None else deadline_s
+        broken += [f"has examples that do not hold: {told}" for told in check_examples(entry.name)]
+        with Runner(workers=2) as runner:  # whose workers have not called it before
+            broken += asyncio.run(_call_all(entry, function, examples, runner, deadline_s, seed))
+    if broken:
+        raise RewardCheckError(entry.name, broken)
+
+
+def _entry(reward: str | Callable[..., Any]) -> Entry:
+    if isinstance(reward, str):
+        return REWARDS.entry(reward)
+    target = f"{reward.__module__}:{reward.__qualname__}"
+    for entry in REWARDS.entries().values():
+        if entry.target == target:
+            return entry
+    raise RewardCheckError(reward.__qualname__, [f"no reward is registered as {target}: decorate it with @reward"])
+
+
+def _static_rules(name: str, function: Callable[..., Any]) -> list[str]:
+    broken = []
+    if not inspect.getdoc(function):
+        broken.append("has no documentation: `morl rewards` prints its docstring")
+    if len({example.value for example in traits_of(function).examples}) < 2:
+        broken.append("has no two examples of which one scores more than the other")
+    taken = sorted(set(options_model(function).model_fields) & set(TermSpec.model_fields))
+    broken += [f"has an option '{option}', which means something else in a recipe" for option in taken]
+    return broken
+
+
+def _usable_examples(name: str, function: Callable[..., Any]) -> tuple[list[Example], list[str]]:
+    """The examples that it can be called with, and what is wrong with the others."""
+    usable, broken = [], []
+    with Runner(workers=1) as idle:
+        for index, example in enumerate(traits_of(function).examples):
+            try:
+                BoundReward(name, example.options, 1.0, idle)
+                usable.append(example)
+            except UsageError as error:
+                broken.append(f"cannot be used as in example {index}: {error}")
+    return usable, broken
+
+
+def _cases(function: Callable[..., Any], examples: Sequence[Example]) -> Iterator[_Case]:
+    yield from (_Case("example", example.response, example.gold, example) for example in examples)
+    scored = sorted((e for e in examples if e.value is not None), key=lambda e: e.value or 0.0, reverse=True)
+    good, known = scored[0], list[Any]()
+    for example in scored:
+        if dict(example.options) not in known:
+            known.append(dict(example.options))
+            for response in HOSTILE_RESPONSES:
+                if example is good or len(response) <= SMALL:
+                    yield _Case("response", response, example.gold, example)
+    if "gold" in wanted_arguments(function):
+        yield from (_Case("gold", good.response, gold, good) for gold in HOSTILE_GOLDS)
+    for response in (good.response, "", QUESTION):
+        yield _Case("bare", response, good.gold, good)
+        yield _Case("parts", response, good.gold, good)
+    answer = traits_of(function).answer
+    for example in scored if answer is not None else ():
+        if example.gold is not None:
+            available = _Case("answer", "", example.gold, example).available()
+            written = written_gold(answer, available, example.options)  # type: ignore[arg-type]
+            yield _Case("answer", written, example.gold, example)
+            yield _Case("answer", f"<think>Hm.</think>\n{written}", example.gold, example)
+            for nothing in ("", " \n", "\u200b", "<think>", f"<think>{written}"):
+                yield _Case("nothing", nothing, example.gold, example)
+
+
+async def _call_all(
+    entry: Entry,
+    function: Callable[..., Any],
+    examples: Sequence[Example],
+    runner: Runner,
+    deadline_s: float,
+    seed: int,
+) -> list[str]:
+    """Every rule that a call breaks, with the inputs that show it."""
+    found: dict[str, list[str]] = {}
+    try:
+        cases = list(_cases(function, examples))
+    except Exception as error:  # noqa: BLE001  # an author's `answer` may raise anything
+        return [f"cannot write the gold of one of its examples as a response: {describe(error)}"]
+    well: list[tuple[_Case, TermScore]] = []
+    for case, score in await _probe_all(entry, function, cases, runner, deadline_s):
+        rule, because = _broken_rule(function, case, score)
+        if rule:
+            found.setdefault(rule, []).append(f"{because}: {case}")
+        elif len(case.response) <= SMALL and case.gold is not None:
+            well.append((case, score))
+    random.Random(seed).shuffle(well)
+    for case, score, again in await _score_together(entry.name, well, deadline_s):
+        if told(score) != (again.value, again.status, clip(f"{WELL}{again.detail}")):
+            rule = "says something else in another process, in another order or beside other answers"
+            found.setdefault(rule, []).append(f"{_said(score)}, then {shown(again)}: {case}")
+    return [f"{rule}:{_listed(inputs)}" for rule, inputs in found.items()]
+
+
+def _said(score: TermScore) -> str:
+    return shown(replace(score, detail=score.detail.removeprefix(WELL)))
+
+
+def _listed(inputs: Sequence[str]) -> str:
+    more = f"\n  … and {len(inputs) - SHOWN} more" if len(inputs) > SHOWN else ""
+    return "".join(f"\n  {text}" for text in inputs[:SHOWN]) + more
+
+
+async def _probe_all(
+    entry: Entry, function: Callable[..., Any], cases: Sequence[_Case], runner: Runner, deadline_s: float
+) -> list[tuple[_Case, TermScore]]:
+    """Each case in a worker on its own. When some were late, long responses after them are left out."""
+    wanted = [name for name in wanted_arguments(function) if name != "resource"]
+    late = 0
+    few = asyncio.Semaphore(2 * runner.workers)
+
+    async def probe(case: _Case) -> TermScore | None:
+        nonlocal late
+        async with few:
+            small = len(case.response) <= SMALL
+            if late >= SHOWN and not small:
+                return None
+            available = case.available()
+            options = checked_options(entry.name, function, case.example.options)
+            arguments = {name: available[name] for name in wanted}
+            call = {"target": entry.target, "arguments": arguments, "options": options, "times": 2 if small else 1}
+            score = await runner.run(TARGET, call, {}, deadline_s)
+            late += score.status == "timeout"
+            return score
+
+    scores = await asyncio.gather(*map(probe, cases))
+    return [(case, score) for case, score in zip(cases, scores, strict=True) if score is not None]
+
+
+def _broken_rule(function: Callable[..., Any], case: _Case, score: TermScore) -> tuple[str, str]:
+    """The rule that this call breaks, and what shows it; two empty texts when it breaks none."""
+    if score.detail.startswith(BROKEN):
+        rule, _, because = score.detail.removeprefix(BROKEN).partition(BECAUSE)
+        return rule, because
+    if not score.detail.startswith(WELL):  # the runner's own: the reward could not be called, or gave no answer
+        return "gives no answer", score.detail
+    said, value = _said(score), score.value
+    if case.kind == "response" and value is None:
+        return "gives no score for what a response says, so that a policy could hide from it", said
+    if case.kind == "answer" and (value is None or value < 1 - TOLERANCE):
+        return "does not give 1 to the response that its `answer` writes for a gold", said
+    if case.kind == "nothing" and value != 0:
+        return "does not give 0 to nothing, or to a thinking without end", said
+    empty = case.kind == "gold" and isinstance(case.gold, str | None) and not (case.gold or "").strip(" \u200b")
+    if empty and value and needs_gold(function):
+        return "finds a response that matches an empty gold", said
+    return "", ""
+
+
+async def _score_together(
+    name: str, well: Sequence[tuple[_Case, TermScore]], deadline_s: float
+) -> list[tuple[_Case, TermScore, TermScore]]:
+    """The same calls as a run makes them: in one worker or on the event loop, batches together."""
+    rewards: list[tuple[dict[str, Any], BoundReward]] = []
+    with Runner(workers=1) as runner:
+
+        def bound(case: _Case) -> BoundReward:
+            options = dict(case.example.options)
+            for known, reward in rewards:
+                if known == options:
+                    return reward
+            rewards.append((options, BoundReward(name, options, deadline_s, runner)))
+            return rewards[-1][1]
+
+        try:
+            again = await asyncio.gather(*(bound(case)(case.available()) for case, _ in well))
+        finally:
+            for _, reward in rewards:
+                reward.close()
+    return [(case, score, second) for (case, score), second in zip(well, again, strict=True)]
+
+
+__all__ = ["HOSTILE_GOLDS", "HOSTILE_RESPONSES", "RewardCheckError", "check_reward"]

@@ -1,0 +1,208 @@
+"""Connections to a reward service: attempts, pauses between them, and an end to them when it keeps failing."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import logging
+import os
+import re
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from morl.errors import UsageError
+from morl.rewards.models.breaker import Breaker
+from morl.rewards.resource import Resource
+from morl.rewards.verdict import describe
+
+if TYPE_CHECKING:
+    import httpx
+    from tenacity import RetryCallState
+
+logger = logging.getLogger(__name__)
+
+CONNECTIONS = 32
+CONNECT_S = 5.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
+"""Pauses between attempts are drawn from 0 to the first, then to twice that, and so on."""
+MAX_ANSWER_BYTES = 32 << 20
+BUSY = (429, 502, 503, 504)
+"""What may go away by itself."""
+
+
+class FailedError(Exception):
+    """An attempt that gave no answer."""
+
+    def __init__(self, reason: str, *, again: bool = False, wait_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.again = again
+        """Whether another attempt may help."""
+        self.wait_s = wait_s
+        """When the service wants to be asked again."""
+
+
+class Connection(Resource):
+    """The connections to one service, and what is known of its health."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        token_env: str | None,
+        timeout_s: float,
+        retries: int,
+        breaker_failures: int,
+        breaker_s: float,
+        **_: Any,
+    ) -> None:
+        self._url = url
+        self._token_env = token_env
+        self._timeout_s = timeout_s
+        self._retries = retries
+        self._breaker = Breaker(breaker_failures, breaker_s)
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        self._client: httpx.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def start(self) -> None:
+        """Raises: UsageError when there is no token. Whether the service answers is seen when it is asked."""
+        if self._token_env is None:
+            return
+        token = os.environ.get(self._token_env, "")
+        if not re.fullmatch(r"[\x21-\x7e]+", token):
+            what = "is not set" if not token else "holds no token: spaces, or signs that are not ASCII"
+            raise UsageError(f"reward 'remote': the environment variable {self._token_env} {what}")
+        self._headers["Authorization"] = f"Bearer {token}"
+        if self._url.startswith("http://") and urlsplit(self._url).hostname not in ("localhost", "127.0.0.1", "::1"):
+            logger.warning("the token for %s travels unencrypted: use https", self._url)
+
+    async def scores(self, body: bytes, size: int) -> list[Any]:
+        """The service's scores of so many items, unchecked each.
+
+        Raises: FailedError when there are none after all attempts; TimeoutError when there are none in time.
+        """
+        import tenacity
+
+        attempts = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(self._retries + 1) | tenacity.stop_before_delay(self._timeout_s),
+            wait=_pause(),
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, FailedError) and error.again),
+            reraise=True,
+        )
+        async with asyncio.timeout(self._timeout_s):
+            scores: list[Any] = await attempts(self._attempt, body, size)
+        return scores
+
+    async def _attempt(self, body: bytes, size: int) -> list[Any]:
+        import httpx
+
+        if refusal := self._breaker.enter():
+            raise FailedError(refusal)
+        alive = False
+        try:
+            async with self._http().stream("POST", f"{self._url}/score", content=body, headers=self._headers) as answer:
+                content = await _content(answer)
+            if answer.status_code == 200:
+                scores = _scores(content, size)
+                alive = True
+                return scores
+            failed = _refused(answer, content)
+            # Who says when to come back, or what is wrong with the items, is in good health.
+            alive = failed.wait_s is not None or answer.status_code in (413, 422)
+            raise failed
+        except httpx.HTTPError as error:
+            raise FailedError(f"no answer from {self._url}: {describe(error)}", again=True) from error
+        finally:
+            self._breaker.leave(alive=alive)
+
+    def _http(self) -> httpx.AsyncClient:
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._loop is not loop:
+            import ssl
+
+            import httpx
+
+            # Connections belong to a loop; those of one that has ended are of no use.
+            self._loop = loop
+            self._client = httpx.AsyncClient(
+                # What the environment says of proxies and passwords is not meant for this service.
+                trust_env=False,
+                verify=ssl.create_default_context() if self._url.startswith("https:") else True,
+                follow_redirects=False,
+                limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
+                timeout=httpx.Timeout(None, connect=min(CONNECT_S, self._timeout_s)),
+            )
+        return self._client
+
+    def close(self) -> None:
+        """Close the connections, if their loop still runs."""
+        client, loop, self._client = self._client, self._loop, None
+        if client is None or loop is None or loop.is_closed():
+            return
+        if loop.is_running():
+            self._closing = loop.create_task(client.aclose())
+        else:
+            loop.run_until_complete(client.aclose())
+
+
+class _pause:  # noqa: N801  # a function with a state: what tenacity calls a wait
+    """Seconds before the next attempt: random, and no fewer than the service asks for."""
+
+    def __init__(self) -> None:
+        import tenacity
+
+        self._drawn = tenacity.wait_random_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S)
+
+    def __call__(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return (getattr(error, "wait_s", None) or 0.0) + self._drawn(state)
+
+
+async def _content(answer: httpx.Response) -> bytes:
+    if answer.headers.get("content-encoding", "identity") != "identity":
+        raise FailedError("the answer is compressed, which was not asked for")
+    content = bytearray()
+    async for chunk in answer.aiter_raw():
+        content += chunk
+        if len(content) > MAX_ANSWER_BYTES:
+            raise FailedError(f"the answer is larger than {MAX_ANSWER_BYTES >> 20} MB")
+    return bytes(content)
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _scores(content: bytes, size: int) -> list[Any]:
+    parsed = _parsed(content)
+    scores = parsed.get("scores") if isinstance(parsed, dict) else None
+    if not isinstance(scores, list) or len(scores) != size:
+        what = f"{len(scores)} scores" if isinstance(scores, list) else "no JSON of scores"
+        raise FailedError(f"the answer to {size} items holds {what}")
+    return scores
+
+
+def _refused(answer: httpx.Response, content: bytes) -> FailedError:
+    status = answer.status_code
+    if 300 <= status < 400:
+        return FailedError(f"status {status}: redirects are not followed; give the address where it points to")
+    parsed = _parsed(content)
+    error = parsed.get("error") if isinstance(parsed, dict) else None
+    told = [str(error[key])[:300] for key in ("path", "message") if key in error] if isinstance(error, dict) else []
+    wait_s = _wait(answer.headers.get("retry-after", "")) if status in BUSY else None
+    return FailedError(": ".join([f"status {status}", *told]), again=status in BUSY, wait_s=wait_s)
+
+
+def _wait(text: str) -> float | None:
+    """Seconds of a Retry-After header, which is a number of them or a date; None when it is neither."""
+    if re.fullmatch(r"\d{1,9}", text.strip()):
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None

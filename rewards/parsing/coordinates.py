@@ -1,0 +1,129 @@
+r"""Coordinates: which frame numbers are in, and how they go from one frame to another. A frame is never guessed.
+
+What answers write, and how large pictures are, is read by `places` and `picture`; all of it is imported from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+from morl.rewards.parsing.image_size import Resize, Size, picture_size, smart_resize
+from morl.rewards.parsing.locations import (
+    Box,
+    LabelledBox,
+    LabelledPoint,
+    Point,
+    box_from,
+    explicitly_empty,
+    point_from,
+    read_boxes,
+    read_points,
+)
+from morl.rewards.parsing.stated_values import MAX_FOUND, MISSING, Missing, find_json, finite
+
+__all__ = [
+    "MAX_FOUND",
+    "MISSING",
+    "Box",
+    "Frame",
+    "LabelledBox",
+    "LabelledPoint",
+    "Missing",
+    "Point",
+    "Resize",
+    "Size",
+    "Transfer",
+    "box_from",
+    "convert",
+    "explicitly_empty",
+    "find_json",
+    "finite",
+    "picture_size",
+    "point_from",
+    "read_boxes",
+    "read_points",
+    "smart_resize",
+    "transfer",
+    "units",
+]
+
+Frame = Literal["absolute", "absolute_resized", "relative_1000", "relative_1"]
+"""What a coordinate counts: pixels of the picture as it came; pixels of the picture as the processor resized it;
+thousandths of its width and height; or parts of them."""
+
+
+def units(frame: Frame, size: Size | None, resize: Resize | None = None) -> tuple[float, float]:
+    """Extent of the whole picture in a frame: `(x, y) / units` is in `relative_1`.
+
+    Raises: ValueError when the frame needs the picture's size and there is none, or it cannot be resized.
+    """
+    if frame == "relative_1":
+        return (1.0, 1.0)
+    if frame == "relative_1000":
+        return (1000.0, 1000.0)
+    if size is None:
+        raise ValueError(
+            f"the frame '{frame}' needs the size of the picture, and the row has no picture: "
+            "name the columns that hold it (size_from)"
+        )
+    if frame == "absolute_resized":
+        limits = resize or Resize()
+        size = smart_resize(size, factor=limits.factor, min_pixels=limits.min_pixels, max_pixels=limits.max_pixels)
+    return (float(size.width), float(size.height))
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Takes coordinates from one frame to another.
+
+    >>> Transfer((1000.0, 1000.0), (640.0, 480.0))([500, 500])
+    (320.0, 240.0)
+    """
+
+    source: tuple[float, float]
+    """Extent of the picture in the frame that the numbers are in."""
+    target: tuple[float, float]
+
+    def __call__(self, numbers: Sequence[float]) -> tuple[float, ...]:
+        """Coordinates x, y, x, y, … in the other frame."""
+        if self.source == self.target:
+            return tuple(numbers)
+        (sx, sy), (tx, ty) = self.source, self.target
+        return tuple(value * ty / sy if i % 2 else value * tx / sx for i, value in enumerate(numbers))
+
+
+_SAME = Transfer((1.0, 1.0), (1.0, 1.0))
+
+
+def transfer(
+    source: Frame,
+    target: Frame,
+    media: Sequence[Any] = (),
+    meta: Mapping[str, Any] = MappingProxyType({}),
+    size_from: str | Sequence[str] | None = None,
+    resize: Resize | None = None,
+) -> Transfer:
+    """From one frame to another in the picture of a row, whose size is looked up only when it is needed.
+
+    Raises: ValueError when it is needed and nothing tells it, as `picture_size` and `units` do.
+    """
+    if source == target:
+        return _SAME
+    relative = source.startswith("relative") and target.startswith("relative")
+    size = None if relative else picture_size(media, meta, size_from)
+    return Transfer(units(source, size, resize), units(target, size, resize))
+
+
+def convert(
+    numbers: Sequence[float], source: Frame, target: Frame, size: Size | None = None, resize: Resize | None = None
+) -> tuple[float, ...]:
+    """Coordinates x, y, x, y, … of one frame in another. Equal frames need no size.
+
+    Raises: ValueError as `units` does.
+    """
+    if source == target:
+        return tuple(numbers)
+    return Transfer(units(source, size, resize), units(target, size, resize))(numbers)

@@ -1,0 +1,54 @@
+"""The boxes of a gold, in the forms that data sets write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from morl.rewards.parsing.locations import BOX_KEYS, BOXES, LabelledBox, labelled_box
+from morl.rewards.parsing.stated_values import finite, gold_value, in_json
+
+
+def _from_corner_and_extent(numbers: Sequence[Any], label: str | None) -> LabelledBox:
+    values = [finite(number) for number in numbers]
+    if len(values) != 4 or None in values:
+        return labelled_box(numbers, label)
+    x, y, width, height = (value or 0.0 for value in values)
+    return labelled_box((x, y, x + width, y + height), label)
+
+
+# Named sides say themselves what they are; only lists come in two formats.
+_LISTS_XYWH = replace(BOXES, make=_from_corner_and_extent, named=lambda item: None)
+
+
+def gold_boxes(gold: Any, gold_format: Literal["xyxy", "xywh"] = "xyxy") -> list[LabelledBox]:
+    """The boxes of a gold, none of which lacks its `box`; an empty list for an empty list.
+
+    Raises: ValueError when it holds anything but boxes.
+    """
+    if type(gold) is list and len(gold) == 4 and gold_format == "xyxy" and type(gold[0]) in (int, float):
+        alone = labelled_box(gold, None)
+        if alone.box is None:
+            raise ValueError(f"gold box 0: {alone.problem}")
+        return [alone]
+    gold = gold_value(gold, BOXES)
+    if not isinstance(gold, list | Mapping):
+        raise ValueError(f"the gold must be boxes, not {type(gold).__name__}")
+    found: list[LabelledBox] = []
+    for item in [gold] if isinstance(gold, Mapping) or _is_one(gold) else gold:
+        named = isinstance(item, Mapping) and not any(key in BOX_KEYS for key in item)
+        kind = BOXES if named or gold_format == "xyxy" else _LISTS_XYWH
+        boxes = in_json(item if isinstance(item, Mapping) else {"box": item}, kind)
+        if len(boxes) != 1 or boxes[0].box is None:
+            problem = boxes[0].problem if len(boxes) == 1 else f"{len(boxes)} boxes in one item"
+            raise ValueError(f"gold box {len(found)}: {problem}")
+        found.append(boxes[0])
+    return found
+
+
+def _is_one(gold: list[Any]) -> bool:
+    """Whether a list is one box, as four numbers or as two corners."""
+    if not gold or not isinstance(gold[0], list | tuple | Mapping):
+        return bool(gold)
+    return len(gold) == 2 and all(isinstance(corner, list | tuple) and len(corner) == 2 for corner in gold)

@@ -1,0 +1,155 @@
+"""How large a picture is: as it came, and as a processor of the Qwen2-VL family resizes it."""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from morl.media.items import upright_size
+from morl.rewards.parsing.stated_values import decoded, finite
+
+MAX_RATIO = 200
+"""Length over breadth of a picture, at most."""
+MAX_SIDE = 10**7
+"""Pixels of a side, at most; more is a mistake."""
+FACTOR, MIN_PIXELS, MAX_PIXELS = 28, 3136, 12_845_056
+"""How Qwen2-VL and Qwen2.5-VL resize, and MiMo-VL with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Width and height of a picture, in pixels."""
+
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """How the processor resizes: sides are multiples of `factor`, the area within the limits (in pixels)."""
+
+    factor: int = FACTOR
+    min_pixels: int = MIN_PIXELS
+    max_pixels: int = MAX_PIXELS
+
+
+def smart_resize(
+    size: Size, *, factor: int = FACTOR, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS
+) -> Size:
+    """The size at which the model sees the picture.
+
+    Each side goes to the nearest multiple of `factor`, ties to the even one. If the area is then outside
+    its limits, both sides are scaled alike by the square root of what is missing or too much, and rounded
+    inwards. This is what the image processors of Qwen2-VL and its successors do.
+
+    Raises: ValueError when one side is more than 200 times the other, or the limits exclude each other.
+    """
+    if factor <= 0 or not 0 < min_pixels <= max_pixels:
+        raise ValueError(f"no size fits factor {factor} with {min_pixels} to {max_pixels} pixels")
+    short, long = sorted((size.width, size.height))
+    if long > MAX_RATIO * short:
+        raise ValueError(f"a picture of {size.width} x {size.height} is too narrow to be resized (over {MAX_RATIO}:1)")
+    width, height = (round(side / factor) * factor for side in (size.width, size.height))
+    if width * height > max_pixels:
+        shrink = math.sqrt(size.width * size.height / max_pixels)
+        width, height = (max(factor, math.floor(side / shrink / factor) * factor) for side in (size.width, size.height))
+    elif width * height < min_pixels:
+        grow = math.sqrt(min_pixels / (size.width * size.height))
+        width, height = (math.ceil(side * grow / factor) * factor for side in (size.width, size.height))
+    return Size(width, height)
+
+
+def picture_size(
+    media: Sequence[Any], meta: Mapping[str, Any], columns: str | Sequence[str] | None = None
+) -> Size | None:
+    """The size of a row's first picture, or None when nothing tells it.
+
+    Args:
+        media: the row's pictures. The first may be an object with `width` and `height` or with
+            `size` (width, height), a mapping of the two, an encoded picture (`{"bytes": …}`), or the path of
+            a file, whose header is read: the size is upright, as its metadata ask, and nothing is decoded.
+        meta: the row.
+        columns: names of the row's columns that hold the size, and go before the picture: one column with
+            `[width, height]` or `{"width": …, "height": …}`, or two columns, width first.
+
+    Raises: ValueError when a column is missing or a size is none.
+    """
+    if columns is not None:
+        names = [columns] if isinstance(columns, str) else list(columns)
+        missing = [name for name in names if name not in meta]
+        if missing or len(names) not in (1, 2):
+            reason = f"the row has no column '{missing[0]}'" if missing else "one or two columns hold a size"
+            raise ValueError(f"{reason} (size_from)")
+        return _size(meta[names[0]] if len(names) == 1 else [meta[name] for name in names])
+    if not media:
+        return None
+    first = media[0]
+    if isinstance(first, str | Path):
+        return _file_size(str(first), _modified(first))
+    if isinstance(first, Mapping):
+        if isinstance(first.get("bytes"), bytes):
+            return _header_size(io.BytesIO(first["bytes"]), "the row's picture")
+        if isinstance(first.get("path"), str):
+            return _file_size(first["path"], _modified(first["path"]))
+        return _size(first) if "width" in first else None
+    width, height = getattr(first, "width", None), getattr(first, "height", None)
+    if width is not None and height is not None:
+        return _size([width, height])
+    size = getattr(first, "size", None)
+    return _size(size) if isinstance(size, list | tuple) and len(size) == 2 else None
+
+
+def _size(value: Any) -> Size:
+    if isinstance(value, str):  # a column of a table that holds text
+        value = decoded(value)
+    if isinstance(value, Mapping):
+        value = [value.get("width"), value.get("height")]
+    value = value.tolist() if callable(getattr(value, "tolist", None)) else value
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError("the size of a picture is [width, height] or {width: …, height: …}")
+    width, height = (finite(side.item() if callable(getattr(side, "item", None)) else side) for side in value)
+    if any(side is None or side % 1 or not 0 < side <= MAX_SIDE for side in (width, height)):
+        raise ValueError(f"the size of a picture is two whole numbers of pixels, not {str(value)[:50]}")
+    return Size(int(width or 0), int(height or 0))
+
+
+_REMEDY = "name the columns that hold its size (size_from)"
+
+
+def _modified(path: str | Path) -> int:
+    try:
+        return Path(path).stat().st_mtime_ns
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read the picture {str(path)[:100]}: {_reason(error)}; {_REMEDY}") from error
+
+
+@functools.lru_cache(maxsize=4096)
+def _file_size(path: str, modified: int) -> Size:
+    """The size in a file's header; `modified` tells a new file from an old one of that name."""
+    with Path(path).open("rb") as file:
+        return _header_size(file, path[:100])
+
+
+def _header_size(file: IO[bytes], name: str) -> Size:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ValueError(f"reading the size of {name} needs pillow (pip install pillow); or {_REMEDY}") from error
+    with warnings.catch_warnings():
+        # Nothing is decoded, so its size is no danger.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with Image.open(file) as picture:
+                return _size(upright_size(picture))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise ValueError(f"cannot read the size of {name}: {_reason(error)}; {_REMEDY}") from error
+
+
+def _reason(error: BaseException) -> str:
+    return (getattr(error, "strerror", None) or str(error))[:100]

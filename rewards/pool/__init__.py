@@ -1,0 +1,1 @@
+"""Processes that call rewards and can be killed."""

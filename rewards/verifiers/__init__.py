@@ -1,0 +1,1 @@
+"""The built-in verifiers, one file each; none imports another."""

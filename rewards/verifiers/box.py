@@ -1,0 +1,214 @@
+"""Boxes around objects: grounding and detection."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from morl.rewards.marks import Mark, Side, into_parts
+from morl.rewards.parsing.answer import final_text
+from morl.rewards.parsing.coordinates import Frame, Transfer, transfer
+from morl.rewards.parsing.geometry import MAX_PAIRS, best_sum, box_scores, giou, iou
+from morl.rewards.parsing.gold_boxes import gold_boxes
+from morl.rewards.parsing.image_size import FACTOR, MAX_PIXELS, MIN_PIXELS, Resize
+from morl.rewards.parsing.locations import LabelledBox, explicitly_empty, read_boxes
+from morl.rewards.reward import Example, Verdict, reward
+
+Metric = Literal["iou", "giou", "giou_shifted"]
+
+_CAT_AND_DOG = [{"bbox_2d": [0, 0, 10, 10], "label": "cat"}, {"bbox_2d": [20, 20, 40, 30], "label": "dog"}]
+_SWAPPED = '[{"bbox_2d": [20, 20, 40, 30], "label": "cat"}, {"bbox_2d": [0, 0, 10, 10], "label": "dog"}]'
+_FENCED = '<think>[0, 0, 5, 5]</think>```json\n[{"bbox_2d": [10, 20, 110, 220], "label": "cat"}]\n```'
+
+
+def _written(
+    gold: Any,
+    media: Sequence[Any],
+    meta: Mapping[str, Any],
+    *,
+    frame: Frame = "absolute",
+    gold_frame: Frame = "absolute",
+    gold_format: Literal["xyxy", "xywh"] = "xyxy",
+    size_from: str | list[str] | None = None,
+    factor: int = FACTOR,
+    min_pixels: int = MIN_PIXELS,
+    max_pixels: int = MAX_PIXELS,
+) -> str:
+    out_of_gold = transfer(gold_frame, frame, media, meta, size_from, Resize(factor, min_pixels, max_pixels))
+    boxes = [(item.box, item.label) for item in gold_boxes(gold, gold_format) if item.box is not None]
+    return json.dumps(
+        [{"bbox_2d": out_of_gold(box), **({} if label is None else {"label": label})} for box, label in boxes]
+    )
+
+
+def _marks(
+    response: str,
+    gold: Any,
+    media: Sequence[Any],
+    meta: Mapping[str, Any],
+    *,
+    frame: Frame = "absolute",
+    gold_frame: Frame = "absolute",
+    gold_format: Literal["xyxy", "xywh"] = "xyxy",
+    size_from: str | list[str] | None = None,
+    factor: int = FACTOR,
+    min_pixels: int = MIN_PIXELS,
+    max_pixels: int = MAX_PIXELS,
+) -> list[Mark]:
+    resize = Resize(factor, min_pixels, max_pixels)
+    golds = gold_boxes(gold, gold_format)
+    found = read_boxes(final_text(response), one=len(golds) == 1)
+    sides: list[tuple[Side, Frame, list[LabelledBox]]] = [("gold", gold_frame, golds), ("answer", frame, found)]
+    return [
+        Mark(side, into_parts(own_frame, media, meta, size_from, resize)(item.box), item.label or "")
+        for side, own_frame, items in sides
+        for item in items
+        if item.box is not None
+    ]
+
+
+@reward(
+    "box",
+    examples=[
+        Example(_FENCED, [10, 20, 110, 220], 1.0),
+        Example("[0, 0, 10, 20]", [0, 0, 10, 10], 0.5),
+        Example("[0, 0, 10, 20]", [0, 0, 10, 10], 0.0, {"threshold": 0.6}),
+        Example("[0, 0, 10, 20]", [0, 0, 10, 10], 1.0, {"threshold": 0.5, "hit": True}),
+        Example("[20, 20, 30, 30]", [0, 0, 10, 10], 0.0),
+        Example("[10, 10, 0, 0]", [0, 0, 10, 10], 0.0),
+        Example("[0, 0, 10, 10] or [20, 20, 30, 30]", [0, 0, 10, 10], 0.5),
+        Example("<|box_start|>(0,0),(500,500)<|box_end|>", [0, 0, 0.5, 0.5], 1.0, {
+            "frame": "relative_1000", "gold_frame": "relative_1",
+        }),
+        Example("[0, 0, 500, 500]", [0, 0, 320, 240], 1.0, {"frame": "relative_1000", "size_from": "size"}, {
+            "size": [640, 480],
+        }),
+        Example("[0, 0, 500, 500]", [0, 0, 320, 240], None, {"frame": "relative_1000"}),
+        Example(_SWAPPED, _CAT_AND_DOG, 1.0),
+        Example(_SWAPPED, _CAT_AND_DOG, 0.0, {"match_labels": True}),
+        Example("[]", [], 1.0),
+        Example("[0, 0, 10, 10]", [], 0.0),
+        Example("[0, 0, 10, 10]", [10, 10, 0, 0], None),
+    ],
+    answer=_written,
+    runs="inline",
+    marks=_marks,
+)  # fmt: skip
+def box(
+    response: str,
+    gold: Any,
+    media: Sequence[Any],
+    meta: Mapping[str, Any],
+    *,
+    frame: Frame = "absolute",
+    gold_frame: Frame = "absolute",
+    gold_format: Literal["xyxy", "xywh"] = "xyxy",
+    metric: Metric = "giou",
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.0,
+    hit: bool = False,
+    match_labels: bool = False,
+    size_from: str | list[str] | None = None,
+    factor: Annotated[int, Field(ge=1)] = FACTOR,
+    min_pixels: Annotated[int, Field(ge=1)] = MIN_PIXELS,
+    max_pixels: Annotated[int, Field(ge=1)] = MAX_PIXELS,
+) -> Verdict:
+    r"""How well the boxes of the answer overlap the gold's, in [0, 1].
+
+    Reads JSON with `bbox_2d` (or `bbox`, `box`, …), `<|box_start|>(x1,y1),(x2,y2)<|box_end|>` or
+    `[x1, y1, x2, y2]` after the thinking: in the last `\boxed{}` or `<answer>`, else in the first fenced block,
+    else after "answer is", else anywhere. The gold is a box, a list of boxes, a list of
+    `{"bbox_2d": …, "label": …}`, or the JSON text of one of these.
+
+    One box for one box scores their `metric`: `iou`; `giou`, which is max(0, GIoU); or `giou_shifted`, which is
+    (1 + GIoU) / 2 and still rises towards a gold that is not touched, but gives every box something. Of several,
+    each gold box is paired with one of the answer so that the sum of scores is greatest, and the sum is divided by
+    the number of boxes on the side that has more: missing, superfluous and repeated boxes cost, and so do boxes
+    without area, with swapped corners or without finite numbers. Boxes are not cut to the picture. An empty gold
+    list wants an empty list.
+
+    `threshold`: a pair that scores less counts 0. `hit`: any other counts 1, if it scores more than 0; without a
+    threshold a box of the whole picture then scores 1.
+    `match_labels`: only boxes with the same label, case and spaces aside, are paired.
+
+    `frame` and `gold_frame` say what the numbers count, and are never guessed: `absolute`, pixels of the picture
+    as it came; `absolute_resized`, pixels as the model saw it, resized with `factor`, `min_pixels` and
+    `max_pixels` of its processor; `relative_1000`, thousandths of width and height; `relative_1`, parts of them.
+    Where they differ and the size of the picture is needed, it is read from the first picture, or from the columns
+    that `size_from` names: one with [width, height], or two.
+    """
+    try:
+        golds = gold_boxes(gold, gold_format)
+        if match_labels and not all(item.label for item in golds):
+            raise ValueError("match_labels needs a label for each gold box")
+        if len(golds) ** 2 > MAX_PAIRS:
+            raise ValueError(f"more than {int(MAX_PAIRS**0.5)} gold boxes cannot be matched")
+        into_gold = transfer(frame, gold_frame, media, meta, size_from, Resize(factor, min_pixels, max_pixels))
+    except ValueError as error:
+        return Verdict(None, "bad_gold", str(error))
+    text = final_text(response)
+    found = read_boxes(text, one=len(golds) == 1)
+    if not golds:
+        if found:
+            return Verdict(0.0, "ok", f"{len(found)} boxes where there is nothing to find")
+        said = explicitly_empty(text)
+        return Verdict(1.0, "ok", "an empty list") if said else Verdict(0.0, "no_answer", "no list in the answer")
+    if not found:
+        return Verdict(0.0, "no_answer", "no box in the answer")
+    scored = _Scoring(metric, threshold, hit, match_labels)
+    if len(found) == 1 and len(golds) == 1:
+        return scored.one(golds[0], found[0], into_gold)
+    return scored.many(golds, found, into_gold)
+
+
+class _Scoring:
+    """How overlaps become scores."""
+
+    __slots__ = ("_hit", "_labels", "_metric", "_threshold")
+
+    def __init__(self, metric: Metric, threshold: float, hit: bool, labels: bool) -> None:
+        self._metric, self._threshold, self._hit, self._labels = metric, threshold, hit, labels
+
+    def one(self, gold: LabelledBox, found: LabelledBox, into_gold: Transfer) -> Verdict:
+        if found.box is None or gold.box is None:
+            return Verdict(0.0, "ok", f"no box: {found.problem}")
+        if self._labels and _folded(found.label) != _folded(gold.label):
+            return Verdict(0.0, "ok", f"label {found.label!r} instead of {gold.label!r}")
+        x1, y1, x2, y2 = into_gold(found.box)
+        overlap = (iou if self._metric == "iou" else giou)(gold.box, (x1, y1, x2, y2))
+        return Verdict(self._shaped(overlap), "ok", "[{:g}, {:g}, {:g}, {:g}]".format(*found.box))
+
+    def _shaped(self, overlap: float) -> float:
+        score = (1 + overlap) / 2 if self._metric == "giou_shifted" else max(0.0, overlap)
+        if score < self._threshold or score <= 0:
+            return 0.0
+        return 1.0 if self._hit else score
+
+    def many(self, golds: list[LabelledBox], found: list[LabelledBox], into_gold: Transfer) -> Verdict:
+        import numpy as np
+
+        good = [(into_gold(item.box), _folded(item.label)) for item in found if item.box is not None]
+        told = f"{len(found)} boxes for {len(golds)}"
+        if len(good) < len(found):
+            told += f", {len(found) - len(good)} of them none: {next(item.problem for item in found if item.problem)}"
+        if len(golds) * len(good) > MAX_PAIRS:
+            return Verdict(0.0, "ok", f"{told}: too many to be meant")
+        if not good:
+            return Verdict(0.0, "ok", told)
+        rows = [item.box for item in golds if item.box is not None]
+        overlaps = box_scores(rows, [box for box, _ in good], generalised=self._metric != "iou")  # type: ignore[misc]
+        scores = (1 + overlaps) / 2 if self._metric == "giou_shifted" else np.maximum(overlaps, 0.0)
+        scores[(scores < self._threshold) | (scores <= 0)] = 0.0
+        if self._hit:
+            scores[scores > 0] = 1.0
+        if self._labels:
+            names = np.array([label for _, label in good], dtype=object)
+            scores[np.array([_folded(item.label) for item in golds], dtype=object)[:, None] != names] = 0.0
+        return Verdict(best_sum(scores) / max(len(golds), len(found)), "ok", told)
+
+
+def _folded(label: str | None) -> str | None:
+    return None if label is None else " ".join(unicodedata.normalize("NFKC", label).casefold().split())

@@ -1,0 +1,1 @@
+"""The engines that sample answers: transformers in this process, and vLLM."""
