@@ -32,6 +32,7 @@ lint: install  ## style, format and types
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints/cpu.txt
+	rm -rf *.egg-info  # an older one would shadow the entry points of this version
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip setuptools wheel
 	$(BIN)/python -m pip install -q -c constraints/cpu.txt -e '.[$(EXTRAS)]'

@@ -95,7 +95,7 @@ def test_the_recipe_line_of_every_reward_of_morl_is_one(name: str) -> None:
     line = told.rpartition("\n")[2].strip()
     (term,) = YAML(typ="safe").load(line)["rewards"]
     assert TermSpec.model_validate(term).use == name
-    assert f"morl-rl {version('morl-rl')} (morl.rewards.{name}:{name})" in told
+    assert f"morl-rl {version('morl-rl')} ({REWARDS.entry(name).target})" in told
 
 
 def test_the_list_has_every_reward_with_origin_and_options() -> None:

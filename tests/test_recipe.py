@@ -532,7 +532,7 @@ def test_every_recipe_of_morl_is_read_by_its_name(name, tmp_path, monkeypatch):
 
 
 def test_the_schema_file_is_the_schema():
-    path = Path(__file__).parent.parent / "recipes" / "morl.recipe.schema.json"
+    path = Path(__file__).parent.parent / "recipes" / "morl.schema.json"
     assert json.loads(path.read_text(encoding="utf-8")) == json_schema(), (
         "write it anew: python -m morl.cli.recipe_docs --schema > recipes/morl.schema.json"
     )

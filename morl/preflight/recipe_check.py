@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from morl.data.prompt_set import Asked, PromptSet, load_prompts
 from morl.errors import BadMediaError, DataError, MorlError, Problem, UsageError
@@ -16,19 +15,18 @@ from morl.files import local_path
 from morl.model.chat_codec import ChatCodec
 from morl.preflight.check_report import CheckReport
 from morl.preflight.missing_files import lacks_data, missing_checkpoints
+from morl.recipe.eval_set_recipe import EvalSetRecipe
 from morl.recipe.load import command_of, go_offline, inspect_document, place_of
+from morl.recipe.rm_recipe import PreferenceRecipe
 from morl.recipe.schema.document import Document
 from morl.recipe.schema.objective_section import ObjectiveSpec
+from morl.recipe.sft_recipe import SftRecipe
 from morl.recipe.train_recipe import Recipe
 from morl.registry import REWARDS
 from morl.rewards.checks import check_examples, score_golds
 from morl.rewards.pool.runner import Runner
 from morl.traits import needs_gold, traits_of
 from morl.types import Prompt
-
-if TYPE_CHECKING:
-    from morl.recipe.rm_recipe import PreferenceRecipe
-    from morl.recipe.sft_recipe import SftRecipe
 
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 """Files of a checkpoint that say how pictures are resized."""
@@ -39,6 +37,9 @@ ROWS_OF_EACH = 100
 """Rows that are looked at of each data set to learn answers from, unless more are asked for: these may be endless."""
 _ANY_MODEL = "none"
 """The model of an evaluation set that stands by itself: it names none."""
+
+KINDS: Mapping[str, type[Document]] = {"train": Recipe, "sft": SftRecipe, "rm": PreferenceRecipe, "eval": EvalSetRecipe}
+"""The schema of the recipes that each command takes."""
 
 Advance = Callable[[], None]
 Place = Callable[[str], str]
@@ -60,7 +61,7 @@ def check(path: str | Path, overrides: Sequence[str] = (), *, rows: int | None =
     """
     command = command_of(path) or "train"
     recipe: Any
-    recipe, problems = inspect_document(_kind(command), path, overrides)
+    recipe, problems = inspect_document(KINDS[command], path, overrides)
     report = CheckReport(recipe=problems, command=command)
 
     def place(key: str) -> str:
@@ -94,15 +95,6 @@ def check(path: str | Path, overrides: Sequence[str] = (), *, rows: int | None =
             _check_rows(label, spec, prompts, _count(prompts, rows), runner, report, lengths, advance)
     report.data += _check_frames(recipe, specs)
     return report
-
-
-def _kind(command: str) -> type[Document]:
-    """The schema of the recipes that a command takes."""
-    kinds = {"sft": ("morl.recipe.sft_recipe", "SftRecipe"), "rm": ("morl.data.preference_pairs", "PreferenceRecipe")}
-    kinds["eval"] = ("morl.evaluation.saved_responses", "EvalSetRecipe")
-    module, name = kinds.get(command, ("morl.recipe.load", "Recipe"))
-    kind: type[Document] = getattr(importlib.import_module(module), name)
-    return kind
 
 
 def _count_examples(name: str, report: CheckReport) -> None:
@@ -202,7 +194,6 @@ def _check_rows(
 
 def _learnt_from(recipe: SftRecipe | PreferenceRecipe) -> dict[str, Asked]:
     """Rows that are learnt from, with their answers in the place of golds, by their key in the recipe."""
-    from morl.recipe.sft_recipe import SftRecipe
 
     if not isinstance(recipe, SftRecipe):
         return {"preference.data": recipe.preference}
