@@ -200,7 +200,8 @@ class RunFolder:
             for key, old, new in changes(_load_yaml(self.recipe.read_text("utf-8")), _load_yaml(text)):
                 logger.warning("the recipe has changed since this run began: %s was %s, is now %s", key, old, new)
         elif resume:
-            logger.warning("%s: nothing to resume yet; the run starts from the beginning", self.path)
+            # The ordinary first call of a job that names --resume so that it can be restarted: no news for the console.
+            logger.info("%s: nothing to resume yet; the run starts from the beginning", self.path)
         with replacing(self.recipe) as file:
             file.write(text.encode())
 

@@ -1,4 +1,4 @@
-"""What the user sees while a run goes on: a live table on a terminal, a line a step elsewhere."""
+"""What the user sees while a run goes on: a live table on a terminal; elsewhere a line a step, and the table at its end."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ _FOOT = (
     ("gradient norm", "learner/grad_norm", ".2g"),
     ("rollout tokens/s", "rollout/tokens_per_s", ".0f"),
 )
+# What a line shows of a step, over all objectives: title, metric, format.
+_LINE = (("reward", "reward", ".3f"), ("pass", "pass_rate", ".0%"), ("no signal", "zero_signal_rate", ".0%"))
 
 
 class ConsoleTracker:
@@ -69,7 +71,7 @@ class ConsoleTracker:
                 speed_estimate_period=6 * 3600,
             )
             self._task = self._progress.add_task(name, total=steps, completed=done)
-            self._live = Live(self._picture(), console=self._console, refresh_per_second=2)
+            self._live = Live(self._view(), console=self._console, refresh_per_second=2)
             self._live.start()
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -84,19 +86,23 @@ class ConsoleTracker:
             self._say(self._line(metrics))
         else:
             self._progress.update(self._task, completed=step)
-            self._live.update(self._picture(), refresh=True)
+            self._live.update(self._view(), refresh=True)
 
     def log_eval(self, row: Mapping[str, Any]) -> None:
-        """Show one evaluation's plain values in a line."""
-        shown = (f"{key} {_short(value)}" for key, value in row.items() if isinstance(value, str | int | float))
-        self._say("evaluation  " + "  ".join(shown))
+        """Show one evaluation in a line."""
+        self._say(f"step {row['step']} held-out {row['set']}: {_summary(row)}")
 
     def close(self) -> None:
         """Leave the last table standing."""
         if self._live is not None:
             self._live.stop()
+        elif self._done > self._at_start:
+            self._console.print(self._table())
 
-    def _picture(self) -> Group:
+    def _view(self) -> Group:
+        return Group(self._table(), self._progress)
+
+    def _table(self) -> Table:
         foot = [f"{title} {self._latest[key]:{form}}" for title, key, form in _FOOT if key in self._latest]
         table = Table(caption="   ".join(foot) or None, caption_justify="left")
         table.add_column("objective")
@@ -106,7 +112,7 @@ class ConsoleTracker:
         for name in self._objectives:
             cells = [self._cell(name, metric, form) for _, metric, form in _COLUMNS]
             table.add_row(Text(name), *cells, self._change(name))
-        return Group(table, self._progress)
+        return table
 
     def _cell(self, objective: str, metric: str, form: str) -> str:
         value = self._latest.get(f"objective/{objective}/{metric}")
@@ -121,25 +127,47 @@ class ConsoleTracker:
         return Text(f"{change:+.3f}", style=colour)
 
     def _line(self, metrics: Mapping[str, float]) -> str:
+        """The step in at most 100 columns: means over its samples and groups, whatever their objective."""
         parts = [f"step {self._done}/{self._steps}"]
-        for name in self._objectives:
-            values = [
-                f"{title} {format(metrics[key], form)}"
-                for title, metric, form in _COLUMNS
-                if (key := f"objective/{name}/{metric}") in metrics
-            ]
-            parts.append(f"{name}: {', '.join(values) or 'no samples'}")
+        for title, metric, form in _LINE:
+            if (mean := self._mean(metrics, metric)) is not None:
+                parts.append(f"{title} {mean:{form}}")
+        if "policy/logprob_mismatch" in metrics:
+            parts.append(f"mismatch {metrics['policy/logprob_mismatch']:.1e}")
+        if "time/step_s" in metrics:
+            parts.append(f"{metrics['time/step_s']:.1f} s")
         per_step = (time.monotonic() - self._since) / max(1, self._done - self._at_start)
         left = timedelta(seconds=round(per_step * (self._steps - self._done)))
-        return " | ".join([*parts, f"{left} left"])
+        return "  ".join([*parts, f"{left} left"])
+
+    def _mean(self, metrics: Mapping[str, float], metric: str) -> float | None:
+        """The mean of an objective's metric, weighted by the samples that it was taken over."""
+        total = weight = 0.0
+        for name in self._objectives:
+            value = metrics.get(f"objective/{name}/{metric}")
+            if value is not None:
+                samples = metrics.get(f"objective/{name}/samples", 1.0)
+                if metric in ("reward", "pass_rate"):
+                    samples *= 1 - metrics.get(f"objective/{name}/no_score_rate", 0.0)
+                total, weight = total + samples * value, weight + samples
+        return total / weight if weight else None
 
     def _say(self, text: str) -> None:
         # Without a terminal a line stays one line, however long.
         self._console.print(Text(text), soft_wrap=not self._console.is_terminal)
 
 
-def _short(value: str | float) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _summary(row: Mapping[str, Any]) -> str:
+    """The reward of an evaluation with its interval; of one without rewards, its plain values."""
+    if "reward" in row:
+        interval = f"[{row['reward_low']:.3f}, {row['reward_high']:.3f}]"
+        return f"reward {row['reward']:.3f} {interval}, pass rate {row['pass_rate']:.0%}, n {row['n']}"
+    plain = {key: value for key, value in row.items() if key not in ("step", "set")}
+    return ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in plain.items()
+        if isinstance(value, str | int | float)
+    )
 
 
 class LineTracker:

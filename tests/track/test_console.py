@@ -25,18 +25,38 @@ ROWS = [
 ]
 
 
-def test_without_a_terminal_each_step_is_one_line() -> None:
+def test_without_a_terminal_each_step_is_one_line_and_the_table_ends_the_run() -> None:
     lines = show(ROWS, terminal=False).splitlines()
-    assert len(lines) == 3
-    assert lines[0].startswith("step 1/10 | math: reward 0.250, pass rate 20%, length 12 | [boxes]: no samples | ")
-    assert "[boxes]: reward 0.500" in lines[1]
-    assert lines[2] == "evaluation  step 1  set math_test  mean 0.1235"
+    assert lines[0].startswith("step 1/10  reward 0.250  pass 20%  0:0")
+    assert lines[1].startswith("step 2/10  reward 0.625  pass 70%  ")
+    assert lines[2] == "step 1 held-out math_test: mean 0.1235"
+    table = "\n".join(lines[3:])
+    assert "math" in table
+    assert "0.750" in table
+    assert "+0.500" in table
 
 
-def test_a_long_line_is_not_broken() -> None:
-    many = {f"objective/math/{name}": 0.5 for name in ("reward", "pass_rate", "length", "zero_signal_rate")}
-    row = many | {key.replace("math", "[boxes]"): value for key, value in many.items()}
-    assert len(show([row], terminal=False).splitlines()) == 2
+def test_a_step_is_summed_up_by_its_samples() -> None:
+    row = {
+        "objective/math/reward": 0.5,
+        "objective/math/samples": 30.0,
+        "objective/math/no_score_rate": 0.0,
+        "objective/[boxes]/reward": 1.0,
+        "objective/[boxes]/samples": 20.0,
+        "objective/[boxes]/no_score_rate": 0.5,
+    }
+    assert "reward 0.625" in show([row], terminal=False)
+
+
+def test_a_line_fits_a_terminal_of_100_columns_whatever_the_objectives() -> None:
+    names = [f"objective_{number}" for number in range(200)]
+    console = Console(file=io.StringIO(), width=300)
+    tracker = ConsoleTracker("mixed", names, steps=100_000, done=99_998, console=console)
+    metrics = {f"objective/{name}/{key}": 0.999 for name in names for key in ("reward", "pass_rate", "zero_signal_rate")}
+    tracker.log(99_999, metrics | {"policy/logprob_mismatch": 1.2e-07, "time/step_s": 1234.5})
+    (line,) = console.file.getvalue().splitlines()
+    assert len(line) <= 100
+    assert "mismatch 1.2e-07" in line
 
 
 def test_on_a_terminal_a_table_shows_the_latest_and_the_change() -> None:
@@ -48,7 +68,7 @@ def test_on_a_terminal_a_table_shows_the_latest_and_the_change() -> None:
     assert "+0.500" in math
     assert "+0.000" in boxes
     assert "2/10" in last
-    assert "mean 0.1235" in shown
+    assert "held-out math_test: mean 0.1235" in shown
     assert "[green]" not in shown
 
 
