@@ -8,11 +8,11 @@ to learn from it, and each batch of rollouts is used for exactly one optimiser s
 
 from __future__ import annotations
 
-import asyncio
 import time
 from pathlib import Path
 
 from morl.evaluation.held_out import evaluate, unmeasured
+from morl.event_loop import run_coroutine
 from morl.recipe.train_recipe import Recipe
 from morl.run.build import Parts, assemble
 from morl.run.folder import RunFolder
@@ -36,7 +36,7 @@ def train(recipe: Recipe, *, resume: bool | Path = False, local: bool = False) -
     with Interrupt() as interrupt, RunFolder.open(recipe, resume=bool(resume), path=where) as folder:
         if folder.steps_done() >= recipe.run.steps and not unmeasured(recipe, folder.eval, recipe.run.steps):
             return True
-        return recovering(recipe, lambda own: asyncio.run(_train(own, folder, interrupt, local)), folder, interrupt)
+        return recovering(recipe, lambda own: run_coroutine(_train(own, folder, interrupt, local)), folder, interrupt)
 
 
 async def _train(recipe: Recipe, folder: RunFolder, interrupt: Interrupt, local: bool) -> bool:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from morl.errors import UsageError
+from morl.event_loop import run_coroutine
 from morl.registry import REWARDS, wanted_arguments
 from morl.rewards.bound_reward import BoundReward
 from morl.rewards.pool.runner import Runner
@@ -44,7 +45,7 @@ def check_examples(name: str, runner: Runner | None = None, *, deadline_s: float
     if not examples:
         return []
     with nullcontext(runner) if runner else Runner(workers=min(2, len(examples))) as pool:
-        told = asyncio.run(_run_examples(name, examples, pool, deadline_s))
+        told = run_coroutine(_run_examples(name, examples, pool, deadline_s))
     failures = []
     for index, (example, score) in enumerate(zip(examples, told, strict=True)):
         if isinstance(score, str):
@@ -125,7 +126,7 @@ def score_golds(
         terms = [_GoldTerm(term, pool) for term in spec.rewards]
         try:
             working = [term for term in terms if term.has_work]
-            return asyncio.run(_score_all(working, prompts, advance)) if working else []
+            return run_coroutine(_score_all(working, prompts, advance)) if working else []
         finally:
             for term in terms:
                 term.close()

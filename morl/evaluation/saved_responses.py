@@ -14,6 +14,7 @@ from morl.data.sources import JsonLines
 from morl.data.templates import PromptTemplate
 from morl.errors import DataError, UsageError
 from morl.evaluation.held_out import Evaluation, measure
+from morl.event_loop import run_coroutine
 from morl.recipe.schema.objective_section import ObjectiveSpec
 from morl.recipe.train_recipe import Recipe
 from morl.rewards.scorer import Scorer
@@ -46,7 +47,7 @@ def score_responses(recipe: Recipe, name: str, file: Path) -> dict[str, Any]:
     if len(answers) < len(prompts):
         missing = len(prompts) - len(answers)
         logger.warning("%d of %d rows %s no answer", missing, len(prompts), "has" if missing == 1 else "have")
-    return asyncio.run(_score(recipe, spec, name, [(prompts[row], answers[row]) for row in sorted(answers)]))
+    return run_coroutine(_score(recipe, spec, name, [(prompts[row], answers[row]) for row in sorted(answers)]))
 
 
 async def _score(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from morl.errors import DataError, UsageError
+from morl.event_loop import run_coroutine
 from morl.files import replacing, require_writable
 from morl.recipe.yaml_lines import parse_value, plain
 from morl.registry import REWARDS, ValidationError, check_options
@@ -69,7 +70,7 @@ def score_file(
 
         work = ((len(line or b""), score, (line, number)) for number, line in enumerate(_lines(lines), 1))
         try:
-            asyncio.run(_write_in_order(work, file))
+            run_coroutine(_write_in_order(work, file))
         finally:
             bound.close()
     return counts
@@ -103,7 +104,7 @@ def rescore(recipe: Recipe, samples: Path, out: Path) -> int:
 
         # A sample in memory is mostly its tokens: three lists of boxed numbers.
         work = ((100 * len(row.get("token_ids") or ()), score, (row,)) for row in read_samples(samples))
-        asyncio.run(_write_in_order(work, file))
+        run_coroutine(_write_in_order(work, file))
     return rows
 
 

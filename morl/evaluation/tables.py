@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich
 from rich.console import Console
@@ -12,8 +12,10 @@ from rich.text import Text
 
 from morl.evaluation.held_out import compare
 from morl.recipe.train_recipe import Recipe
-from morl.run.folder import RunFolder
 from morl.track.jsonl_files import read_rows
+
+if TYPE_CHECKING:
+    from morl.run.folder import RunFolder
 
 Row = Mapping[str, Any]
 

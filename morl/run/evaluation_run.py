@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from morl.cluster import Cluster
 from morl.errors import UsageError
 from morl.evaluation.held_out import Evaluation, RowFile, evaluate
+from morl.event_loop import run_coroutine
 from morl.files import require_writable
 from morl.model.chat_codec import ChatCodec
 from morl.model.media_processor import check_frames, engine_options
@@ -39,7 +39,7 @@ def evaluate_models(
         require_writable(out)
     if not recipe.eval.sets:
         raise UsageError("eval.sets: the recipe has none; there is nothing to measure")
-    return [asyncio.run(_evaluate_model(recipe, model, out, local)) for model in models]
+    return [run_coroutine(_evaluate_model(recipe, model, out, local)) for model in models]
 
 
 async def _evaluate_model(recipe: Recipe, model: str, out: Path | None, local: bool) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The conformance kit for authors of rewards: all that a run relies on, as one call in a test.
 
+from morl.event_loop import run_coroutine
 from morl.testing import check_reward
 
 
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from morl.errors import MorlError, UsageError
+from morl.event_loop import run_coroutine
 from morl.recipe.schema.objective_section import TermSpec
 from morl.registry import REWARDS, Entry, options_model, wanted_arguments
 from morl.rewards.bound_reward import BoundReward, checked_options
@@ -124,7 +126,7 @@ def check_reward(reward: str | Callable[..., Any], *, deadline_s: float | None =
         deadline_s = traits_of(function).deadline_s if deadline_s is None else deadline_s
         broken += [f"has examples that do not hold: {told}" for told in check_examples(entry.name)]
         with Runner(workers=2) as runner:  # whose workers have not called it before
-            broken += asyncio.run(_call_all(entry, function, examples, runner, deadline_s, seed))
+            broken += run_coroutine(_call_all(entry, function, examples, runner, deadline_s, seed))
     if broken:
         raise RewardCheckError(entry.name, broken)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from morl.event_loop import run_coroutine
 from morl.registry import Entry, wanted_arguments
 from morl.rewards.reward import Verdict
 from morl.rewards.verdict import describe, to_term_score
@@ -70,7 +70,7 @@ def _call(function: Callable[..., Any], arguments: Mapping[str, Any], options: M
     if traits.batch:
         given = {name: [value] for name, value in given.items()}
     if is_async(function) or traits.resource is not None:
-        returned = asyncio.run(_call_on_loop(function, given, options))
+        returned = run_coroutine(_call_on_loop(function, given, options))
     else:
         returned = function(**given, **options)
     if not traits.batch:
