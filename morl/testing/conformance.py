@@ -1,6 +1,5 @@
 """The conformance kit for authors of rewards: all that a run relies on, as one call in a test.
 
-from morl.event_loop import run_coroutine
 from morl.testing import check_reward
 
 
