@@ -26,7 +26,8 @@ from morl.media import Picture, Video
 from morl.recipe import ObjectiveSpec, Recipe, command_of, load_recipe
 from morl.rewards import REWARDS
 from morl.rewards.decorator import traits_of
-from morl.rewards.marks import Mark, call_with
+from morl.rewards.marks import Mark
+from morl.rewards.reward_input import RewardInput, call_with
 from morl.run import RunFolder
 from morl.track.charts import Chart, draw
 from morl.track.jsonl import read_rows, read_samples
@@ -217,11 +218,11 @@ class _Looker:
 
     def _marks(self, row: Row, prompt: Prompt) -> list[Mark]:
         found: list[Mark] = []
-        available = {"response": row["response"], "gold": prompt.gold, "media": prompt.media, "meta": prompt.meta}
+        given = RewardInput.of(prompt, row["response"])
         for term in self.spec(row).rewards:
             draws = traits_of(REWARDS.load(term.use)).marks
             try:
-                found += call_with(draws, available, term.options) if draws else []
+                found += call_with(draws, given, term.options) if draws else []
             except Exception as error:  # noqa: BLE001  # a plugin's function, on answers of any kind
                 logger.info("%s: nothing to draw for %s: %s", row["prompt_id"], term.use, error)
         return found

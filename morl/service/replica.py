@@ -11,8 +11,8 @@ from typing import Any
 
 from morl.errors import RunError
 from morl.recipe import import_plugin
+from morl.rewards import Example, RewardInput
 from morl.rewards.caller import BoundReward
-from morl.rewards.decorator import Example
 from morl.rewards.runner import Runner
 from morl.types import TermScore
 
@@ -36,11 +36,9 @@ class ReplicaSpec:
     """Where relative paths in options begin."""
 
 
-def _example(reward: BoundReward) -> dict[str, Any]:
+def _example(reward: BoundReward) -> RewardInput:
     """Something that the reward can be called with."""
-    example = next(iter(reward.traits.examples), Example("", "", None))
-    told = {"response": example.response, "gold": example.gold, "meta": dict(example.meta)}
-    return {**told, "messages": (), "media": (), "sample": None}
+    return RewardInput.of_example(next(iter(reward.traits.examples), Example("", "", None)))
 
 
 class Replica:
@@ -61,8 +59,8 @@ class Replica:
             # Workers that still import would keep the first answers waiting.
             await self.score([_example(self._reward)] * spec.workers)
 
-    async def score(self, items: Sequence[Mapping[str, Any]]) -> list[TermScore]:
-        """One score an item, in order; each item holds what the reward asks for by name.
+    async def score(self, items: Sequence[RewardInput]) -> list[TermScore]:
+        """One score an item, in order; each item holds what the reward asks for.
 
         Raises: RunError when workers cannot start.
         """

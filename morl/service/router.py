@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from morl.recipe import Recipe, TermSpec
 from morl.registry import did_you_mean, wanted_arguments
-from morl.rewards import REWARDS
+from morl.rewards import REWARDS, RewardInput
 from morl.rewards.caller import checked_options
 from morl.rewards.compose import checked, compose
 from morl.rewards.verdict import failure
@@ -41,7 +41,7 @@ class ReplicaLostError(Exception):
 class Backend(Protocol):
     """The replicas of one reward, whichever of them."""
 
-    async def score(self, items: Sequence[Mapping[str, Any]]) -> list[TermScore]:
+    async def score(self, items: Sequence[RewardInput]) -> list[TermScore]:
         """One score an item. Raises: ReplicaLostError; Refusal when there will be no replica."""
 
 
@@ -131,10 +131,10 @@ class Router:
     async def _ask(self, items: Sequence[Item]) -> list[dict[str, TermScore]]:
         """What each reward said of each item, by the reward's key."""
         told: list[dict[str, TermScore]] = [{} for _ in items]
-        available = [item.available() for item in items]
+        inputs = [item.reward_input() for item in items]
 
         async def ask(key: str, indices: Sequence[int]) -> None:
-            asked = [{name: available[i][name] for name in {*self.rewards[key].reads, "gold"}} for i in indices]
+            asked = [inputs[i].only(self.rewards[key].reads) for i in indices]
             for i, score in zip(indices, await self._call(key, asked), strict=True):
                 told[i][key] = score
 
@@ -150,7 +150,7 @@ class Router:
                 call.cancel()
         return told
 
-    async def _call(self, key: str, items: list[dict[str, Any]]) -> list[TermScore]:
+    async def _call(self, key: str, items: list[RewardInput]) -> list[TermScore]:
         """Scores of one call. Scoring has no effects, so what a dead replica was asked is asked of another."""
         for tried in range(TOGETHER):
             try:
@@ -159,7 +159,7 @@ class Router:
                 await self._pause(key, error, tried)
         return [await self._call_alone(key, item) for item in items]
 
-    async def _call_alone(self, key: str, item: dict[str, Any]) -> TermScore:
+    async def _call_alone(self, key: str, item: RewardInput) -> TermScore:
         """The score of an item that was there when replicas died.
 
         No two such items are with a replica at once, so that only the one to blame is taken for it.
