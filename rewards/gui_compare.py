@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from morl.rewards.answer import final_text
-from morl.rewards.coordinates import Box, Point, finite
+from morl.rewards.coordinates import Box, BoxFormat, Point, finite
 from morl.rewards.gui_formats import decoded, named_action, read_actions
 from morl.rewards.gui_names import ActionType
 from morl.rewards.gui_steps import BOX_NAMES, Action, Convention, Step, Unread, to_action
 from morl.rewards.text_metrics import anls, f1, normalised
 
-BoxFormat = Literal["xyxy", "xywh"]
 EDGE = 1e-9
 """Part of a coordinate that converting it may lose."""
 

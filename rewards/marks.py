@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-Side = Literal["gold", "answer"]
+from morl.rewards.coordinates import Side
 
 
 @dataclass(frozen=True, slots=True)

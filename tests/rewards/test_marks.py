@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from morl.registry import check_options
-from morl.rewards import REWARDS
+from morl.rewards import REWARDS, RewardInput
 from morl.rewards.decorator import traits_of
-from morl.rewards.marks import Mark, call_with
+from morl.rewards.marks import Mark
+from morl.rewards.reward_input import call_with
 
 PICTURE = Image.new("RGB", (200, 100))
 
@@ -19,8 +20,8 @@ def marks(use: str, response: str, gold: Any, **options: Any) -> list[Mark]:
     function = REWARDS.load(use)
     draw = traits_of(function).marks
     assert draw is not None
-    available = {"response": response, "gold": gold, "media": (PICTURE,), "meta": {}}
-    return call_with(draw, available, check_options(function, options))
+    given = RewardInput(response, gold, media=(PICTURE,))
+    return call_with(draw, given, check_options(function, options))
 
 
 @pytest.mark.parametrize(

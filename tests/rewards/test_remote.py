@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from morl.errors import UsageError
+from morl.rewards import RewardInput
 from morl.rewards.breaker import Breaker
 from morl.rewards.caller import BoundReward
 from morl.rewards.checks import check_examples
@@ -94,12 +95,11 @@ def make(url: str, **options: Any) -> BoundReward:
     return BoundReward("remote", {"url": url, "objective": "math", **options}, 20.0, Runner(workers=1))
 
 
-def available(response: str = "4", **more: Any) -> dict[str, Any]:
-    nothing = {"gold": None, "messages": (), "media": (), "meta": {}, "sample": None}
-    return {"response": response, **nothing, **more}
+def available(response: str = "4", **more: Any) -> RewardInput:
+    return RewardInput(response, **more)
 
 
-def ask(reward: BoundReward, *rows: dict[str, Any]) -> list[TermScore]:
+def ask(reward: BoundReward, *rows: RewardInput) -> list[TermScore]:
     async def run() -> list[TermScore]:
         try:
             return await asyncio.gather(*(reward(row) for row in rows or (available(),)))
