@@ -102,6 +102,10 @@ class TermScore:
         if self.value is not None and not math.isfinite(self.value):
             raise ValueError(f"a term's value must be finite or None, not {self.value!r}")
 
+    def as_json(self, *fields: str) -> dict[str, Any]:
+        """These fields as plain JSON values; without names, those that saved samples and the reward service show."""
+        return {name: getattr(self, name) for name in fields or ("value", "status", "detail", "seconds")}
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
@@ -114,6 +118,10 @@ class Score:
     def __post_init__(self) -> None:
         if self.value is not None and not 0.0 <= self.value <= 1.0:
             raise ValueError(f"a score lies in [0, 1] or is None, not {self.value!r}")
+
+    def as_json(self) -> dict[str, Any]:
+        """The score as saved samples and the reward service show it, in plain JSON values."""
+        return {"value": self.value, "terms": {name: term.as_json() for name, term in self.terms.items()}}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

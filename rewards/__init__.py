@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 from morl.registry import REWARDS
 from morl.rewards.resource import Resource
 from morl.rewards.reward import Example, Verdict, reward
+from morl.rewards.reward_input import RewardInput
 
 if TYPE_CHECKING:
     from morl.rewards.scorer import Scorer
 
-__all__ = ["REWARDS", "Example", "Resource", "Scorer", "Verdict", "reward"]
+__all__ = ["REWARDS", "Example", "Resource", "RewardInput", "Scorer", "Verdict", "reward"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from morl.rewards.pool.runner import Runner
 from morl.rewards.pool.worker import call, to_term_scores
 from morl.rewards.pool.worker_process import Call
 from morl.rewards.resource import Resource
-from morl.rewards.reward import ARGUMENTS
+from morl.rewards.reward_input import ARGUMENTS, RewardInput
 from morl.rewards.verdict import describe, failure
 from morl.traits import Traits, is_async, needs_gold, traits_of
 from morl.types import TermScore
@@ -106,21 +106,21 @@ class BoundReward:
         self._options = options
         self._call = Call(self.target, sent, self._deadline_s)
 
-    def __call__(self, available: Mapping[str, Any]) -> Awaitable[TermScore]:
-        """Score one answer. `available` holds a value for each of `ARGUMENTS`.
+    def __call__(self, given: RewardInput) -> Awaitable[TermScore]:
+        """Score one answer.
 
         Never raises for what the reward does. Raises, when awaited: RunError when workers or the resource
         cannot start.
         """
-        if self.in_worker and not self.traits.batch and not (self._needs_gold and available["gold"] is None):
+        if self.in_worker and not self.traits.batch and not (self._needs_gold and given.gold is None):
             # A future is all it takes, without a task: there are many calls.
-            return self._runner.submit(self._call, {name: available[name] for name in self.wanted})
-        return self._on_loop(available)
+            return self._runner.submit(self._call, given.arguments(self.wanted))
+        return self._on_loop(given)
 
-    async def _on_loop(self, available: Mapping[str, Any]) -> TermScore:
-        if self._needs_gold and available["gold"] is None:
+    async def _on_loop(self, given: RewardInput) -> TermScore:
+        if self._needs_gold and given.gold is None:
             return failure("bad_gold", "there is no gold answer")
-        arguments = {name: available[name] for name in self.wanted}
+        arguments = given.arguments(self.wanted)
         await self.start()
         if self.traits.batch:
             return await self._join_batch(arguments)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import collections
 import hashlib
-import inspect
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from types import MappingProxyType
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from morl.errors import UsageError
@@ -18,6 +17,7 @@ from morl.registry import REWARDS, wanted_arguments
 from morl.rewards.bound_reward import BoundReward
 from morl.rewards.pool.runner import Runner
 from morl.rewards.reward import Example
+from morl.rewards.reward_input import RewardInput, call_with
 from morl.rewards.verdict import describe
 from morl.traits import is_async, traits_of
 from morl.types import Prompt, TermScore
@@ -65,7 +65,7 @@ async def _run_examples(
             reward = BoundReward(name, example.options, deadline_s, runner)
         except UsageError as error:
             return str(error)
-        return await reward(_available(example.response, example.gold, example.meta))
+        return await reward(RewardInput.of_example(example))
 
     return await asyncio.gather(*(one(example) for example in examples))
 
@@ -80,26 +80,10 @@ def _shown(value: float | None) -> str:
     return "no score" if value is None else f"{value:g}"
 
 
-def _available(response: str, gold: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
-    return {"response": response, "gold": gold, "meta": dict(meta), "messages": (), "media": (), "sample": None}
-
-
-def written_gold(
-    answer: Callable[..., str], available: Mapping[str, Any], options: Mapping[str, Any] = MappingProxyType({})
-) -> str:
-    """What a reward's `answer` writes for a gold: called with it, and with what else it names.
-
-    Further parameters are the row's `media`, `meta` or `messages`; keyword-only ones are options of the reward.
-    """
-    try:
-        parameters = list(inspect.signature(answer).parameters.values())[1:]
-    except (TypeError, ValueError):  # a type, or something else that cannot say what it takes
-        parameters = []
-    given = {p.name: available[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name in available}
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        given |= options
-    given |= {p.name: options[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY and p.name in options}
-    return answer(available["gold"], **given)
+def written_gold(answer: Callable[..., str], given: RewardInput, options: Mapping[str, Any]) -> str:
+    """What a reward's `answer` writes for a gold: called with it, and with what else it names."""
+    written: str = call_with(answer, given, options, given.gold)
+    return written
 
 
 def score_golds(
@@ -176,13 +160,13 @@ class _GoldTerm:
     async def reason(self, prompt: Prompt) -> str:
         """Why the prompt's gold is no good; empty when it is good."""
         response, unwritten = "", ""
-        available = _available("", prompt.gold, prompt.meta) | {"messages": prompt.messages, "media": prompt.media}
+        given = RewardInput.of(prompt, "")
         try:
             if self._answer is not None and prompt.gold is not None:
-                response = written_gold(self._answer, available, self._reward.options)
+                response = written_gold(self._answer, given, self._reward.options)
         except Exception as error:  # noqa: BLE001  # a plugin's function, on data of any kind
             unwritten = f"term '{self._name}': the gold cannot be written as a response: {describe(error)}"
-        score = await self._score({**available, "response": response})
+        score = await self._score(replace(given, response=response))
         if unwritten and score.status != "bad_gold":
             return unwritten
         if score.status == "bad_gold" or (self._answer and (score.value is None or score.value < 1 - TOLERANCE)):
@@ -192,25 +176,25 @@ class _GoldTerm:
             return f"term '{self._name}': the gold scores {_shown(score.value)}{more}"
         return ""
 
-    async def _score(self, available: Mapping[str, Any]) -> TermScore:
-        key = self._key(available)
+    async def _score(self, given: RewardInput) -> TermScore:
+        key = self._key(given)
         if key is None:
-            return await self._reward(available)
+            return await self._reward(given)
         if key not in self._known:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
-            self._known[key] = asyncio.ensure_future(self._reward(available))
+            self._known[key] = asyncio.ensure_future(self._reward(given))
         return await self._known[key]
 
-    def _key(self, available: Mapping[str, Any]) -> bytes | None:
+    def _key(self, given: RewardInput) -> bytes | None:
         """Equal only for calls with the same arguments: of the many rows of data few differ in what a reward reads.
 
         None where comparing is more work than calling, or cannot be done.
         """
-        if "media" in self._reward.wanted and available["media"]:
+        if "media" in self._reward.wanted and given.media:
             return None
         try:
-            text = pickle.dumps([available[name] for name in self._reward.wanted])
+            text = pickle.dumps(given.arguments(self._reward.wanted))
         except Exception:  # noqa: BLE001  # whatever pickling runs into; the call will tell
             return None
         return hashlib.blake2b(text, digest_size=16).digest()

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
-from morl.rewards.parsing.coordinates import Frame, transfer
-from morl.rewards.parsing.image_size import Resize
-
-Side = Literal["gold", "answer"]
+from morl.rewards.parsing.coordinates import Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +24,3 @@ class Mark:
     def is_box(self) -> bool:
         """Whether it is a box, and not a point."""
         return len(self.at) == 4
-
-
-def into_parts(
-    frame: Frame,
-    media: Sequence[Any],
-    meta: Mapping[str, Any],
-    size_from: str | list[str] | None,
-    resize: Resize,
-) -> Callable[[Sequence[float]], tuple[float, ...]]:
-    """From a frame to parts of the picture. Raises: ValueError when its size is needed and nothing tells it."""
-    return transfer(frame, "relative_1", media, meta, size_from, resize)
-
-
-def call_with(function: Callable[..., Any], available: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
-    """Call a function with those of the values and options that it names."""
-    parameters = inspect.signature(function).parameters.values()
-    given = {p.name: available[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
-    given |= {p.name: options[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY and p.name in options}
-    return function(**given)

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-ARGUMENTS = ("response", "gold", "messages", "media", "meta", "sample")
-"""What a reward can ask for by naming a positional parameter so; for a batch reward, lists of them."""
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -67,7 +64,7 @@ def reward(
         answer: writes a gold as a response; `morl check` scores that response for every row of
             the data, so that a gold which the reward cannot read is found before the run. Called with
             the gold; it may also name `media`, `meta` and `messages`, and options of the reward as
-            keyword-only parameters.
+            keyword-only parameters, or take all of them as `**options`.
         runs: `worker` calls it in a process that can be killed at its deadline; `inline` calls
             it on the event loop of the trainer, for what is cheap and cannot hang. A coroutine
             function runs on the event loop anyway, with its deadline.
@@ -76,7 +73,7 @@ def reward(
             argument `resource`; the function must be a coroutine function or run `inline`.
         deadline_s: seconds that a call may take where the recipe does not say.
         marks: boxes and points of an answer and its gold, which a report draws into the picture. Called with
-            those of `response`, `gold`, `media` and `meta` that it names, and options of the reward.
+            those of `response`, `gold`, `media` and `meta` that it names, and options of the reward as `answer` is.
 
     Raises: UsageError when the name is taken, or a worker could not import the function.
     """

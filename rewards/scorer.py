@@ -13,6 +13,7 @@ from morl.rewards.bound_reward import BoundReward, checked_options
 from morl.rewards.compose import checked, compose, is_open
 from morl.rewards.pool.runner import Runner
 from morl.rewards.resource import Resource
+from morl.rewards.reward_input import RewardInput
 from morl.types import Prompt, Sample, Score
 
 if TYPE_CHECKING:
@@ -130,16 +131,9 @@ class Scorer:
         if objective is None:
             near = did_you_mean(prompt.objective, self._objectives)
             raise UsageError(f"prompt {prompt.id}: there is no objective '{prompt.objective}'{near}")
-        available: dict[str, Any] = {
-            "response": sample.text,
-            "gold": prompt.gold,
-            "messages": prompt.messages,
-            "media": prompt.media,
-            "meta": prompt.meta,
-            "sample": sample,
-        }
+        given = RewardInput.of(prompt, sample.text, sample)
         terms = objective.terms
-        calls = [objective.rewards[term.name](available) for term in terms]
+        calls = [objective.rewards[term.name](given) for term in terms]
         told = await asyncio.gather(*calls) if len(calls) > 1 else [await calls[0]]
         scores = {term.name: checked(term, score) for term, score in zip(terms, told, strict=True)}
         for term in terms:

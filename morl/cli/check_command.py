@@ -8,11 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morl.cli.command import (
-    Command,
-    positive_int,
-    recipe_arguments,
-)
+from morl.cli.command import Command, positive_int, recipe_arguments
 
 if TYPE_CHECKING:
     from morl.preflight.check_report import CheckReport

@@ -6,16 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morl.cli.command import (
-    DONE,
-    Command,
-    recipe_arguments,
-    refuse_options,
-)
+from morl.cli.command import DONE, Command, recipe_arguments, refuse_options
 from morl.errors import UsageError
 
 if TYPE_CHECKING:
-    from morl.recipe import Recipe
+    from morl.recipe.train_recipe import Recipe
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

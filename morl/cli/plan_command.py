@@ -5,12 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from morl.cli.command import (
-    DONE,
-    FAILED,
-    Command,
-    recipe_arguments,
-)
+from morl.cli.command import DONE, FAILED, Command, recipe_arguments
 from morl.errors import UsageError
 
 if TYPE_CHECKING:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from morl.cli.command import (
-    DONE,
-    Command,
-    positive_int,
-)
+from morl.cli.command import DONE, Command, positive_int
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

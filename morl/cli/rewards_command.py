@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from morl.cli.command import (
-    DONE,
-    Command,
-)
+from morl.cli.command import DONE, Command
 from morl.errors import UsageError
 
 

@@ -5,12 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from morl.cli.command import (
-    DONE,
-    Command,
-    positive_int,
-    refuse_options,
-)
+from morl.cli.command import DONE, Command, positive_int, refuse_options
 from morl.errors import UsageError
 
 

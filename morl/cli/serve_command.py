@@ -5,12 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 
-from morl.cli.command import (
-    DONE,
-    INTERRUPTED,
-    Command,
-    recipe_arguments,
-)
+from morl.cli.command import DONE, INTERRUPTED, Command, recipe_arguments
 from morl.errors import UsageError
 
 

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from morl.cli.command import (
-    DONE,
-    INTERRUPTED,
-    Command,
-    recipe_arguments,
-    run_arguments,
-)
+from morl.cli.command import DONE, INTERRUPTED, Command, recipe_arguments, run_arguments
 
 
 def _run(options: argparse.Namespace) -> int:

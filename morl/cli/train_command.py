@@ -5,13 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from morl.cli.command import (
-    DONE,
-    INTERRUPTED,
-    Command,
-    recipe_arguments,
-    run_arguments,
-)
+from morl.cli.command import DONE, INTERRUPTED, Command, recipe_arguments, run_arguments
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -17,8 +17,9 @@ from morl.recipe.yaml_lines import parse_value, plain
 from morl.registry import REWARDS, ValidationError, check_options
 from morl.rewards.bound_reward import BoundReward, checked_options
 from morl.rewards.pool.runner import Runner
+from morl.rewards.reward_input import RewardInput
 from morl.traits import traits_of
-from morl.types import Prompt, Sample, Score, TermScore
+from morl.types import Prompt, Sample, TermScore
 
 if TYPE_CHECKING:
     from morl.recipe.train_recipe import Recipe
@@ -66,7 +67,7 @@ def score_file(
         async def score(line: bytes | None, number: int) -> bytes:
             row, told = await _score_line(bound, line, number)
             counts[told.status] += 1
-            return _line({**row, "value": told.value, "status": told.status, "detail": told.detail})
+            return _line({**row, **told.as_json("value", "status", "detail")})
 
         work = ((len(line or b""), score, (line, number)) for number, line in enumerate(_lines(lines), 1))
         try:
@@ -99,8 +100,7 @@ def rescore(recipe: Recipe, samples: Path, out: Path) -> int:
         async def score(row: dict[str, Any]) -> bytes:
             nonlocal rows
             rows += 1
-            told = await scorer.score(*_saved(row))
-            return _line({**row, "value": told.value, "terms": _terms(told)})
+            return _line({**row, **(await scorer.score(*_saved(row))).as_json()})
 
         # A sample in memory is mostly its tokens: three lists of boxed numbers.
         work = ((100 * len(row.get("token_ids") or ()), score, (row,)) for row in read_samples(samples))
@@ -154,8 +154,8 @@ async def _score_line(reward: BoundReward, line: bytes | None, number: int) -> t
         return refused("no text 'response'", row)
     if not isinstance(meta, dict):
         return refused("'meta' must be an object", row)
-    available = {"response": response, "gold": row.get("gold"), "meta": meta, "sample": None}
-    return row, await reward(available | {"messages": row.get("messages") or (), "media": row.get("media") or ()})
+    messages, media = row.get("messages") or (), row.get("media") or ()
+    return row, await reward(RewardInput(response, row.get("gold"), messages, media, meta))
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
@@ -190,13 +190,6 @@ def _saved(row: Mapping[str, Any]) -> tuple[Prompt, Sample]:
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"not a row of saved samples: {type(error).__name__}: {error}") from error
     return prompt, sample
-
-
-def _terms(score: Score) -> dict[str, dict[str, Any]]:
-    return {
-        name: {"value": term.value, "status": term.status, "detail": term.detail, "seconds": term.seconds}
-        for name, term in score.terms.items()
-    }
 
 
 def parse_options(name: str, function: Callable[..., Any], texts: Sequence[str]) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from morl.recipe.schema.objective_section import ObjectiveSpec
 from morl.recipe.train_recipe import Recipe
 from morl.registry import REWARDS
 from morl.report.curves import Chart, draw
-from morl.rewards.marks import Mark, call_with
+from morl.rewards.marks import Mark
+from morl.rewards.reward_input import RewardInput, call_with
 from morl.run.folder import RunFolder
 from morl.track.jsonl_files import read_rows, read_samples
 from morl.traits import traits_of
@@ -219,11 +220,11 @@ class _Looker:
 
     def _marks(self, row: Row, prompt: Prompt) -> list[Mark]:
         found: list[Mark] = []
-        available = {"response": row["response"], "gold": prompt.gold, "media": prompt.media, "meta": prompt.meta}
+        given = RewardInput.of(prompt, row["response"])
         for term in self.spec(row).rewards:
             draws = traits_of(REWARDS.load(term.use)).marks
             try:
-                found += call_with(draws, available, term.options) if draws else []
+                found += call_with(draws, given, term.options) if draws else []
             except Exception as error:  # noqa: BLE001  # a plugin's function, on answers of any kind
                 logger.info("%s: nothing to draw for %s: %s", row["prompt_id"], term.use, error)
         return found

@@ -77,7 +77,7 @@ def make_app(
     async def score(body: ScoreRequest, request: Request) -> Response:
         """Score answers of any objectives; the scores come in the order of the items."""
         scores = await _unless_gone(request, router.score(body.items))
-        return json_response({"scores": [_score_json(one) for one in scores]})
+        return json_response({"scores": [one.as_json() for one in scores]})
 
     @app.get("/rewards", response_model=RewardsResponse, responses={401: _ERRORS[401]})
     async def rewards() -> Response:
@@ -138,14 +138,6 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, list[Score]])
     finally:
         working.cancel()
         gone.cancel()
-
-
-def _score_json(score: Score) -> dict[str, Any]:
-    terms = {
-        name: {"value": term.value, "status": term.status, "detail": term.detail, "seconds": term.seconds}
-        for name, term in score.terms.items()
-    }
-    return {"value": score.value, "terms": terms}
 
 
 def _described(router: Router, limits: Limits) -> RewardsResponse:

@@ -14,6 +14,7 @@ from typing import Any
 from morl.errors import RunError
 from morl.recipe.train_recipe import Recipe
 from morl.rewards.pool.runner import usable_cores
+from morl.rewards.reward_input import RewardInput
 from morl.rewards.verdict import describe
 from morl.service.refusal import Refusal
 from morl.service.replica import Replica, ReplicaSpec
@@ -39,7 +40,7 @@ class ServeBackend:
         """End what watches the replicas in threads of Ray Serve: Ray itself is about to end."""
         self._handle.shutdown()
 
-    async def score(self, items: Sequence[Mapping[str, Any]]) -> list[TermScore]:
+    async def score(self, items: Sequence[RewardInput]) -> list[TermScore]:
         """As `morl.service.router.Backend`."""
         from ray.exceptions import RayActorError, RayError, RayTaskError
         from ray.serve.exceptions import DeploymentUnavailableError, RayServeException

@@ -14,6 +14,7 @@ from morl.recipe.schema.document import import_plugin
 from morl.rewards.bound_reward import BoundReward
 from morl.rewards.pool.runner import Runner
 from morl.rewards.reward import Example
+from morl.rewards.reward_input import RewardInput
 from morl.types import TermScore
 
 
@@ -36,11 +37,9 @@ class ReplicaSpec:
     """Where relative paths in options begin."""
 
 
-def _example(reward: BoundReward) -> dict[str, Any]:
+def _example(reward: BoundReward) -> RewardInput:
     """Something that the reward can be called with."""
-    example = next(iter(reward.traits.examples), Example("", "", None))
-    told = {"response": example.response, "gold": example.gold, "meta": dict(example.meta)}
-    return {**told, "messages": (), "media": (), "sample": None}
+    return RewardInput.of_example(next(iter(reward.traits.examples), Example("", "", None)))
 
 
 class Replica:
@@ -61,8 +60,8 @@ class Replica:
             # Workers that still import would keep the first answers waiting.
             await self.score([_example(self._reward)] * spec.workers)
 
-    async def score(self, items: Sequence[Mapping[str, Any]]) -> list[TermScore]:
-        """One score an item, in order; each item holds what the reward asks for by name.
+    async def score(self, items: Sequence[RewardInput]) -> list[TermScore]:
+        """One score an item, in order; each item holds what the reward asks for.
 
         Raises: RunError when workers cannot start.
         """

@@ -15,6 +15,7 @@ from morl.recipe.train_recipe import Recipe
 from morl.registry import REWARDS, did_you_mean, wanted_arguments
 from morl.rewards.bound_reward import checked_options
 from morl.rewards.compose import checked, compose
+from morl.rewards.reward_input import RewardInput
 from morl.rewards.verdict import failure
 from morl.service.limits import Limits
 from morl.service.prometheus import Metrics
@@ -41,7 +42,7 @@ class ReplicaLostError(Exception):
 class Backend(Protocol):
     """The replicas of one reward, whichever of them."""
 
-    async def score(self, items: Sequence[Mapping[str, Any]]) -> list[TermScore]:
+    async def score(self, items: Sequence[RewardInput]) -> list[TermScore]:
         """One score an item. Raises: ReplicaLostError; Refusal when there will be no replica."""
 
 
@@ -131,10 +132,10 @@ class Router:
     async def _ask(self, items: Sequence[Item]) -> list[dict[str, TermScore]]:
         """What each reward said of each item, by the reward's key."""
         told: list[dict[str, TermScore]] = [{} for _ in items]
-        available = [item.available() for item in items]
+        inputs = [item.reward_input() for item in items]
 
         async def ask(key: str, indices: Sequence[int]) -> None:
-            asked = [{name: available[i][name] for name in {*self.rewards[key].reads, "gold"}} for i in indices]
+            asked = [inputs[i].only(self.rewards[key].reads) for i in indices]
             for i, score in zip(indices, await self._call(key, asked), strict=True):
                 told[i][key] = score
 
@@ -150,7 +151,7 @@ class Router:
                 call.cancel()
         return told
 
-    async def _call(self, key: str, items: list[dict[str, Any]]) -> list[TermScore]:
+    async def _call(self, key: str, items: list[RewardInput]) -> list[TermScore]:
         """Scores of one call. Scoring has no effects, so what a dead replica was asked is asked of another."""
         for tried in range(TOGETHER):
             try:
@@ -159,7 +160,7 @@ class Router:
                 await self._pause(key, error, tried)
         return [await self._call_alone(key, item) for item in items]
 
-    async def _call_alone(self, key: str, item: dict[str, Any]) -> TermScore:
+    async def _call_alone(self, key: str, item: RewardInput) -> TermScore:
         """The score of an item that was there when replicas died.
 
         No two such items are with a replica at once, so that only the one to blame is taken for it.

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from morl.rewards.reward_input import RewardInput
 from morl.types import FinishReason, Sample, Status
 
 
@@ -61,16 +62,11 @@ class Item(Wire):
     sample: Tokens | None = None
     """Only for rewards that read tokens or the reason of the end; `GET /rewards` says which do."""
 
-    def available(self) -> dict[str, Any]:
-        """What rewards are given by name, as in a run."""
-        return {
-            "response": self.response,
-            "gold": self.gold,
-            "messages": tuple(self.messages or ()),
-            "media": tuple(picture.model_dump() for picture in self.media),
-            "meta": self.meta or {},
-            "sample": self._sample(),
-        }
+    def reward_input(self) -> RewardInput:
+        """What rewards are given, as in a run."""
+        media = tuple(picture.model_dump() for picture in self.media)
+        messages = tuple(self.messages or ())
+        return RewardInput(self.response, self.gold, messages, media, self.meta or {}, self._sample())
 
     def _sample(self) -> Sample | None:
         told = self.sample

@@ -24,6 +24,7 @@ from morl.rewards.bound_reward import BoundReward, checked_options
 from morl.rewards.checks import TOLERANCE, check_examples, written_gold
 from morl.rewards.pool.runner import Runner
 from morl.rewards.reward import Example
+from morl.rewards.reward_input import RewardInput
 from morl.rewards.verdict import clip, describe
 from morl.testing.adversarial_inputs import HOSTILE_GOLDS, HOSTILE_RESPONSES, QUESTION
 from morl.testing.probe import BECAUSE, BROKEN, TARGET, WELL, shown, told
@@ -67,18 +68,13 @@ class _Case:
     example: Example
     """Where the options and the row's other columns come from."""
 
-    def available(self) -> dict[str, Any]:
+    def reward_input(self) -> RewardInput:
         bare = self.kind == "bare"  # as in `morl score`: no question, no tokens, no columns
         length = min(len(self.response) // 4 + 1, 4096)
         sample = Sample("check/0", 0, (1,) * length, (1,) * length, (-1.0,) * length, 0, "stop", self.response)
-        return {
-            "response": self.response,
-            "gold": self.gold,
-            "messages": _MESSAGES.get(self.kind, ({"role": "user", "content": QUESTION},)),
-            "media": (),
-            "meta": {} if bare else dict(self.example.meta),
-            "sample": None if bare else sample,
-        }
+        messages = _MESSAGES.get(self.kind, ({"role": "user", "content": QUESTION},))
+        meta = {} if bare else dict(self.example.meta)
+        return RewardInput(self.response, self.gold, messages, (), meta, None if bare else sample)
 
     def __str__(self) -> str:
         options = f", options {dict(self.example.options)!r}" if self.example.options else ""
@@ -182,8 +178,8 @@ def _cases(function: Callable[..., Any], examples: Sequence[Example]) -> Iterato
     answer = traits_of(function).answer
     for example in scored if answer is not None else ():
         if example.gold is not None:
-            available = _Case("answer", "", example.gold, example).available()
-            written = written_gold(answer, available, example.options)  # type: ignore[arg-type]
+            given = _Case("answer", "", example.gold, example).reward_input()
+            written = written_gold(answer, given, example.options)  # type: ignore[arg-type]
             yield _Case("answer", written, example.gold, example)
             yield _Case("answer", f"<think>Hm.</think>\n{written}", example.gold, example)
             for nothing in ("", " \n", "\u200b", "<think>", f"<think>{written}"):
@@ -242,9 +238,8 @@ async def _probe_all(
             small = len(case.response) <= SMALL
             if late >= SHOWN and not small:
                 return None
-            available = case.available()
             options = checked_options(entry.name, function, case.example.options)
-            arguments = {name: available[name] for name in wanted}
+            arguments = case.reward_input().arguments(wanted)
             call = {"target": entry.target, "arguments": arguments, "options": options, "times": 2 if small else 1}
             score = await runner.run(TARGET, call, {}, deadline_s)
             late += score.status == "timeout"
@@ -290,7 +285,7 @@ async def _score_together(
             return rewards[-1][1]
 
         try:
-            again = await asyncio.gather(*(bound(case)(case.available()) for case, _ in well))
+            again = await asyncio.gather(*(bound(case)(case.reward_input()) for case, _ in well))
         finally:
             for _, reward in rewards:
                 reward.close()

@@ -135,11 +135,7 @@ def sample_row(step: int, group: Group, sample: Sample, score: Score) -> dict[st
         "logprobs": [value if math.isfinite(value) else None for value in sample.logprobs_T],
         "policy_version": sample.policy_version,
         "finish_reason": sample.finish_reason,
-        "value": score.value,
-        "terms": {
-            name: {"value": term.value, "status": term.status, "detail": term.detail, "seconds": term.seconds}
-            for name, term in score.terms.items()
-        },
+        **score.as_json(),
     }
 
 

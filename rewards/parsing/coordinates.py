@@ -6,7 +6,7 @@ What answers write, and how large pictures are, is read by `places` and `picture
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -28,12 +28,15 @@ __all__ = [
     "MAX_FOUND",
     "MISSING",
     "Box",
+    "BoxFormat",
+    "CoordinateFrames",
     "Frame",
     "LabelledBox",
     "LabelledPoint",
     "Missing",
     "Point",
     "Resize",
+    "Side",
     "Size",
     "Transfer",
     "box_from",
@@ -53,6 +56,9 @@ __all__ = [
 Frame = Literal["absolute", "absolute_resized", "relative_1000", "relative_1"]
 """What a coordinate counts: pixels of the picture as it came; pixels of the picture as the processor resized it;
 thousandths of its width and height; or parts of them."""
+BoxFormat = Literal["xyxy", "xywh"]
+"""How a box is written: two corners, or a corner with width and height."""
+Side = Literal["gold", "answer"]
 
 
 def units(frame: Frame, size: Size | None, resize: Resize | None = None) -> tuple[float, float]:
@@ -96,6 +102,7 @@ class Transfer:
 
 
 _SAME = Transfer((1.0, 1.0), (1.0, 1.0))
+_RESIZE = Resize()
 
 
 def transfer(
@@ -115,6 +122,46 @@ def transfer(
     relative = source.startswith("relative") and target.startswith("relative")
     size = None if relative else picture_size(media, meta, size_from)
     return Transfer(units(source, size, resize), units(target, size, resize))
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinateFrames:
+    """What the coordinates of an answer and of its gold count in the picture of a row.
+
+    The options of a reward are called as these fields are; the limits of `resize` are options of their own.
+
+    >>> CoordinateFrames("relative_1000", size_from="size").into_gold((), {"size": [640, 480]})([500, 500])
+    (320.0, 240.0)
+    """
+
+    frame: Frame = "absolute"
+    """The answer's."""
+    gold_frame: Frame = "absolute"
+    gold_format: BoxFormat = "xyxy"
+    """How the gold writes boxes: two corners, or a corner with width and height."""
+    size_from: str | Sequence[str] | None = None
+    """Columns of the row that hold the picture's size; without them the first picture tells it."""
+    resize: Resize = _RESIZE
+    """How the processor resized the picture, for `absolute_resized`."""
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> CoordinateFrames:
+        """From the options of a reward, by their names; what they leave out has its default."""
+        own, limits = ({f.name: options[f.name] for f in fields(kind) if f.name in options} for kind in (cls, Resize))
+        return cls(**own, resize=Resize(**limits))
+
+    def into_gold(self, media: Sequence[Any], meta: Mapping[str, Any]) -> Transfer:
+        """From the answer's frame to the gold's. Raises: ValueError as `transfer` does."""
+        return transfer(self.frame, self.gold_frame, media, meta, self.size_from, self.resize)
+
+    def out_of_gold(self, media: Sequence[Any], meta: Mapping[str, Any]) -> Transfer:
+        """From the gold's frame to the answer's. Raises: ValueError as `transfer` does."""
+        return transfer(self.gold_frame, self.frame, media, meta, self.size_from, self.resize)
+
+    def into_parts(self, side: Side, media: Sequence[Any], meta: Mapping[str, Any]) -> Transfer:
+        """From one side's frame to parts of the picture. Raises: ValueError as `transfer` does."""
+        own = self.gold_frame if side == "gold" else self.frame
+        return transfer(own, "relative_1", media, meta, self.size_from, self.resize)
 
 
 def convert(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
+from morl.rewards.parsing.coordinates import BoxFormat
 from morl.rewards.parsing.locations import BOX_KEYS, BOXES, LabelledBox, labelled_box
 from morl.rewards.parsing.stated_values import finite, gold_value, in_json
 
@@ -22,7 +23,7 @@ def _from_corner_and_extent(numbers: Sequence[Any], label: str | None) -> Labell
 _LISTS_XYWH = replace(BOXES, make=_from_corner_and_extent, named=lambda item: None)
 
 
-def gold_boxes(gold: Any, gold_format: Literal["xyxy", "xywh"] = "xyxy") -> list[LabelledBox]:
+def gold_boxes(gold: Any, gold_format: BoxFormat = "xyxy") -> list[LabelledBox]:
     """The boxes of a gold, none of which lacks its `box`; an empty list for an empty list.
 
     Raises: ValueError when it holds anything but boxes.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from morl.rewards.parsing.answer import final_text
+from morl.rewards.parsing.coordinates import BoxFormat
 from morl.rewards.parsing.gui_formats import decoded, named_action, read_actions
 from morl.rewards.parsing.gui_names import ActionType
 from morl.rewards.parsing.gui_steps import BOX_NAMES, Action, Convention, Step, Unread, to_action
@@ -15,7 +16,6 @@ from morl.rewards.parsing.locations import Box, Point
 from morl.rewards.parsing.stated_values import finite
 from morl.rewards.parsing.text_metrics import anls, f1, normalised
 
-BoxFormat = Literal["xyxy", "xywh"]
 EDGE = 1e-9
 """Part of a coordinate that converting it may lose."""
 

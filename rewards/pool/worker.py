@@ -27,6 +27,7 @@ from typing import Any, BinaryIO
 
 from morl.errors import UsageError
 from morl.registry import Entry, call_by_name
+from morl.rewards.reward_input import ARGUMENTS, RewardInput
 from morl.rewards.verdict import describe, failure, to_term_score
 from morl.traits import traits_of
 from morl.types import Status, TermScore
@@ -152,8 +153,7 @@ def to_term_scores(function: Callable[..., Any], returned: Any, size: int, secon
 def _warm(function: Callable[..., Any]) -> None:
     """Call a reward once on its own example, so that its lazy imports do not fall to the first answer."""
     for example in traits_of(function).examples[:1]:
-        arguments = {"response": example.response, "gold": example.gold, "meta": dict(example.meta)}
-        arguments |= {"messages": (), "media": (), "sample": None}
+        arguments = RewardInput.of_example(example).arguments(ARGUMENTS)
         if traits_of(function).batch:
             arguments = {name: [value] for name, value in arguments.items()}
         # Whether the example holds is for `morl check` to say.

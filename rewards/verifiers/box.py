@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from morl.rewards.marks import Mark, Side, into_parts
+from morl.rewards.marks import Mark
 from morl.rewards.parsing.answer import final_text
-from morl.rewards.parsing.coordinates import Frame, Transfer, transfer
+from morl.rewards.parsing.coordinates import BoxFormat, CoordinateFrames, Frame, Side, Transfer
 from morl.rewards.parsing.geometry import MAX_PAIRS, best_sum, box_scores, giou, iou
 from morl.rewards.parsing.gold_boxes import gold_boxes
 from morl.rewards.parsing.image_size import FACTOR, MAX_PIXELS, MIN_PIXELS, Resize
@@ -25,47 +25,23 @@ _SWAPPED = '[{"bbox_2d": [20, 20, 40, 30], "label": "cat"}, {"bbox_2d": [0, 0, 1
 _FENCED = '<think>[0, 0, 5, 5]</think>```json\n[{"bbox_2d": [10, 20, 110, 220], "label": "cat"}]\n```'
 
 
-def _written(
-    gold: Any,
-    media: Sequence[Any],
-    meta: Mapping[str, Any],
-    *,
-    frame: Frame = "absolute",
-    gold_frame: Frame = "absolute",
-    gold_format: Literal["xyxy", "xywh"] = "xyxy",
-    size_from: str | list[str] | None = None,
-    factor: int = FACTOR,
-    min_pixels: int = MIN_PIXELS,
-    max_pixels: int = MAX_PIXELS,
-) -> str:
-    out_of_gold = transfer(gold_frame, frame, media, meta, size_from, Resize(factor, min_pixels, max_pixels))
-    boxes = [(item.box, item.label) for item in gold_boxes(gold, gold_format) if item.box is not None]
+def _written(gold: Any, media: Sequence[Any], meta: Mapping[str, Any], **options: Any) -> str:
+    frames = CoordinateFrames.of(options)
+    out_of_gold = frames.out_of_gold(media, meta)
+    boxes = [(item.box, item.label) for item in gold_boxes(gold, frames.gold_format) if item.box is not None]
     return json.dumps(
         [{"bbox_2d": out_of_gold(box), **({} if label is None else {"label": label})} for box, label in boxes]
     )
 
 
-def _marks(
-    response: str,
-    gold: Any,
-    media: Sequence[Any],
-    meta: Mapping[str, Any],
-    *,
-    frame: Frame = "absolute",
-    gold_frame: Frame = "absolute",
-    gold_format: Literal["xyxy", "xywh"] = "xyxy",
-    size_from: str | list[str] | None = None,
-    factor: int = FACTOR,
-    min_pixels: int = MIN_PIXELS,
-    max_pixels: int = MAX_PIXELS,
-) -> list[Mark]:
-    resize = Resize(factor, min_pixels, max_pixels)
-    golds = gold_boxes(gold, gold_format)
+def _marks(response: str, gold: Any, media: Sequence[Any], meta: Mapping[str, Any], **options: Any) -> list[Mark]:
+    frames = CoordinateFrames.of(options)
+    golds = gold_boxes(gold, frames.gold_format)
     found = read_boxes(final_text(response), one=len(golds) == 1)
-    sides: list[tuple[Side, Frame, list[LabelledBox]]] = [("gold", gold_frame, golds), ("answer", frame, found)]
+    sides: list[tuple[Side, list[LabelledBox]]] = [("gold", golds), ("answer", found)]
     return [
-        Mark(side, into_parts(own_frame, media, meta, size_from, resize)(item.box), item.label or "")
-        for side, own_frame, items in sides
+        Mark(side, frames.into_parts(side, media, meta)(item.box), item.label or "")
+        for side, items in sides
         for item in items
         if item.box is not None
     ]
@@ -106,7 +82,7 @@ def box(
     *,
     frame: Frame = "absolute",
     gold_frame: Frame = "absolute",
-    gold_format: Literal["xyxy", "xywh"] = "xyxy",
+    gold_format: BoxFormat = "xyxy",
     metric: Metric = "giou",
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.0,
     hit: bool = False,
@@ -140,13 +116,14 @@ def box(
     Where they differ and the size of the picture is needed, it is read from the first picture, or from the columns
     that `size_from` names: one with [width, height], or two.
     """
+    frames = CoordinateFrames(frame, gold_frame, gold_format, size_from, Resize(factor, min_pixels, max_pixels))
     try:
         golds = gold_boxes(gold, gold_format)
         if match_labels and not all(item.label for item in golds):
             raise ValueError("match_labels needs a label for each gold box")
         if len(golds) ** 2 > MAX_PAIRS:
             raise ValueError(f"more than {int(MAX_PAIRS**0.5)} gold boxes cannot be matched")
-        into_gold = transfer(frame, gold_frame, media, meta, size_from, Resize(factor, min_pixels, max_pixels))
+        into_gold = frames.into_gold(media, meta)
     except ValueError as error:
         return Verdict(None, "bad_gold", str(error))
     text = final_text(response)

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from morl.rewards.marks import Mark, into_parts
+from morl.rewards.marks import Mark
 from morl.rewards.parsing.answer import final_text
-from morl.rewards.parsing.coordinates import Frame, transfer
-from morl.rewards.parsing.gui_compare import BoxFormat, Rules, Target, compare, read_gold
+from morl.rewards.parsing.coordinates import BoxFormat, CoordinateFrames, Frame
+from morl.rewards.parsing.gui_compare import Rules, Target, compare, read_gold
 from morl.rewards.parsing.gui_formats import read_actions
 from morl.rewards.parsing.gui_names import OPPOSITE
 from morl.rewards.parsing.gui_steps import Action, Convention, Step
@@ -34,23 +34,16 @@ def _written(
     media: Sequence[Any] = (),
     meta: Mapping[str, Any] = _NO_META,
     *,
-    frame: Frame = "absolute",
-    gold_frame: Frame = "absolute",
-    gold_format: BoxFormat = "xyxy",
-    size_from: str | list[str] | None = None,
-    factor: int = FACTOR,
-    min_pixels: int = MIN_PIXELS,
-    max_pixels: int = MAX_PIXELS,
     scroll: Convention = "finger",
     gold_scroll: Convention | None = None,
-    **_: Any,
+    **options: Any,
 ) -> str:
     """The gold in the answer format of MiMo-VL, under the options of the reward; a list when it has several steps."""
-    targets = read_gold(gold, box_format=gold_format, scroll=gold_scroll or scroll)
-    resize = Resize(factor, min_pixels, max_pixels)
+    frames = CoordinateFrames.of(options)
+    targets = read_gold(gold, box_format=frames.gold_format, scroll=gold_scroll or scroll)
 
     def there(point: Point | None) -> list[float] | None:
-        return list(transfer(gold_frame, frame, media, meta, size_from, resize)(point)) if point else None
+        return list(frames.out_of_gold(media, meta)(point)) if point else None
 
     steps = []
     for target in targets:
@@ -73,25 +66,14 @@ def _written(
 
 
 def _marks(
-    response: str,
-    gold: Any,
-    media: Sequence[Any] = (),
-    meta: Mapping[str, Any] = _NO_META,
-    *,
-    frame: Frame = "absolute",
-    gold_frame: Frame = "absolute",
-    gold_format: BoxFormat = "xyxy",
-    size_from: str | list[str] | None = None,
-    factor: int = FACTOR,
-    min_pixels: int = MIN_PIXELS,
-    max_pixels: int = MAX_PIXELS,
+    response: str, gold: Any, media: Sequence[Any] = (), meta: Mapping[str, Any] = _NO_META, **options: Any
 ) -> list[Mark]:
-    resize = Resize(factor, min_pixels, max_pixels)
+    frames = CoordinateFrames.of(options)
     found: list[Mark] = []
-    for number, target in enumerate(read_gold(gold, box_format=gold_format), start=1):
+    for number, target in enumerate(read_gold(gold, box_format=frames.gold_format), start=1):
         boxes: list[Sequence[float]] = [*target.boxes, *target.end_boxes]
         points = [point for point in (target.action.point, target.action.end_point) if point]
-        of_gold = into_parts(gold_frame, media, meta, size_from, resize)
+        of_gold = frames.into_parts("gold", media, meta)
         found += [Mark("gold", of_gold(place), f"{number} {target.action.type}") for place in boxes or points]
     try:
         steps = read_actions(final_text(response))
@@ -99,7 +81,7 @@ def _marks(
         steps = []
     for number, step in enumerate(steps, start=1):
         if isinstance(step, Action):
-            of_answer = into_parts(frame, media, meta, size_from, resize)
+            of_answer = frames.into_parts("answer", media, meta)
             ends = [place for place in (step.point, step.end_point) if place]
             found += [Mark("answer", of_answer(place), f"{number} {step.type}") for place in ends]
     return found
@@ -258,12 +240,12 @@ def gui_action(
     The gold is an object, a list of objects, or text in any of these formats. An object may hold the target as
     `bbox`: one box or a list of which any is right; its own `radius`; and, as in Mind2Web, `operation` and `value`.
     """
+    frames = CoordinateFrames(frame, gold_frame, gold_format, size_from, Resize(factor, min_pixels, max_pixels))
     rules = Rules(radius, text_metric, text_threshold, ignore_case, any_click, check_input_point, distance_within)
     try:
         targets = read_gold(gold, box_format=gold_format, scroll=gold_scroll or scroll)
         if frame != gold_frame and any(rules.ask_where(target.action.type) for target in targets):
-            resize = Resize(factor, min_pixels, max_pixels)
-            x, y = transfer(frame, gold_frame, media, meta, size_from, resize)((1.0, 1.0))
+            x, y = frames.into_gold(media, meta)((1.0, 1.0))
             rules = replace(rules, scale=(x, y))
     except ValueError as error:
         return Verdict(None, "bad_gold", str(error))

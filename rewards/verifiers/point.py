@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from morl.rewards.marks import Mark, into_parts
+from morl.rewards.marks import Mark
 from morl.rewards.parsing.answer import final_text
-from morl.rewards.parsing.coordinates import Frame, Transfer, transfer
+from morl.rewards.parsing.coordinates import BoxFormat, CoordinateFrames, Frame, Transfer
 from morl.rewards.parsing.geometry import MAX_PAIRS, Box, best_sum, contains
 from morl.rewards.parsing.gold_boxes import gold_boxes
 from morl.rewards.parsing.image_size import FACTOR, MAX_PIXELS, MIN_PIXELS, Resize
@@ -20,45 +20,20 @@ from morl.rewards.parsing.stated_values import gold_value, in_json
 from morl.rewards.reward import Example, Verdict, reward
 
 
-def _written(
-    gold: Any,
-    media: Sequence[Any],
-    meta: Mapping[str, Any],
-    *,
-    frame: Frame = "absolute",
-    gold_frame: Frame = "absolute",
-    gold_format: Literal["xyxy", "xywh"] = "xyxy",
-    size_from: str | list[str] | None = None,
-    factor: int = FACTOR,
-    min_pixels: int = MIN_PIXELS,
-    max_pixels: int = MAX_PIXELS,
-) -> str:
-    out_of_gold = transfer(gold_frame, frame, media, meta, size_from, Resize(factor, min_pixels, max_pixels))
-    areas, targets = gold_areas(gold, gold_format)
+def _written(gold: Any, media: Sequence[Any], meta: Mapping[str, Any], **options: Any) -> str:
+    frames = CoordinateFrames.of(options)
+    out_of_gold = frames.out_of_gold(media, meta)
+    areas, targets = gold_areas(gold, frames.gold_format)
     points = targets or [((x1 + x2) / 2, (y1 + y2) / 2) for x1, y1, x2, y2 in areas[:1]]
     return json.dumps([{"point_2d": out_of_gold(point)} for point in points])
 
 
-def _marks(
-    response: str,
-    gold: Any,
-    media: Sequence[Any],
-    meta: Mapping[str, Any],
-    *,
-    frame: Frame = "absolute",
-    gold_frame: Frame = "absolute",
-    gold_format: Literal["xyxy", "xywh"] = "xyxy",
-    size_from: str | list[str] | None = None,
-    factor: int = FACTOR,
-    min_pixels: int = MIN_PIXELS,
-    max_pixels: int = MAX_PIXELS,
-) -> list[Mark]:
-    resize = Resize(factor, min_pixels, max_pixels)
-    areas, targets = gold_areas(gold, gold_format)
+def _marks(response: str, gold: Any, media: Sequence[Any], meta: Mapping[str, Any], **options: Any) -> list[Mark]:
+    frames = CoordinateFrames.of(options)
+    areas, targets = gold_areas(gold, frames.gold_format)
     read = read_points(final_text(response), one=len(targets) < 2)
     found = [item.point for item in read if item.point is not None]
-    of_gold = into_parts(gold_frame, media, meta, size_from, resize)
-    of_answer = into_parts(frame, media, meta, size_from, resize)
+    of_gold, of_answer = frames.into_parts("gold", media, meta), frames.into_parts("answer", media, meta)
     golds = [Mark("gold", of_gold(place)) for place in (*areas, *targets)]
     return golds + [Mark("answer", of_answer(place)) for place in found]
 
@@ -95,7 +70,7 @@ def point(
     *,
     frame: Frame = "absolute",
     gold_frame: Frame = "absolute",
-    gold_format: Literal["xyxy", "xywh"] = "xyxy",
+    gold_format: BoxFormat = "xyxy",
     radius: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None,
     centre_of_box: bool = True,
     size_from: str | list[str] | None = None,
@@ -118,13 +93,14 @@ def point(
     `gold_format` says how gold boxes are written: corners, or a corner with width and height. `frame`,
     `gold_frame`, `size_from` and the limits of resizing are as in the reward `box`.
     """
+    frames = CoordinateFrames(frame, gold_frame, gold_format, size_from, Resize(factor, min_pixels, max_pixels))
     try:
         areas, targets = gold_areas(gold, gold_format)
         if targets and radius is None:
             raise ValueError("the gold is a point: give the radius within which an answer is right (radius)")
         if len(targets) ** 2 > MAX_PAIRS:
             raise ValueError(f"more than {int(MAX_PAIRS**0.5)} gold points cannot be matched")
-        into_gold = transfer(frame, gold_frame, media, meta, size_from, Resize(factor, min_pixels, max_pixels))
+        into_gold = frames.into_gold(media, meta)
     except ValueError as error:
         return Verdict(None, "bad_gold", str(error))
     found = read_points(final_text(response), one=len(targets) < 2)
@@ -156,7 +132,7 @@ def _many(targets: list[Point], found: list[LabelledPoint], into_gold: Transfer,
     return Verdict(best_sum(hits) / max(len(targets), len(found)), "ok", told)
 
 
-def gold_areas(gold: Any, gold_format: Literal["xyxy", "xywh"] = "xyxy") -> tuple[list[Box], list[Point]]:
+def gold_areas(gold: Any, gold_format: BoxFormat = "xyxy") -> tuple[list[Box], list[Point]]:
     """The boxes of a gold, or its points: one of the lists is empty, the other is not.
 
     Raises: ValueError when it holds neither, or both.

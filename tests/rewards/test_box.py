@@ -344,9 +344,10 @@ FRAMES = ("absolute", "absolute_resized", "relative_1000", "relative_1")
 @pytest.mark.parametrize("frame", FRAMES)
 def test_a_gold_is_written_in_the_frame_of_the_answer(gold, gold_format, frame):
     from morl.rewards.checks import written_gold
+    from morl.rewards.reward_input import RewardInput
     from morl.traits import traits_of
 
     row = {"media": (), "meta": {"size": [640, 480]}}
     options = {"frame": frame, "gold_format": gold_format, "size_from": "size"}
-    response = written_gold(traits_of(box).answer, {"gold": gold, **row}, options)
+    response = written_gold(traits_of(box).answer, RewardInput("", gold, **row), options)
     assert box(response, gold, **row, **options).value == pytest.approx(1.0)

@@ -22,6 +22,7 @@ from morl.rewards.checks import check_examples, score_golds, written_gold
 from morl.rewards.pool.runner import Runner
 from morl.rewards.resource import Resource
 from morl.rewards.reward import Example, Verdict
+from morl.rewards.reward_input import RewardInput
 from morl.types import Prompt
 
 
@@ -152,9 +153,9 @@ def test_golds_of_math_are_scored_once_a_question(runner: Runner, monkeypatch: p
     sent: list[Any] = []
     call = BoundReward.__call__
 
-    async def watched(self: BoundReward, available: Mapping[str, Any]) -> Any:
-        sent.append(available["gold"])
-        return await call(self, available)
+    async def watched(self: BoundReward, given: RewardInput) -> Any:
+        sent.append(given.gold)
+        return await call(self, given)
 
     monkeypatch.setattr(BoundReward, "__call__", watched)
     assert score_golds(objective({"use": "math"}), [asked(str(i % 3), "same") for i in range(300)], runner) == []
@@ -243,9 +244,10 @@ def with_unit(response: str, gold: Any, meta: Mapping[str, Any], *, unit: str = 
 def test_an_answer_is_written_with_the_row_and_the_options_that_it_names(runner: Runner) -> None:
     rows = prompts(3, 4, sign="-")
     assert score_golds(objective({"use": "test_gold_with_unit", "unit": "km"}), rows, runner) == []
-    assert written_gold(str, {"gold": 3}, {"unit": "km"}) == "3"
-    assert written_gold(lambda any_name: f"<{any_name}>", {"gold": 3, "any_name": 4}, {"any_name": 5}) == "<3>"
-    assert written_gold(lambda gold, **options: f"{gold} {options}", {"gold": 3}, {"a": 1}) == "3 {'a': 1}"
+    given = RewardInput("", 3, meta={"sign": "-"})
+    assert written_gold(str, given, {"unit": "km"}) == "3"
+    assert written_gold(lambda meta: f"<{meta}>", given, {"meta": 5}) == "<3>"
+    assert written_gold(lambda gold, **options: f"{gold} {options}", given, {"a": 1}) == "3 {'a': 1}"
 
 
 @reward("test_example_with_wrong_option", examples=[Example("a", None, 1.0, {"strikt": True}), Example("a", None, 1.0)])

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from morl.registry import REWARDS, check_options
-from morl.rewards.marks import Mark, call_with
+from morl.rewards.marks import Mark
+from morl.rewards.reward_input import RewardInput, call_with
 from morl.traits import traits_of
 
 PICTURE = Image.new("RGB", (200, 100))
@@ -18,8 +19,8 @@ def marks(use: str, response: str, gold: Any, **options: Any) -> list[Mark]:
     function = REWARDS.load(use)
     draw = traits_of(function).marks
     assert draw is not None
-    available = {"response": response, "gold": gold, "media": (PICTURE,), "meta": {}}
-    return call_with(draw, available, check_options(function, options))
+    given = RewardInput(response, gold, media=(PICTURE,))
+    return call_with(draw, given, check_options(function, options))
 
 
 @pytest.mark.parametrize(

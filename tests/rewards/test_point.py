@@ -228,9 +228,10 @@ def test_options_are_checked() -> None:
 @pytest.mark.parametrize("frame", ["absolute", "absolute_resized", "relative_1000", "relative_1"])
 def test_a_gold_is_written_in_the_frame_of_the_answer(gold, gold_format, frame):
     from morl.rewards.checks import written_gold
+    from morl.rewards.reward_input import RewardInput
     from morl.traits import traits_of
 
     row = {"media": (), "meta": {"size": [640, 480]}}
     options = {"frame": frame, "gold_format": gold_format, "size_from": "size", "radius": 1e-6}
-    response = written_gold(traits_of(point).answer, {"gold": gold, **row}, options)
+    response = written_gold(traits_of(point).answer, RewardInput("", gold, **row), options)
     assert point(response, gold, **row, **options).value == 1.0

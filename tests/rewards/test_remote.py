@@ -20,6 +20,7 @@ from morl.rewards.bound_reward import BoundReward
 from morl.rewards.checks import check_examples
 from morl.rewards.models.breaker import Breaker
 from morl.rewards.pool.runner import Runner
+from morl.rewards.reward_input import RewardInput
 from morl.types import Sample, TermScore
 
 Reply = tuple[int, dict[str, str], bytes]
@@ -94,12 +95,11 @@ def make(url: str, **options: Any) -> BoundReward:
     return BoundReward("remote", {"url": url, "objective": "math", **options}, 20.0, Runner(workers=1))
 
 
-def available(response: str = "4", **more: Any) -> dict[str, Any]:
-    nothing = {"gold": None, "messages": (), "media": (), "meta": {}, "sample": None}
-    return {"response": response, **nothing, **more}
+def available(response: str = "4", **more: Any) -> RewardInput:
+    return RewardInput(response, **more)
 
 
-def ask(reward: BoundReward, *rows: dict[str, Any]) -> list[TermScore]:
+def ask(reward: BoundReward, *rows: RewardInput) -> list[TermScore]:
     async def run() -> list[TermScore]:
         try:
             return await asyncio.gather(*(reward(row) for row in rows or (available(),)))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from morl.recipe.schema.objective_section import ObjectiveSpec
+from morl.rewards.reward_input import RewardInput
 from morl.service.limits import Limits
 from morl.service.prometheus import Metrics
 from morl.service.refusal import Refusal
@@ -40,8 +41,8 @@ class Backend:
         self.deaths = 0
         self.dying = False
 
-    async def score(self, items: Sequence[Mapping[str, Any]]) -> list[TermScore]:
-        texts = [item["response"] for item in items]
+    async def score(self, items: Sequence[RewardInput]) -> list[TermScore]:
+        texts = [item.response for item in items]
         self.calls.append(texts)
         self.working += 1
         deaths = self.deaths

@@ -52,7 +52,9 @@ def test_a_line_fits_a_terminal_of_100_columns_whatever_the_objectives() -> None
     names = [f"objective_{number}" for number in range(200)]
     console = Console(file=io.StringIO(), width=300)
     tracker = ConsoleTracker("mixed", names, steps=100_000, done=99_998, console=console)
-    metrics = {f"objective/{name}/{key}": 0.999 for name in names for key in ("reward", "pass_rate", "zero_signal_rate")}
+    metrics = {
+        f"objective/{name}/{key}": 0.999 for name in names for key in ("reward", "pass_rate", "zero_signal_rate")
+    }
     tracker.log(99_999, metrics | {"policy/logprob_mismatch": 1.2e-07, "time/step_s": 1234.5})
     (line,) = console.file.getvalue().splitlines()
     assert len(line) <= 100
