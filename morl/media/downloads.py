@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
 from morl.errors import BadMediaError
 from morl.files import replacing
-
-if TYPE_CHECKING:
-    import httpx
 
 MOST_BYTES = 256 * 2**20
 """Of one file; what is longer is not kept."""
@@ -36,14 +32,29 @@ def fetch(url: str, folder: Path) -> Path:
     import httpx
     import tenacity
 
-    again = tenacity.Retrying(
+    def may_pass(error: BaseException) -> bool:
+        if isinstance(error, httpx.HTTPStatusError):
+            return error.response.status_code in _BUSY
+        return isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
+
+    @tenacity.retry(
         stop=tenacity.stop_after_attempt(ATTEMPTS),
         wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
-        retry=tenacity.retry_if_exception(_may_pass),
+        retry=tenacity.retry_if_exception(may_pass),
         reraise=True,
     )
+    def download() -> None:
+        with httpx.stream("GET", url, timeout=TIMEOUT_S, follow_redirects=True) as response:
+            response.raise_for_status()
+            with replacing(kept) as file:
+                # The length that a server announces is not trusted, nor that of what is packed.
+                for piece in response.iter_bytes():
+                    if file.tell() + len(piece) > MOST_BYTES:
+                        raise BadMediaError(f"{url} is longer than the {MOST_BYTES} bytes that are kept of one file")
+                    file.write(piece)
+
     try:
-        again(_download, url, kept)
+        download()
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         raise BadMediaError(f"{url} is not there: HTTP {status} {error.response.reason_phrase}".rstrip()) from error
@@ -57,30 +68,3 @@ def _name(url: str) -> str:
     path = PurePosixPath(urlsplit(url).path)
     suffix = path.suffix if path.suffix[1:].isalnum() and len(path.suffix) <= 6 else ""
     return hashlib.sha256(url.encode()).hexdigest()[:32] + suffix
-
-
-def _may_pass(error: BaseException) -> bool:
-    import httpx
-
-    if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code in _BUSY
-    return isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
-
-
-def _download(url: str, kept: Path) -> None:
-    import httpx
-
-    with httpx.stream("GET", url, timeout=TIMEOUT_S, follow_redirects=True) as response:
-        response.raise_for_status()
-        with replacing(kept) as file:
-            _copy(response, file, url)
-
-
-def _copy(response: httpx.Response, file: BinaryIO, url: str) -> None:
-    """The length that a server announces is not trusted, nor that of what is packed."""
-    length = 0
-    for piece in response.iter_bytes():
-        length += len(piece)
-        if length > MOST_BYTES:
-            raise BadMediaError(f"{url} is longer than the {MOST_BYTES} bytes that are kept of one file")
-        file.write(piece)

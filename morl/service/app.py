@@ -14,12 +14,11 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
-from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from morl.registry import REWARDS, explain
-from morl.service.guard import Guard
+from morl.service.guard import BEARER, Guard
 from morl.service.limits import Limits
 from morl.service.prometheus import Metrics
 from morl.service.refusal import Refusal, error_response, json_response
@@ -66,7 +65,7 @@ def make_app(
         docs_url=None,  # these pages would load scripts from elsewhere
         redoc_url=None,
         # The guard asks for the token; this tells of it in the schema.
-        dependencies=[] if token is None else [Depends(HTTPBearer(auto_error=False))],
+        dependencies=[] if token is None else [Depends(BEARER)],
     )
     app.router.route_class = _strict_route(limits)
     app.add_exception_handler(HTTPException, _refused)

@@ -6,6 +6,7 @@ import asyncio
 import email.utils
 import json
 import logging
+import math
 import os
 import re
 import time
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from morl.errors import UsageError
-from morl.rewards.models.breaker import Breaker
 from morl.rewards.resource import Resource
 from morl.rewards.verdict import describe
 
@@ -61,7 +61,12 @@ class Connection(Resource):
         self._token_env = token_env
         self._timeout_s = timeout_s
         self._retries = retries
-        self._breaker = Breaker(breaker_failures, breaker_s)
+        self._breaker_failures = breaker_failures
+        self._breaker_s = breaker_s
+        self._failed = 0
+        """Attempts in a row that failed: from `breaker_failures` on the service is left alone."""
+        self._next_try = 0.0
+        """When one call may try a service that is left alone; infinite while it does."""
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -87,7 +92,7 @@ class Connection(Resource):
 
         attempts = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self._retries + 1) | tenacity.stop_before_delay(self._timeout_s),
-            wait=_pause(),
+            wait=_pause,
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, FailedError) and error.again),
             reraise=True,
         )
@@ -98,8 +103,7 @@ class Connection(Resource):
     async def _attempt(self, body: bytes, size: int) -> list[Any]:
         import httpx
 
-        if refusal := self._breaker.enter():
-            raise FailedError(refusal)
+        self._enter()
         alive = False
         try:
             async with self._http().stream("POST", f"{self._url}/score", content=body, headers=self._headers) as answer:
@@ -115,7 +119,25 @@ class Connection(Resource):
         except httpx.HTTPError as error:
             raise FailedError(f"no answer from {self._url}: {describe(error)}", again=True) from error
         finally:
-            self._breaker.leave(alive=alive)
+            self._leave(alive)
+
+    def _enter(self) -> None:
+        """Raises: FailedError while the service is left alone. Otherwise a `_leave` follows."""
+        if self._failed < self._breaker_failures:
+            return
+        left = self._next_try - time.monotonic()
+        if left > 0:
+            when = "one call is trying" if left == math.inf else f"the next try is in {left:.0f} s"
+            raise FailedError(f"not asked: it failed {self._failed} times in a row; {when}")
+        self._next_try = math.inf
+
+    def _leave(self, alive: bool) -> None:
+        if alive:
+            self._failed, self._next_try = 0, 0.0
+            return
+        self._failed += 1
+        if self._failed == self._breaker_failures or self._next_try == math.inf:
+            self._next_try = time.monotonic() + self._breaker_s
 
     def _http(self) -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()
@@ -147,17 +169,13 @@ class Connection(Resource):
             loop.run_until_complete(client.aclose())
 
 
-class _pause:  # noqa: N801  # a function with a state: what tenacity calls a wait
-    """Seconds before the next attempt: random, and no fewer than the service asks for."""
+def _pause(state: RetryCallState) -> float:
+    """Seconds before the next attempt: random, after those that the service asks for."""
+    import tenacity
 
-    def __init__(self) -> None:
-        import tenacity
-
-        self._drawn = tenacity.wait_random_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S)
-
-    def __call__(self, state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        return (getattr(error, "wait_s", None) or 0.0) + self._drawn(state)
+    error = state.outcome.exception() if state.outcome else None
+    drawn = tenacity.wait_random_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S)(state)
+    return (getattr(error, "wait_s", None) or 0.0) + drawn
 
 
 async def _content(answer: httpx.Response) -> bytes:

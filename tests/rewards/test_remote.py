@@ -18,7 +18,6 @@ import pytest
 from morl.errors import UsageError
 from morl.rewards.bound_reward import BoundReward
 from morl.rewards.checks import check_examples
-from morl.rewards.models.breaker import Breaker
 from morl.rewards.pool.runner import Runner
 from morl.rewards.reward_input import RewardInput
 from morl.types import Sample, TermScore
@@ -407,23 +406,32 @@ def test_wrong_options_are_told_before_anything_is_sent(options: dict[str, Any])
         make(**{"url": "http://127.0.0.1:1", **options})
 
 
-def test_a_breaker_opens_tries_and_closes() -> None:
-    now = [0.0]
-    breaker = Breaker(2, 10.0, lambda: now[0])
+def test_only_failures_in_a_row_count_and_one_call_at_a_time_tries(serve: Any) -> None:
+    answered = threading.Event()
 
-    def call(alive: bool) -> str:
-        refusal = breaker.enter()
-        if not refusal:
-            breaker.leave(alive=alive)
-        return refusal
+    def reply(items: list[Any], number: int) -> Reply | bytes:
+        if number == 5:
+            answered.wait(10)
+        return (500, {}, b"") if number in (1, 3, 4, 5) else ones(items, number)
 
-    assert [call(False), call(True), call(False), call(False)] == [""] * 4  # only failures in a row count
-    assert "next try is in 10 s" in call(True)
-    now[0] = 10.0
-    assert breaker.enter() == ""
-    assert "one call is trying" in breaker.enter()
-    breaker.leave(alive=False)
-    now[0] = 19.0
-    assert "next try is in 1 s" in call(True)
-    now[0] = 20.0
-    assert [call(True), call(True)] == ["", ""]
+    stub = serve(reply)
+    reward = make(stub.url, breaker_failures=2, breaker_s=0.5)
+
+    async def run() -> None:
+        assert [(await reward(available())).value for _ in range(4)] == [None, 1.0, None, None]
+        assert "failed 2 times in a row; the next try is in" in (await reward(available())).detail
+        await asyncio.sleep(0.6)
+        trying = asyncio.create_task(reward(available()))
+        while len(stub.asked) < 5:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.6)  # longer than it is left alone
+        assert "one call is trying" in (await reward(available())).detail
+        answered.set()
+        assert (await trying).value is None
+        assert "failed 3 times in a row; the next try is in" in (await reward(available())).detail
+        await asyncio.sleep(0.6)
+        assert [(await reward(available())).value for _ in range(2)] == [1.0, 1.0]
+        assert len(stub.asked) == 7
+        reward.close()
+
+    asyncio.run(run())
