@@ -46,8 +46,8 @@ CHUNK_S = 0.05
 LEAST_S = 0.01
 """Work that is worth being handed out on its own."""
 CHUNK_BYTES = 1 << 20
-GATHER_S = 0.002
-"""How long replies are left to gather while a worker has more to do."""
+GATHER_ITEMS = 200
+"""Replies are read together: when half of so many are due, or of those that are left."""
 
 Outcome = tuple[Item, list[TermScore] | RunError]
 
@@ -271,7 +271,8 @@ class Runner:
                 self._deliver(outcomes)
                 outcomes = []
                 if items:
-                    time.sleep(GATHER_S)
+                    each = self._seconds.get(items[0].call.target, 0.0)
+                    time.sleep(min(each * min(len(items), GATHER_ITEMS), CHUNK_S) / 2)
         except WorkerError as error:
             if items and (score := self._charge(items[0], error, worker)):
                 item = items.popleft()

@@ -18,7 +18,6 @@ import os
 import pickle
 import resource
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -43,8 +42,8 @@ def main(fd: int, parent: int, memory_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.stdout = sys.stderr  # what a reward prints is a message, and is seen at once
     try:
-        with socket.socket(fileno=fd) as owner:
-            _serve(owner.makefile("rwb"), memory_mb)
+        with os.fdopen(fd, "rb") as work, os.fdopen(fd, "wb", closefd=False) as replies:
+            _serve(work, replies, memory_mb)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the owner is gone, or does not want this worker any more
     finally:
@@ -61,17 +60,17 @@ def _die_with(parent: int) -> None:
         os._exit(0)
 
 
-def _serve(owner: BinaryIO, memory_mb: int) -> None:
+def _serve(work: BinaryIO, replies: BinaryIO, memory_mb: int) -> None:
     functions: dict[str, Callable[..., Any] | TermScore] = {}
 
     def reply(scores: Sequence[TermScore] | None) -> None:
         fields = scores and [(score.value, score.status, score.detail, score.seconds) for score in scores]
-        owner.write(json.dumps(fields).encode() + b"\n")
-        owner.flush()
+        replies.write(json.dumps(fields).encode() + b"\n")
+        replies.flush()
 
     reply([])
     while True:
-        for target, options, arguments, size in pickle.load(owner):  # noqa: S301  # from its owner
+        for target, options, arguments, size in pickle.load(work):  # noqa: S301  # from its owner
             try:
                 if arguments is None:
                     functions[target] = function = _load(target, memory_mb)
