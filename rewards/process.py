@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from morl.types import TermScore
 
@@ -71,16 +71,16 @@ class Item:
 
 
 class WorkerProcess:
-    """A process that serves `morl.rewards.worker`; as a context manager, it is killed at the end.
+    """A process that serves `morl.rewards.worker`, ready for work once it is constructed.
 
     Work goes to it and replies come back through a socket that holds many of them: they can be read
     together, and what a worker has replied is not lost when it dies.
 
     Args:
         memory_mb: by how much a call may make it grow.
-        interrupt: ends every `read` once there is something to read from it.
+        interrupt: ends every `read` once it is readable.
 
-    It is ready once it is constructed. Raises: OSError when it does not start.
+    Raises: OSError when it does not start.
     """
 
     def __init__(self, memory_mb: int, interrupt: socket.socket) -> None:
@@ -111,16 +111,10 @@ class WorkerProcess:
         try:
             self.read(LOAD_DEADLINE_S)
         except WorkerError as error:
-            self.kill()
+            self.close()
             raise OSError(f"exit code {self._process.returncode}") from error
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.kill()
-
-    def kill(self) -> None:
+    def close(self) -> None:
         """Kill it with its children, and wait until it is gone."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)

@@ -21,19 +21,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, Self
 
 from morl.errors import RunError
-from morl.rewards.process import (
-    LOAD_DEADLINE_S,
-    Call,
-    Item,
-    WorkerError,
-    WorkerMemoryError,
-    WorkerProcess,
-    WorkerTimeoutError,
-)
+from morl.rewards.process import Call, Item, WorkerError, WorkerMemoryError, WorkerProcess, WorkerTimeoutError
 from morl.rewards.verdict import describe, failure
 from morl.types import TermScore
 
@@ -200,7 +192,7 @@ class Runner:
                         return self._give_up(error)
                 else:
                     failed_starts = 0
-                    with worker, suppress(WorkerError):  # it was charged to what the worker did
+                    with closing(worker), suppress(WorkerError):  # it was charged to what the worker did
                         self._feed(worker)
         except BaseException as failed:
             logger.exception("a thread that runs rewards failed")
@@ -322,4 +314,4 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-__all__ = ["LOAD_DEADLINE_S", "MAX_DEATHS", "Call", "Runner", "usable_cores"]
+__all__ = ["Call", "Runner", "usable_cores"]

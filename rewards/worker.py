@@ -64,7 +64,7 @@ def _serve(work: BinaryIO, replies: BinaryIO, memory_mb: int) -> None:
     functions: dict[str, Callable[..., Any] | TermScore] = {}
 
     def reply(scores: Sequence[TermScore] | None) -> None:
-        fields = scores and [(score.value, score.status, score.detail, score.seconds) for score in scores]
+        fields = scores if scores is None else [(each.value, each.status, each.detail, each.seconds) for each in scores]
         replies.write(json.dumps(fields).encode() + b"\n")
         replies.flush()
 
@@ -88,11 +88,12 @@ def _load(target: str, memory_mb: int) -> Callable[..., Any] | TermScore:
     _limit_memory(None)
     try:
         function = Entry("reward", target.partition(":")[2], target, target).load()
+        _warm(function)
+        return function
     except UsageError as error:
         return failure("error", str(error))
-    _warm(function)
-    _limit_memory(memory_mb)
-    return function
+    finally:
+        _limit_memory(memory_mb)
 
 
 def _answer(
