@@ -1,32 +1,38 @@
 """A pool of processes that call rewards and can be killed: no answer can hang or crash the trainer.
 
-One thread owns the pool. It hands chunks of items to idle workers, which reply to each item, and
-kills a worker whose first unanswered item is past its deadline. Only that item is charged; what
-was answered before it counts, and the rest of its chunk goes back to the head of the queue. What
-is scored does not depend on the number of workers, nor on the order or the neighbours of an item.
+Each worker process has a thread here that hands it chunks of the queue, reads its replies, and kills
+it when its first unanswered item is past its deadline. Only that item is charged; what was answered
+before it counts, and the rest of its chunk goes back to the head of the queue. What is scored does
+not depend on the number of workers, nor on the order or the neighbours of an item.
 
-Between the event loop and this thread, and between this thread and the workers, everything goes in
-bulk, because waking up another thread or process takes longer than many a reward.
+Between the event loop and the threads, and between these and the workers, everything goes in bulk,
+because waking up another thread or process takes longer than many a reward.
 """
 
 from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
+import itertools
 import logging
 import os
 import pickle
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from multiprocessing.connection import wait
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from typing import Any, Self
 
 from morl.errors import RunError
-from morl.rewards.pool.worker_process import LOAD_DEADLINE_S, Call, Item, WorkerProcess
+from morl.rewards.pool.worker_process import (
+    Call,
+    Item,
+    WorkerError,
+    WorkerMemoryError,
+    WorkerProcess,
+    WorkerTimeoutError,
+)
 from morl.rewards.verdict import describe, failure
 from morl.types import TermScore
 
@@ -38,10 +44,11 @@ CHUNK_S = 0.05
 """Work that is handed to a worker at once, at most, as far as it can be told."""
 LEAST_S = 0.01
 """Work that is worth being handed out on its own."""
-CHUNK_ITEMS = 1024
 CHUNK_BYTES = 1 << 20
-REST_S = 0.002
-"""How long replies are left to gather while all workers have more to do."""
+GATHER_ITEMS = 200
+"""Replies are read together: when half of so many are due, or of those that are left."""
+
+Outcome = tuple[Item, list[TermScore] | RunError]
 
 
 class Runner:
@@ -60,26 +67,19 @@ class Runner:
         self.workers = workers or usable_cores()
         self._memory_mb = memory_mb
         self._recycle_after = recycle_after
-        self._inbox: collections.deque[Item] = collections.deque()
-        self._pending: collections.deque[Item] = collections.deque()
-        self._pool: list[WorkerProcess] = []
-        self._dying: list[subprocess.Popen[bytes]] = []
         self._preload: tuple[str, ...] = ()
-        self._wanted = 0
+        self._queue: collections.deque[Item] = collections.deque()
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        """Threads that wait for work."""
+        self._failed_loads: collections.Counter[str] = collections.Counter()
         self._seconds: dict[str, float] = {}
-        self._bad_loads: collections.Counter[str] = collections.Counter()
-        self._bad_starts = 0
-        self._told: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
-        self._flowing = False
-        """Whether there were replies when they were last looked for."""
-        self._rung = False
-        """Whether no bell is needed: it was rung, or all workers are busy, whose replies wake the thread as well."""
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._closed = False
-        self._alarm, self._bell = socket.socketpair()
-        self._alarm.setblocking(False)
-        self._bell.setblocking(False)
+        """What a call of a target takes: a moving average."""
+        self._error: RunError | None = None
+        """What items without a score are told; set when it is closed."""
+        self._changed = threading.Condition()
+        """Guards the queue and the threads; notified when there is work for an idle one."""
+        self._interrupted, self._interrupt = socket.socketpair()
 
     def __enter__(self) -> Self:
         return self
@@ -89,9 +89,12 @@ class Runner:
 
     def start(self, targets: Iterable[str] = ()) -> None:
         """Start all workers now and have them import these targets, instead of when work comes."""
-        self._preload = tuple(targets)
-        self._wanted = self.workers
-        self._ring()
+        with self._changed:
+            if self._error is not None:
+                raise RunError("the runner is closed")
+            self._preload = tuple(targets)
+            while len(self._threads) < self.workers:
+                self._start_thread()
 
     async def run(
         self, target: str, arguments: Mapping[str, Any], options: Mapping[str, Any], deadline_s: float
@@ -121,253 +124,196 @@ class Runner:
             refused = failure("error", f"the arguments cannot be sent to a worker process: {describe(error)}")
             future.set_result(refused if size is None else [refused] * size)
             return future
-        self._inbox.append(Item(call, sent, size, future))
-        if not self._rung:
-            try:
-                self._ring()
-            except RunError as error:
-                future.set_exception(error)
+        with self._changed:
+            if self._error is not None:
+                future.set_exception(RunError("the runner is closed"))
+            else:
+                self._queue.append(Item(call, sent, size, future))
+                self._wake_thread()
         return future
 
     def close(self) -> None:
         """Kill the workers and wait until they are gone. What is not scored yet raises RunError."""
-        with self._lock:
-            self._closed = True
-        self._chime()
-        if self._thread is not None:
-            self._thread.join()
-        else:
-            self._abandon(RunError("the runner is closed"))
-        self._alarm.close()
-        self._bell.close()
+        self._close(RunError("the runner is closed"))
+        for thread in [*self._threads]:
+            thread.join()
+        self._interrupted.close()
 
-    def _ring(self) -> None:
-        """Wake the owning thread, which is started by the first to need it."""
-        with self._lock:
-            if self._closed:
-                raise RunError("the runner is closed")
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._own, name="morl-rewards", daemon=True)
-                self._thread.start()
-        self._rung = True
-        self._chime()
+    def _close(self, error: RunError) -> None:
+        with self._changed:
+            self._error = self._error or error
+            self._interrupt.close()
+            self._changed.notify_all()
+            self._fail_queue(self._error)
 
-    def _chime(self) -> None:
-        with contextlib.suppress(OSError):  # it is full of calls to wake up already, or closed
-            self._bell.send(b"!")
+    # The methods down to `_fail_queue` are for who holds the lock.
 
-    # From here on everything runs in the owning thread.
+    def _wake_thread(self) -> None:
+        """Have one more thread look into the queue, unless all are busy."""
+        if self._idle:
+            self._changed.notify()
+        elif len(self._threads) < self.workers:
+            self._start_thread()
 
-    def _own(self) -> None:
-        try:
-            while not self._closed:
-                self._rung = False
-                self._hand_out()
-                self._deliver()
-                self._listen()
-                self._enforce()
-            error: BaseException = RunError("the runner is closed")
-        except BaseException as failed:
-            logger.exception("the thread that runs rewards failed")
-            error = RunError(f"the thread that runs rewards failed: {describe(failed)}")
-            with self._lock:
-                self._closed = True
-        self._abandon(error)
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._run_workers, name="morl-rewards", daemon=True)
+        thread.start()
+        self._threads.append(thread)
 
-    def _abandon(self, error: BaseException) -> None:
-        self._rung = False  # who comes now is told by `_ring`
-        for worker in self._pool:
-            self._pending.extend(worker.items)
-            worker.kill()
-            self._dying.append(worker.process)
-        self._pool.clear()
-        for process in self._dying:
-            process.wait()
-        self._dying.clear()
-        self._fail_all(error)
-        self._deliver()
-
-    def _fail_all(self, error: BaseException) -> None:
-        while self._inbox or self._pending:
-            item = (self._inbox or self._pending).popleft()
-            if item.future is not None:
-                self._tell(item.future, error)
-
-    def _tell(self, future: asyncio.Future[Any], result: Any) -> None:
-        self._told.setdefault(future.get_loop(), []).append((future, result))
-
-    def _deliver(self) -> None:
-        """Give every event loop what its futures are told."""
-        for loop, told in self._told.items():
-            with contextlib.suppress(RuntimeError):  # it is closed: nobody waits any more
-                loop.call_soon_threadsafe(_settle, told)
-        self._told = {}
-
-    def _hand_out(self) -> None:
-        while self._inbox:
-            self._pending.append(self._inbox.popleft())
-        for worker in [w for w in self._pool if w.ready and not w.items]:
-            chunk = self._chunk()
-            if chunk:
-                self._give(worker, chunk)
-        starting = sum(not worker.ready for worker in self._pool)
-        wanted = max(self._wanted, min(self.workers, len(self._pool) - starting + len(self._pending)))
-        while len(self._pool) < wanted:
-            try:
-                self._pool.append(WorkerProcess(self._memory_mb))
-            except OSError as error:
-                if self._pool:
-                    logger.warning("no more than %d reward workers: %s", len(self._pool), error)
-                    return
-                self._fail_start(str(error))
-                wanted = min(wanted, len(self._pending))
-        self._rung = len(self._pool) == self.workers and all(worker.items for worker in self._pool)
-
-    def _chunk(self) -> list[Item]:
+    def _chunk(self) -> collections.deque[Item]:
         """The next items for one worker: few when they are slow or the queue is short."""
-        chunk: list[Item] = []
-        share = max(1, len(self._pending) // (2 * self.workers))
+        chunk: collections.deque[Item] = collections.deque()
+        share = max(1, len(self._queue) // (2 * self.workers))
         size, seconds = 0, 0.0
-        while self._pending and len(chunk) < CHUNK_ITEMS and (len(chunk) < share or seconds < LEAST_S):
-            item = self._pending[0]
-            size += len(item.arguments or b"")
-            seconds += self._seconds.get(item.call.target, CHUNK_S / 4)
+        while self._queue and (len(chunk) < share or seconds < LEAST_S):
+            item = self._queue[0]
+            target = item.call.target
+            size += len(item.arguments)
+            seconds += self._seconds.get(target, CHUNK_S / 4)
             if chunk and (size > CHUNK_BYTES or seconds > CHUNK_S):
                 break
-            self._pending.popleft()
-            target = item.call.target
-            if self._bad_loads[target] >= MAX_DEATHS:
-                self._finish(item, failure("error", f"importing '{target}' kills or hangs the worker process"))
-            elif item.is_wanted:
+            self._queue.popleft()
+            if self._failed_loads[target] >= MAX_DEATHS:
+                failed = failure("error", f"importing '{target}' kills or hangs the worker process")
+                self._deliver([(item, [failed] * (item.size or 1))])
+            elif not item.future.done():  # somebody still waits for it
                 chunk.append(item)
         return chunk
 
-    def _give(self, worker: WorkerProcess, items: list[Item]) -> None:
-        try:
-            worker.give(items)
-        except OSError:
-            # Whether it was dead before or died of reading them, the first is as suspect as ever.
-            self._bury(worker)
+    def _fail_queue(self, error: RunError) -> None:
+        self._deliver([(item, error) for item in self._queue])
+        self._queue.clear()
 
-    def _listen(self) -> None:
-        """Wait until there are replies, work comes, or a deadline passes; take in the replies."""
-        if self._flowing and self._rung:
-            time.sleep(REST_S)
-        soonest = min((worker.expires for worker in self._pool), default=float("inf"))
-        soonest = min(soonest, time.monotonic() + 1.0) if self._dying else soonest
-        timeout = None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
-        by_fd = {worker.replies.fileno(): worker for worker in self._pool}
-        ready = set(wait([self._alarm, *by_fd], timeout))
-        if self._alarm in ready:
-            with contextlib.suppress(BlockingIOError):
-                self._alarm.recv(4096)
-        replied = [worker for fd, worker in by_fd.items() if fd in ready]
-        for worker in replied:
-            self._read(worker)
-        self._flowing = bool(replied)
-        self._dying = [process for process in self._dying if process.poll() is None]
+    # From here on everything runs in the threads, one for each worker.
 
-    def _read(self, worker: WorkerProcess) -> None:
+    def _run_workers(self) -> None:
+        """Run one worker after another, until the runner is closed or they do not start."""
+        failed_starts = 0
         try:
-            for reply in worker.read():
-                if isinstance(reply, dict):
-                    self._heed(worker, reply)
-                elif not worker.items or not (reply or worker.items[0].arguments is None):
-                    raise ValueError("not the reply that was asked for")
+            while self._error is None:
+                try:
+                    worker = WorkerProcess(self._memory_mb, self._interrupted)
+                except OSError as error:
+                    failed_starts += 1
+                    if failed_starts == MAX_DEATHS:
+                        return self._give_up(error)
                 else:
+                    failed_starts = 0
+                    with closing(worker), suppress(WorkerError):  # it was charged to what the worker did
+                        self._feed(worker)
+        except BaseException as failed:
+            logger.exception("a thread that runs rewards failed")
+            self._close(RunError(f"a thread that runs rewards failed: {describe(failed)}"))
+
+    def _give_up(self, reason: OSError) -> None:
+        """End this thread; the last one takes the queue with it."""
+        with self._changed:
+            self._threads.remove(threading.current_thread())
+            message = f"reward workers cannot start ({reason}); what they said is on the standard error output"
+            if self._threads:
+                logger.warning("%s; %d threads go on", message, len(self._threads))
+            else:
+                self._fail_queue(RunError(message))
+
+    def _feed(self, worker: WorkerProcess) -> None:
+        """Have a worker score what comes, until it has to be replaced. Raises: WorkerError."""
+        self._load(worker, {target for target in self._preload if self._failed_loads[target] < MAX_DEATHS})
+        while worker.done < self._recycle_after and (items := self._take()):
+            try:
+                if not worker.is_idle:
+                    return
+                self._load(worker, {item.call.target for item in items})
+                self._score(worker, items)
+            finally:
+                self._put_back(items)
+
+    def _load(self, worker: WorkerProcess, targets: set[str]) -> None:
+        for target in targets - worker.loaded:
+            try:
+                worker.load(target)
+            except WorkerError:
+                self._failed_loads[target] += 1
+                raise
+            del self._failed_loads[target]
+
+    def _take(self) -> collections.deque[Item]:
+        """Wait for the next items; there are none when the runner is closed."""
+        with self._changed:
+            while not (chunk := self._chunk()) and self._error is None:
+                self._idle += 1
+                self._changed.wait()
+                self._idle -= 1
+            if self._queue:
+                self._wake_thread()
+            return chunk
+
+    def _put_back(self, items: collections.deque[Item]) -> None:
+        """Return what a worker has not scored to the head of the queue."""
+        with self._changed:
+            self._queue.extendleft(reversed(items))
+            if self._error is not None:
+                self._fail_queue(self._error)
+            elif items:
+                self._wake_thread()
+
+    def _score(self, worker: WorkerProcess, items: collections.deque[Item]) -> None:
+        """Have a worker score items; those that have their score are removed. Raises: WorkerError."""
+        outcomes: list[Outcome] = []
+        try:
+            worker.send(items)
+            while items:
+                for scores in worker.read(items[0].call.deadline_s):
+                    if not items or len(scores) != (items[0].size or 1):
+                        raise WorkerError("it replies to what it was not asked")
+                    outcomes.append((items.popleft(), scores))
                     worker.done += 1
-                    self._finish(worker.items.popleft(), *reply)
-        except (OSError, EOFError, ValueError):
-            if worker in self._pool:
-                self._bury(worker)
-            return
-        if worker.done >= self._recycle_after and not worker.items and worker in self._pool:
-            self._remove(worker)
+                self._deliver(outcomes)
+                outcomes = []
+                if items:
+                    each = self._seconds.get(items[0].call.target, 0.0)
+                    time.sleep(min(each * min(len(items), GATHER_ITEMS), CHUNK_S) / 2)
+        except WorkerError as error:
+            if items and (score := self._charge(items[0], error, worker)):
+                item = items.popleft()
+                outcomes.append((item, [score] * (item.size or 1)))
+            self._deliver(outcomes)
+            raise
 
-    def _heed(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
-        if "ready" in message:
-            worker.ready = True
-            self._bad_starts = 0
-            calls = [Call(name, b"", LOAD_DEADLINE_S) for name in self._preload if self._bad_loads[name] < MAX_DEATHS]
-            if calls:
-                worker.give(Item(call, None, None, None) for call in calls)
-        elif "loaded" in message:
-            worker.loaded.add(message["loaded"])
-            del self._bad_loads[message["loaded"]]
-        elif "out_of_memory" in message:
-            self._starve(worker)
-
-    def _starve(self, worker: WorkerProcess) -> None:
-        item = worker.items[0]
+    def _charge(self, item: Item, error: WorkerError, worker: WorkerProcess) -> TermScore | None:
+        """The score of an item that cost a worker; None to try it again in another one."""
         item.deaths += 1
-        # In a worker that others used before, what they left behind may be to blame: try another one.
-        if worker.done == 0 or item.deaths >= MAX_DEATHS:
-            worker.items.popleft()
-            self._finish(item, failure("error", f"out of memory: it needs more than {self._memory_mb} MB"))
-        self._remove(worker)
-
-    def _finish(self, item: Item, *scores: TermScore) -> None:
-        for score in scores[:1]:
-            before = self._seconds.get(item.call.target, score.seconds)
-            self._seconds[item.call.target] = 0.8 * before + 0.2 * score.seconds
-        if item.future is None:
-            return
-        if item.size is None:
-            self._tell(item.future, scores[0])
-        else:
-            # A target that cannot be imported answers once for all of a batch.
-            self._tell(item.future, list(scores) if len(scores) == item.size else list(scores[:1]) * item.size)
-
-    def _enforce(self) -> None:
-        now = time.monotonic()
-        for worker in [w for w in self._pool if w.expires <= now]:
-            if not worker.ready or worker.loading:
-                self._bury(worker)
-                continue
-            item = worker.items.popleft()
+        if isinstance(error, WorkerTimeoutError):
             over = f"took longer than {item.call.deadline_s:g} s"
             logger.info("%s %s: its worker is killed", item.call.target, over)
-            self._finish(item, failure("timeout", over, item.call.deadline_s))
-            self._remove(worker)
+            return failure("timeout", over, item.call.deadline_s)
+        if isinstance(error, WorkerMemoryError):
+            # In a worker that others used before, what they left behind may be to blame.
+            if worker.done == 0 or item.deaths >= MAX_DEATHS:
+                return failure("error", f"out of memory: it needs more than {self._memory_mb} MB")
+        elif item.deaths >= MAX_DEATHS:
+            return failure("error", f"{item.deaths} worker processes died of it")
+        return None
 
-    def _remove(self, worker: WorkerProcess) -> None:
-        """Kill a worker and take back what it has not scored."""
-        self._pool.remove(worker)
-        self._pending.extendleft(item for item in reversed(worker.items) if item.is_wanted)
-        worker.kill()
-        self._dying.append(worker.process)
-
-    def _bury(self, worker: WorkerProcess) -> None:
-        """A worker died, or hung where no item is to blame: charge what it was doing."""
-        if worker.loading:
-            self._bad_loads[worker.loading] += 1
-        elif worker.items:
-            item = worker.items[0]
-            item.deaths += 1
-            if item.deaths >= MAX_DEATHS:
-                worker.items.popleft()
-                self._finish(item, failure("error", f"{item.deaths} worker processes died of it"))
-        self._remove(worker)
-        if not worker.ready:
-            self._fail_start(f"exit code {worker.process.wait()}")
-
-    def _fail_start(self, reason: str) -> None:
-        self._bad_starts += 1
-        if self._bad_starts >= MAX_DEATHS:
-            self._bad_starts = self._wanted = 0
-            message = f"reward workers cannot start ({reason}); what they said is on the standard error output"
-            self._fail_all(RunError(message))
+    def _deliver(self, outcomes: Sequence[Outcome]) -> None:
+        """Have every event loop set its futures."""
+        for item, outcome in outcomes:
+            if not isinstance(outcome, RunError):
+                target, seconds = item.call.target, outcome[0].seconds
+                self._seconds[target] = 0.8 * self._seconds.get(target, seconds) + 0.2 * seconds
+        for loop, own in itertools.groupby(outcomes, lambda outcome: outcome[0].future.get_loop()):
+            with suppress(RuntimeError):  # it is closed: nobody waits any more
+                loop.call_soon_threadsafe(_settle, list(own))
 
 
-def _settle(told: list[tuple[asyncio.Future[Any], Any]]) -> None:
+def _settle(outcomes: Sequence[Outcome]) -> None:
     """Runs in the event loop of the futures."""
-    for future, result in told:
-        if future.done():
+    for item, outcome in outcomes:
+        if item.future.done():
             continue
-        if isinstance(result, BaseException):
-            future.set_exception(result)
+        if isinstance(outcome, RunError):
+            item.future.set_exception(outcome)
         else:
-            future.set_result(result)
+            item.future.set_result(outcome[0] if item.size is None else outcome)
 
 
 def usable_cores() -> int:
@@ -375,4 +321,4 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-__all__ = ["LOAD_DEADLINE_S", "MAX_DEATHS", "Call", "Runner", "usable_cores"]
+__all__ = ["Call", "Runner", "usable_cores"]

@@ -1,14 +1,13 @@
 """The process that calls rewards. It is expendable: its owner kills it whenever it misbehaves.
 
-From its owner it receives chunks through a socket, one after another: pickled lists of `(target, options, arguments,
-size)`, options and arguments being pickles themselves; arguments are None to only load the target,
-size is None unless it is a batch. It answers each item at once, through a pipe, with a line of
-JSON, so that nothing that ran beside model output is ever unpickled:
+A socket connects them. From its owner it receives chunks, one after another: pickled lists of `(target, options,
+arguments, size)`, options and arguments being pickles themselves. Arguments are None to import the target, which comes
+before its first call; size is None unless it is a batch. It answers each item at once, with a line of JSON, so that
+nothing that ran beside model output is ever unpickled:
 
-    {"ready": true}                       once, when it can be given work
-    {"loaded": target}                    before the first item of a target is called
-    [[value, status, detail, seconds]…]   one line an item; a batch has several scores
-    {"out_of_memory": detail}             instead of scores; it exits afterwards
+    [[value, status, detail, seconds]…]   the scores of a call: one, or those of a batch
+    []                                    it can be given work; the target is imported
+    null                                  out of memory; it exits afterwards
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from morl.types import Status, TermScore
 _PR_SET_PDEATHSIG = 1
 
 
-def main(work_fd: int, replies_fd: int, parent: int, memory_mb: int) -> None:
+def main(fd: int, parent: int, memory_mb: int) -> None:
     """Serve until the owner closes the socket or dies."""
     # The owner decides when it ends: Ctrl-C and a scheduler's SIGTERM go to whole process groups.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -44,8 +43,8 @@ def main(work_fd: int, replies_fd: int, parent: int, memory_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.stdout = sys.stderr  # what a reward prints is a message, and is seen at once
     try:
-        with os.fdopen(work_fd, "rb") as work:
-            _Server(work, replies_fd, memory_mb).serve()
+        with os.fdopen(fd, "rb") as work, os.fdopen(fd, "wb", closefd=False) as replies:
+            _serve(work, replies, memory_mb)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the owner is gone, or does not want this worker any more
     finally:
@@ -62,64 +61,57 @@ def _die_with(parent: int) -> None:
         os._exit(0)
 
 
-class _Server:
-    def __init__(self, work: BinaryIO, replies_fd: int, memory_mb: int) -> None:
-        self._work = work
-        self._replies_fd = replies_fd
-        self._memory_mb = memory_mb
-        self._functions: dict[str, Callable[..., Any]] = {}
+def _serve(work: BinaryIO, replies: BinaryIO, memory_mb: int) -> None:
+    functions: dict[str, Callable[..., Any] | TermScore] = {}
 
-    def serve(self) -> None:
-        self._say(json.dumps({"ready": True}))
-        while True:
-            for target, options, arguments, size in pickle.load(self._work):  # noqa: S301  # from its owner
-                try:
-                    scores = self._answer(target, options, arguments, size)
-                except MemoryError as error:
-                    _limit_memory(None)
-                    self._say(json.dumps({"out_of_memory": describe(error)}))
-                    return
-                self._say(f"[{','.join(map(_as_json, scores))}]")
+    def reply(scores: Sequence[TermScore] | None) -> None:
+        fields = scores if scores is None else [(each.value, each.status, each.detail, each.seconds) for each in scores]
+        replies.write(json.dumps(fields).encode() + b"\n")
+        replies.flush()
 
-    def _say(self, message: str) -> None:
-        line = f"{message}\n".encode()
-        while line:
-            line = line[os.write(self._replies_fd, line) :]
-
-    def _answer(self, target: str, options: bytes, arguments: bytes | None, size: int | None) -> Sequence[TermScore]:
-        try:
-            function = self._function(target)
-        except UsageError as error:
-            return [failure("error", str(error))]
-        if arguments is None:
-            return []
-        try:
-            given, chosen = pickle.loads(arguments), pickle.loads(options)  # noqa: S301  # from its owner
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001  # whatever unpickling runs into
-            return [failure("error", f"the arguments cannot be read in a worker process: {describe(error)}")]
-        try:
-            return call(function, given, chosen, size or 1)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)  # an alarm left behind would hit the next item
-
-    def _function(self, target: str) -> Callable[..., Any]:
-        if target not in self._functions:
-            # Imports are the program's, not the answer's: they count neither as memory nor as time.
-            _limit_memory(None)
-            function = Entry("reward", target.partition(":")[2], target, target).load()
-            _warm(function)
-            self._functions[target] = function
-            _limit_memory(self._memory_mb)
-            self._say(json.dumps({"loaded": target}))
-        return self._functions[target]
+    reply([])
+    while True:
+        for target, options, arguments, size in pickle.load(work):  # noqa: S301  # from its owner
+            try:
+                if arguments is None:
+                    functions[target] = function = _load(target, memory_mb)
+                    reply([function] if isinstance(function, TermScore) else [])
+                else:
+                    reply(_answer(functions[target], options, arguments, size or 1))
+            except MemoryError:
+                _limit_memory(None)
+                return reply(None)
 
 
-def _as_json(score: TermScore) -> str:
-    # As `json.dumps` of the list, which takes five times as long.
-    value = "null" if score.value is None else repr(score.value)
-    return f'[{value},"{score.status}",{json.dumps(score.detail)},{score.seconds}]'
+def _load(target: str, memory_mb: int) -> Callable[..., Any] | TermScore:
+    """The function at `target`, or why there is none."""
+    # Imports are the program's, not the answer's: they count neither as memory nor as time.
+    _limit_memory(None)
+    try:
+        function = Entry("reward", target.partition(":")[2], target, target).load()
+        _warm(function)
+        return function
+    except UsageError as error:
+        return failure("error", str(error))
+    finally:
+        _limit_memory(memory_mb)
+
+
+def _answer(
+    function: Callable[..., Any] | TermScore, options: bytes, arguments: bytes, size: int
+) -> Sequence[TermScore]:
+    if isinstance(function, TermScore):
+        return [function] * size
+    try:
+        given, chosen = pickle.loads(arguments), pickle.loads(options)  # noqa: S301  # from its owner
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever unpickling runs into
+        return [failure("error", f"the arguments cannot be read in a worker process: {describe(error)}")] * size
+    try:
+        return call(function, given, chosen, size)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # an alarm left behind would hit the next item
 
 
 def call(

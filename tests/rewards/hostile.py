@@ -92,6 +92,22 @@ def behave(response: str) -> object:
             say(b"[[0.5]]\n")
         case "empty reply":
             say(b"[]\n")
+        case "endless reply":
+            while True:
+                say(b"[" * (1 << 16))
+        case "drip":
+            while True:
+                say(b"[")
+        case "close":
+            os.closerange(3, 256)
+        case "deaf":
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            while True:
+                pass
+        case "fork":
+            os.fork()
+            while True:
+                time.sleep(1)
         case "child":
             subprocess.Popen(["sleep", "1000"])
             while True:
@@ -100,10 +116,10 @@ def behave(response: str) -> object:
 
 
 def say(words: bytes) -> None:
-    """Into the pipe that goes to the owner of the worker."""
+    """Into the socket that goes to the owner of the worker."""
     for fd in range(3, 256):
         with contextlib.suppress(OSError):
-            if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
                 os.write(fd, words)
 
 

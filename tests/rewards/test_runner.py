@@ -89,6 +89,9 @@ def test_scores_do_not_depend_on_workers_or_order(count: int) -> None:
         ("hang in C", None, "timeout", "longer than 1 s"),
         ("stop", None, "timeout", "longer than 1 s"),
         ("child", None, "timeout", "longer than 1 s"),
+        ("deaf", None, "timeout", "longer than 1 s"),
+        ("fork", None, "timeout", "longer than 1 s"),
+        ("drip", None, "timeout", "longer than 1 s"),
         ("hog", None, "error", "out of memory: it needs more than 256 MB"),
         ("die", None, "error", "3 worker processes died of it"),
         ("segfault", None, "error", "3 worker processes died of it"),
@@ -97,6 +100,8 @@ def test_scores_do_not_depend_on_workers_or_order(count: int) -> None:
         ("half a reply", None, "error", "3 worker processes died of it"),
         ("wrong reply", None, "error", "3 worker processes died of it"),
         ("empty reply", None, "error", "3 worker processes died of it"),
+        ("endless reply", None, "error", "3 worker processes died of it"),
+        ("close", None, "error", "3 worker processes died of it"),
         ("sys.exit", None, "error", "SystemExit: 3"),
         ("raise", None, "error", "ValueError: as asked"),
         ("none", None, "error", "no score"),
@@ -272,6 +277,32 @@ def test_what_cannot_be_sent_or_imported_is_told(runner: Runner) -> None:
     assert ["no.such.module" in scores[2].detail, "response" in scores[3].detail] == [True, True]
 
 
+def test_an_import_that_kills_its_worker_costs_the_others_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run(runner: Runner) -> list[TermScore]:
+        deadly = (runner.run("deadly:f", {"response": ""}, {}, 5.0) for _ in range(5))
+        return [*await asyncio.gather(*deadly, runner.run("hostile:echo", {"response": "1"}, {}, 5.0))]
+
+    (tmp_path / "deadly.py").write_text("import os\nos._exit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with Runner(workers=2) as runner:
+        *scores, other = asyncio.run(run(runner))
+    assert {score.status for score in scores} == {"error"}
+    assert all("importing 'deadly:f' kills or hangs" in score.detail for score in scores)
+    assert other.value == 1.0
+
+
+def test_many_workers_import_a_slow_module_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(0.5)\ndef f(response):\n    return 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with Runner(workers=5) as runner:
+        runner.start(["slow:f"])
+        # The import does not count towards the deadline.
+        scores = asyncio.run(run_all(runner, ["x"] * 20, "slow:f", deadline_s=0.2))
+    assert {(score.value, score.status) for score in scores} == {(1.0, "ok")}
+
+
 def test_a_cancelled_call_leaves_the_pool_working(runner: Runner) -> None:
     async def run() -> list[TermScore]:
         with pytest.raises(TimeoutError):
@@ -318,13 +349,13 @@ def test_a_batch_goes_and_comes_as_a_whole(runner: Runner) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_fails_ends_all_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(runner: Runner) -> None:
+    def fail(*_: object) -> None:
         raise AttributeError("a mistake of ours")
 
     async def run(runner: Runner) -> list[TermScore]:
         work = asyncio.ensure_future(run_all(runner, ["hang"] * 4, deadline_s=1.0))
         await asyncio.sleep(0.3)
-        monkeypatch.setattr(Runner, "_enforce", fail)
+        monkeypatch.setattr(Runner, "_put_back", fail)
         await runner.run("hostile:echo", {"response": "1"}, {}, 5.0)
         return await work
 
