@@ -19,6 +19,7 @@ from morl.learner.group import Ranks, all_saved, start_ranks
 from morl.learner.packing import build_batch, plan_microbatches
 from morl.learner.policy import PolicyRank, PolicySettings, combine
 from morl.learner.rank import RankSettings
+from morl.learner.rows import group_rows
 from morl.learner.schedule import learning_rate
 from morl.learner.watch import find_spoiled_rows
 from morl.recipe import AlgorithmSpec
@@ -87,9 +88,10 @@ class Learner:
         share = self.settings.learner.share_prefix
         if self._critic is None:
             (advantages_PG,) = self._advantages(inputs)
-            return build_batch(groups, advantages_PG, weights_PG, share=share, keep_zeros=needs_zeros(algorithm))
+            keep_zeros = needs_zeros(algorithm)
+            return build_batch(group_rows(groups, advantages_PG, weights_PG, share=share, keep_zeros=keep_zeros))
         # Each answer's reward goes where its advantage would, and tells the critic's tokens whose they are.
-        batch = build_batch(groups, rewards_PG.nan_to_num(), weights_PG, share=share, keep_zeros=True)
+        batch = build_batch(group_rows(groups, rewards_PG.nan_to_num(), weights_PG, share=share, keep_zeros=True))
         by_token = token_inputs(batch, self._critic.values(batch), inputs["objectives_P"])
         return with_token_advantages(batch, by_token["mask_BT"], *self._advantages({**inputs, **by_token}))
 

@@ -12,8 +12,9 @@ import torch
 from morl.learner.body import last_hidden_states
 from morl.learner.packing import Microbatch, build_batch
 from morl.learner.rank import Rank, RankSettings
+from morl.learner.rows import Answer, Row
 from morl.model import load_reward_model
-from morl.types import Batch, Encoded, Group, Prompt, Sample, Score
+from morl.types import Batch, Encoded
 
 Tokens = tuple[int, ...]
 
@@ -129,26 +130,15 @@ def answer_batch(rows: Sequence[tuple[Encoded, Sequence[Tokens]]]) -> Batch:
 
     Every answer has the weight 1 / rows. Targets, advantages and rollout log-probabilities mean nothing here.
     """
-    groups = [
-        Group(
-            _NO_PROMPT,
-            prompt.token_ids_T,
-            tuple(_as_sample(answer_T, index) for index, answer_T in enumerate(answers)),
-            tuple(Score(1.0) for _ in answers),
-            prompt.features,
-        )
-        for prompt, answers in rows
-    ]
-    width = max(len(answers) for _, answers in rows)
-    ones_PG = torch.ones((len(rows), width), dtype=torch.float64)
-    return build_batch(groups, ones_PG, ones_PG / len(rows))
+    weight = 1 / len(rows)
+    return build_batch(
+        [
+            Row(prompt, tuple(_read_at_its_end(answer_T, weight) for answer_T in answers), number)
+            for number, (prompt, answers) in enumerate(rows)
+        ]
+    )
 
 
-_NO_PROMPT = Prompt("pair", "preference", ({"role": "user", "content": ""},))
-
-
-def _as_sample(answer_T: Tokens, index: int) -> Sample:
+def _read_at_its_end(answer_T: Tokens, weight: float) -> Answer:
     # A row feeds all tokens of an answer but the last: one more, and the answer is fed whole.
-    tokens = (*answer_T, 0)
-    mask = (0,) * len(answer_T) + (1,)
-    return Sample("pair", index, tokens, mask, (0.0,) * len(tokens), 0, "stop", "")
+    return Answer((*answer_T, 0), weight, loss_mask_T=(0,) * len(answer_T) + (1,))

@@ -12,8 +12,9 @@ from morl.algorithms.aggregation import Aggregation, token_weights
 from morl.learner.packing import Microbatch, build_batch
 from morl.learner.policy import Policy
 from morl.learner.rank import Rank
+from morl.learner.rows import Answer, Row
 from morl.model import load_policy
-from morl.types import Batch, Encoded, Group, Prompt, Sample, Score
+from morl.types import Batch, Encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +61,8 @@ class SupervisedRank(Rank):
 
 def example_batch(examples: Sequence[Example], aggregation: Aggregation) -> Batch:
     """One row an example, in their order; the weights make the loss a mean over tokens or answers."""
-    groups = [
-        Group(
-            _NO_PROMPT,
-            example.prompt.token_ids_T,
-            (_as_sample(example.answer_T),),
-            (Score(1.0),),
-            example.prompt.features,
-        )
-        for example in examples
-    ]
-    ones_PG = torch.ones((len(groups), 1), dtype=torch.float64)
     lengths_PG = torch.tensor([[len(example.answer_T)] for example in examples])
-    weights_PG = token_weights(lengths_PG, ones_PG.bool(), aggregation, int(lengths_PG.max()))
-    return build_batch(groups, ones_PG, weights_PG)
-
-
-_NO_PROMPT = Prompt("example", "example", ({"role": "user", "content": ""},))
-
-
-def _as_sample(answer_T: tuple[int, ...]) -> Sample:
-    count = len(answer_T)
-    return Sample("example", 0, answer_T, (1,) * count, (0.0,) * count, 0, "stop", "")
+    scored_PG = torch.ones(lengths_PG.shape, dtype=torch.bool)
+    weights_P = token_weights(lengths_PG, scored_PG, aggregation, int(lengths_PG.max()))[:, 0].tolist()
+    pairs = enumerate(zip(examples, weights_P, strict=True))
+    return build_batch([Row(own.prompt, (Answer(own.answer_T, weight),), p) for p, (own, weight) in pairs])

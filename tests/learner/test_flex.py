@@ -16,6 +16,7 @@ from morl.learner.attention import by_blocks, use_shared_prefix
 from morl.learner.flex import attend, block_mask
 from morl.learner.packing import build_batch, microbatch
 from morl.learner.policy import Policy, PolicySettings
+from morl.learner.rows import group_rows
 from morl.model import load_policy
 from morl.recipe import AlgorithmSpec, ClusterSpec, LearnerSpec
 
@@ -59,7 +60,7 @@ def test_whole_blocks_are_left_out() -> None:
 def test_a_policy_sees_the_same_by_one_kernel(backward_on_cpu, tiny_model: Path, monkeypatch) -> None:
     groups = make_groups(3, prompts=3)
     advantages = torch.randn(len(groups), len(groups[0].samples_G), dtype=torch.float64)
-    batch = build_batch(groups, advantages, torch.ones_like(advantages))
+    batch = build_batch(group_rows(groups, advantages, torch.ones_like(advantages)))
     model = load_policy(tiny_model, "float32")
     policy = Policy(model, temperature=1.0, banned_token_ids=())
     found = []

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from learner_groups import make_groups
 
 from morl.learner.packing import build_batch, microbatch, plan_microbatches
+from morl.learner.rows import group_rows
 from morl.types import Group, Prompt, Sample, Score
 
 
@@ -37,7 +38,7 @@ def test_shared_rows_give_what_separate_rows_give(tiny_model: Path, budget: int,
     model, banned = load_policy(tiny_model, "float32"), [5, 9]
     policy = Policy(model, temperature=0.7, banned_token_ids=banned)
     groups = make_groups(1, duplicates=duplicates)
-    batch = build_batch(groups, *flat(groups))
+    batch = build_batch(group_rows(groups, *flat(groups)))
     plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), budget, ranks=1)[0]
 
     loss = torch.zeros(())
@@ -61,7 +62,7 @@ def test_shared_rows_give_what_separate_rows_give(tiny_model: Path, budget: int,
 
 def test_same_answers_share_their_tokens() -> None:
     groups = make_groups(2, prompts=1, samples=4, duplicates=True)
-    batch = build_batch(groups, *flat(groups))
+    batch = build_batch(group_rows(groups, *flat(groups)))
     first, second = (groups[0].samples_G[i].length for i in (0, 1))
     assert len(batch.token_ids_T) == len(groups[0].prompt_ids_T) + (first - 1) + (second - 1)
     assert len(batch.targets_N) == 3 * first + second
@@ -71,8 +72,8 @@ def test_rows_without_advantage_are_left_out_but_one_stays() -> None:
     groups = make_groups(3, prompts=3)
     advantages, weights = flat(groups)
     advantages[1] = 0
-    assert build_batch(groups, advantages, weights).rows == 2
-    assert build_batch(groups, advantages * 0, weights).rows == 1
+    assert build_batch(group_rows(groups, advantages, weights)).rows == 2
+    assert build_batch(group_rows(groups, advantages * 0, weights)).rows == 1
 
 
 def test_samples_without_advantage_stay_where_they_are_wanted() -> None:
@@ -80,7 +81,7 @@ def test_samples_without_advantage_stay_where_they_are_wanted() -> None:
     advantages, weights = flat(groups)
     advantages[1] = 0
     weights[2, 1] = 0
-    batch = build_batch(groups, advantages, weights, keep_zeros=True)
+    batch = build_batch(group_rows(groups, advantages, weights, keep_zeros=True))
     assert batch.rows == 3
     scored = sum(s.length for group in groups for s in group.samples_G) - groups[2].samples_G[1].length
     assert len(batch.targets_N) == scored
@@ -91,7 +92,7 @@ def test_a_target_knows_its_prompt_whatever_the_rows() -> None:
     advantages, weights = flat(groups)
     advantages[0] = 0
     advantages[2, 1] = 0
-    shared, apart = (build_batch(groups, advantages, weights, share=share) for share in (True, False))
+    shared, apart = (build_batch(group_rows(groups, advantages, weights, share=share)) for share in (True, False))
     assert shared.prompts_N.unique().tolist() == [1, 2, 3]
     assert shared.rows < apart.rows
     assert shared.prompts_N.equal(apart.prompts_N)
@@ -103,7 +104,7 @@ def test_tokens_that_a_tool_wrote_are_context_not_targets() -> None:
     sample = Sample("o/0", 0, (11, 12, 13, 14), (1, 0, 0, 1), (-1.0, 0.0, 0.0, -2.0), 0, "stop", "")
     prompt = Prompt("o/0", "o", ({"role": "user", "content": "?"},))
     group = Group(prompt, (3, 4), (sample,), (Score(1.0),))
-    batch = build_batch([group], torch.ones(1, 1), torch.ones(1, 1))
+    batch = build_batch(group_rows([group], torch.ones(1, 1), torch.ones(1, 1)))
     assert batch.token_ids_T.tolist() == [3, 4, 11, 12, 13]
     assert batch.targets_N.tolist() == [11, 14]
     assert batch.sources_N.tolist() == [1, 4]
@@ -122,12 +123,12 @@ def test_a_plan_covers_every_row_once_and_keeps_the_budget(lengths: list[int], b
 
 def test_an_empty_microbatch_weighs_nothing() -> None:
     groups = make_groups(4)
-    batch = build_batch(groups, *flat(groups))
+    batch = build_batch(group_rows(groups, *flat(groups)))
     assert microbatch(batch, []).weights_N.abs().sum() == 0
 
 
 def test_a_kernel_of_its_own_is_never_given_a_dense_mask() -> None:
     groups = make_groups(0)
-    batch = build_batch(groups, *flat(groups))
+    batch = build_batch(group_rows(groups, *flat(groups)))
     assert microbatch(batch, range(batch.rows)).attention_mask_B1LL is not None
     assert microbatch(batch, range(batch.rows), dense=False).attention_mask_B1LL is None

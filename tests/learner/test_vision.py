@@ -11,6 +11,7 @@ from morl.errors import DataError
 from morl.learner.packing import build_batch, microbatch
 from morl.learner.policy import Policy
 from morl.learner.reward import RewardModel, answer_batch
+from morl.learner.rows import group_rows
 from morl.model import ChatCodec, load_policy, load_reward_model
 from morl.types import Encoded, Group
 
@@ -33,7 +34,7 @@ def test_shared_rows_with_pictures_give_what_separate_rows_give(vision_model, co
     model = load_policy(vision_model, "float32")
     made = make_picture_groups(codec)
     advantages = torch.linspace(-1, 2, 15, dtype=torch.float64).view(5, 3)
-    batch = build_batch(made, advantages, torch.ones_like(advantages))
+    batch = build_batch(group_rows(made, advantages, torch.ones_like(advantages)))
     policy = Policy(model, temperature=1.0, banned_token_ids=codec.banned_token_ids)
     loss = torch.zeros(())
     for rows in [[0, 1, 2, 3, 4]] if together else [[0], [1], [2], [3], [4]]:

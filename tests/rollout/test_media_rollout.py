@@ -19,6 +19,7 @@ from morl.errors import DataError, UsageError
 from morl.evaluate import evaluate_models
 from morl.learner.packing import build_batch, microbatch
 from morl.learner.policy import Policy
+from morl.learner.rows import group_rows
 from morl.media import Limits, Picture, Video
 from morl.model import ChatCodec, load_policy
 from morl.recipe import load_recipe
@@ -103,7 +104,7 @@ def collect(engine, codec, run, prompts, temperature: float = 0.8, new: int = 12
 def mismatch(model, codec, groups: list[Group], temperature: float = 0.8) -> float:
     """Largest difference between what the engine said of a token and what the learner says."""
     ones = torch.ones(len(groups), SAMPLES, dtype=torch.float64)
-    batch = build_batch(groups, ones, ones)
+    batch = build_batch(group_rows(groups, ones, ones))
     policy = Policy(model, temperature=temperature, banned_token_ids=codec.banned_token_ids)
     micro = microbatch(batch, range(batch.rows))
     with torch.no_grad():
