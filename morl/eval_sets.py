@@ -20,7 +20,7 @@ from morl.evaluate import Evaluation, measure
 from morl.recipe import Recipe, read_text
 from morl.rewards import Scorer
 from morl.schema import DataSpec, Document, Float, GoldTemplate, Int, ObjectiveSpec, PromptForm, RewardTerms, Text
-from morl.types import Group, Prompt, Sample
+from morl.types import Encoded, Group, Prompt, Sample
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ async def _score(
         async def one(prompt: Prompt, texts: Sequence[str]) -> Group:
             samples = [Sample(prompt.id, index, (), (), (), 0, "stop", text) for index, text in enumerate(texts)]
             scores = await asyncio.gather(*(scorer.score(prompt, sample) for sample in samples))
-            return Group(prompt, (), tuple(samples), tuple(scores))
+            return Group(prompt, Encoded(()), tuple(samples), tuple(scores))
 
         groups = await asyncio.gather(*(one(prompt, texts) for prompt, texts in asked))
     row = measure(groups, spec.pass_at)

@@ -54,9 +54,8 @@ class EngineSpec:
 
     def sent(self, request: Request) -> Request:
         """The request without what this engine has no use for: pictures are heavy."""
-        if getattr(self.entry.load(), "takes_pixels", False):
-            return replace(request, features=None)
-        return replace(request, pixels=None)
+        unused = "features" if getattr(self.entry.load(), "takes_pixels", False) else "pixels"
+        return replace(request, prompt=replace(request.prompt, **{unused: None}))
 
 
 class EngineActor:

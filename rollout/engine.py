@@ -10,7 +10,7 @@ from typing import Protocol
 
 from morl.errors import UsageError
 from morl.registry import Registry
-from morl.types import Features, FinishReason, Pixels
+from morl.types import Encoded, FinishReason
 
 ENGINES = Registry("engine", "morl.engines")
 """Engines by name. Each is built as `Engine(model, *, dtype, version=0, **options)`."""
@@ -55,19 +55,16 @@ class Request:
 
     id: str
     """Unique among the requests in flight."""
-    prompt_ids_T: tuple[int, ...]
-    """The prompt as the learner has it, placeholders of pictures expanded."""
+    prompt: Encoded
+    """As the learner has it, with `features` for engines that run the model on them, or with `pixels` for engines
+    with a processor of their own."""
     samples: int
     seed: int
     """Seeds of requests with the same prompt should be at least `samples` apart."""
     sampling: Sampling
-    features: Features | None = None
-    """Of the prompt's pictures and videos, if it has any, for engines that run the model on them."""
-    pixels: Pixels | None = None
-    """The same before the model's processor, for engines with a processor of their own."""
 
     def __post_init__(self) -> None:
-        if not self.prompt_ids_T:
+        if not self.prompt.token_ids_T:
             raise ValueError(f"request {self.id!r} has an empty prompt")
         if self.samples < 1:
             raise ValueError(f"request {self.id!r} asks for {self.samples} samples")
@@ -126,7 +123,7 @@ def check_fits(request: Request, context: int) -> None:
 
     Raises: UsageError. Engines would otherwise cut the answer short without a word.
     """
-    prompt, new = len(request.prompt_ids_T), request.sampling.max_new_tokens
+    prompt, new = len(request.prompt.token_ids_T), request.sampling.max_new_tokens
     if prompt + new > context:
         raise UsageError(
             f"request {request.id!r}: {prompt} prompt tokens and {new} new tokens exceed the {context} that the engine "

@@ -72,6 +72,6 @@ def group_rows(
             for sample, counts, advantage, weight in zip(*per_sample, strict=False)
             if counts
         )
-        prompt = Encoded(group.prompt_ids_T, group.features)
-        rows += [Row(prompt, part, number) for part in ([answers] if share else [(a,) for a in answers]) if part]
+        parts = [answers] if share else [(answer,) for answer in answers]
+        rows += [Row(group.encoded, part, number) for part in parts if part]
     return rows

@@ -102,8 +102,8 @@ def written(group: Group, g: int) -> list[int]:
 
 def hidden_before(model: Any, group: Group, g: int) -> torch.Tensor:
     """The body's state before each token that the policy wrote, of a row with this answer alone."""
-    ids = torch.tensor([group.prompt_ids_T + group.samples_G[g].token_ids_T])
-    places = [len(group.prompt_ids_T) + t - 1 for t in written(group, g)]
+    ids = torch.tensor([group.encoded.token_ids_T + group.samples_G[g].token_ids_T])
+    places = [len(group.encoded.token_ids_T) + t - 1 for t in written(group, g)]
     return model.model(input_ids=ids).last_hidden_state[0, places]
 
 
@@ -275,7 +275,9 @@ def most_that_can_be_explained(groups: list[Group]) -> float:
     rewards: dict[Any, list[float]] = {}
     for group, _, g in answers_of(groups):
         for t in written(group, g):
-            rewards.setdefault((group.prompt_ids_T, group.samples_G[g].token_ids_T[:t]), []).append(group.values_G[g])
+            rewards.setdefault((group.encoded.token_ids_T, group.samples_G[g].token_ids_T[:t]), []).append(
+                group.values_G[g]
+            )
     told = torch.tensor([value for own in rewards.values() for value in own], dtype=torch.float64)
     known = torch.tensor([sum(own) / len(own) for own in rewards.values() for _ in own], dtype=torch.float64)
     return float(1 - (told - known).var(correction=0) / told.var(correction=0))

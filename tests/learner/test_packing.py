@@ -10,7 +10,7 @@ from learner_groups import make_groups
 
 from morl.learner.packing import build_batch, microbatch, plan_microbatches
 from morl.learner.rows import group_rows
-from morl.types import Group, Prompt, Sample, Score
+from morl.types import Encoded, Group, Prompt, Sample, Score
 
 
 def flat(groups: list[Group]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,10 +22,10 @@ def flat(groups: list[Group]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def one_by_one(model, group: Group, sample: Sample, temperature: float, banned: list[int]) -> torch.Tensor:
     """Log-probs of one answer in a row of its own: the reference."""
-    ids = torch.tensor([group.prompt_ids_T + sample.token_ids_T])
+    ids = torch.tensor([group.encoded.token_ids_T + sample.token_ids_T])
     logits = model(input_ids=ids).logits[0].float() / temperature
     logits[:, banned] = -torch.inf
-    at = torch.arange(len(group.prompt_ids_T) - 1, ids.shape[1] - 1)
+    at = torch.arange(len(group.encoded.token_ids_T) - 1, ids.shape[1] - 1)
     return logits.log_softmax(-1)[at, ids[0, at + 1]]
 
 
@@ -64,7 +64,7 @@ def test_same_answers_share_their_tokens() -> None:
     groups = make_groups(2, prompts=1, samples=4, duplicates=True)
     batch = build_batch(group_rows(groups, *flat(groups)))
     first, second = (groups[0].samples_G[i].length for i in (0, 1))
-    assert len(batch.token_ids_T) == len(groups[0].prompt_ids_T) + (first - 1) + (second - 1)
+    assert len(batch.token_ids_T) == len(groups[0].encoded.token_ids_T) + (first - 1) + (second - 1)
     assert len(batch.targets_N) == 3 * first + second
 
 
@@ -103,7 +103,7 @@ def test_a_target_knows_its_prompt_whatever_the_rows() -> None:
 def test_tokens_that_a_tool_wrote_are_context_not_targets() -> None:
     sample = Sample("o/0", 0, (11, 12, 13, 14), (1, 0, 0, 1), (-1.0, 0.0, 0.0, -2.0), 0, "stop", "")
     prompt = Prompt("o/0", "o", ({"role": "user", "content": "?"},))
-    group = Group(prompt, (3, 4), (sample,), (Score(1.0),))
+    group = Group(prompt, Encoded((3, 4)), (sample,), (Score(1.0),))
     batch = build_batch(group_rows([group], torch.ones(1, 1), torch.ones(1, 1)))
     assert batch.token_ids_T.tolist() == [3, 4, 11, 12, 13]
     assert batch.targets_N.tolist() == [11, 14]

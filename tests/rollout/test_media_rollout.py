@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,7 @@ def test_engine_and_learner_agree(seeing, codec, run, vision_model, kind):
     drawn = [token for group in groups for sample in group.samples_G for token in sample.token_ids_T]
     assert len(codec.banned_token_ids) == 5
     assert not set(drawn) & set(codec.banned_token_ids)
-    assert all(group.prompt_ids_T == codec.encode(group.prompt).token_ids_T for group in groups)
+    assert all(group.encoded.token_ids_T == codec.encode(group.prompt).token_ids_T for group in groups)
 
 
 def test_all_kinds_in_one_step(seeing, codec, run, vision_model):
@@ -149,17 +150,17 @@ def test_what_is_seen_matters(codec, run, seeing):
     """Greedy answers about different pictures differ, although the words are the same."""
     asked = [prompt(n, Picture.of(noise((60, 60), 100 + n)), "What is it?") for n in range(4)]
     groups = collect(seeing, codec, run, asked, temperature=0.0, new=6)
-    assert len({group.prompt_ids_T for group in groups}) == 1
+    assert len({group.encoded.token_ids_T for group in groups}) == 1
     assert len({group.samples_G[0].logprobs_T for group in groups}) == 4
 
 
 def test_an_engine_is_sent_what_it_takes_and_nothing_twice(codec):
     encoded = codec.encode(PROMPTS["image"][0])
     sampling = Sampling(1.0, 4)
-    request = Request("r", encoded.token_ids_T, 2, 0, sampling, encoded.features, encoded.pixels)
+    request = Request("r", encoded, 2, 0, sampling)
     sent = {name: EngineSpec(ENGINES.entry(name), "m", "float32", 0, {}).sent(request) for name in ("hf", "vllm")}
-    assert (sent["hf"].features, sent["hf"].pixels) == (encoded.features, None)
-    assert (sent["vllm"].features, sent["vllm"].pixels) == (None, encoded.pixels)
+    assert sent["hf"].prompt == replace(encoded, pixels=None)
+    assert sent["vllm"].prompt == replace(encoded, features=None)
     assert encoded.pixels.prompt_ids_T.count(codec.media.placeholder_ids["image"]) == 1
 
 
