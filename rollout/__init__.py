@@ -2,7 +2,16 @@
 
 from morl.rollout.actor import Deadlines
 from morl.rollout.collector import Codec, Collector, Rollout
-from morl.rollout.engine import ENGINES, Completion, Engine, Request, Sampling, choose_engine
+from morl.rollout.engine import (
+    ENGINES,
+    Completion,
+    Engine,
+    EngineInfo,
+    Request,
+    Sampling,
+    choose_engine,
+    engine_info,
+)
 from morl.rollout.pool import EnginePool
 
 __all__ = [
@@ -12,9 +21,11 @@ __all__ = [
     "Completion",
     "Deadlines",
     "Engine",
+    "EngineInfo",
     "EnginePool",
     "Request",
     "Rollout",
     "Sampling",
     "choose_engine",
+    "engine_info",
 ]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from morl.errors import MorlError, RunError
 from morl.registry import Entry
-from morl.rollout.engine import Completion, Engine, Request
+from morl.rollout.engine import Completion, Engine, Request, engine_info
 
 T = TypeVar("T")
 
@@ -54,8 +54,9 @@ class EngineSpec:
 
     def sent(self, request: Request) -> Request:
         """The request without what this engine has no use for: pictures are heavy."""
-        unused = "features" if getattr(self.entry.load(), "takes_pixels", False) else "pixels"
-        return replace(request, prompt=replace(request.prompt, **{unused: None}))
+        whole = request.prompt
+        takes_pixels = engine_info(self.entry.name).takes_pixels
+        return replace(request, prompt=replace(whole, features=None) if takes_pixels else replace(whole, pixels=None))
 
 
 class EngineActor:

@@ -86,10 +86,27 @@ class Completion:
     """Of the weights that wrote it, as the engine read it from them."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """What a class of engines can do besides the protocol; it declares it in its attribute `info`."""
+
+    takes_pixels: bool = False
+    """Has a processor of its own: is sent the `pixels` of a prompt, and not its `features`."""
+    takes_media_limits: bool = False
+    """Is started with the options `images_per_prompt`, `videos_per_prompt`, `image_pixels` and `video_pixels`: the
+    most that a prompt has, and the largest picture and frame."""
+    takes_adapters: bool = False
+    """Loads a LoRA adapter alone, too, where it was started with the option `max_lora_rank`."""
+    receives_weights: bool = False
+    """Has the method `receive_weights(stage, argument)` of `VLLMEngine`, by which a learner sends weights from GPU to
+    GPU, where it was started with the option `weight_transfer="nccl"`."""
+
+
 class Engine(Protocol):
     """Serves one version of the policy at a time.
 
-    A class with a true attribute `takes_pixels` is sent a request's `pixels`, any other its `features`.
+    A class that can do more says so in its attribute `info`, an `EngineInfo`; without it, it is sent features and
+    loads whole models from files.
     """
 
     def generate(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
@@ -116,6 +133,14 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Free memory and processes. The engine is of no use afterwards."""
+
+
+def engine_info(name: str) -> EngineInfo:
+    """What engines of this registered name can do. Raises: UsageError when their `info` is no `EngineInfo`."""
+    info = getattr(ENGINES.load(name), "info", EngineInfo())
+    if not isinstance(info, EngineInfo):
+        raise UsageError(f"engine '{name}' from {ENGINES.entry(name).origin}: its `info` should be an EngineInfo")
+    return info
 
 
 def check_fits(request: Request, context: int) -> None:
