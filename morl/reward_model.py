@@ -17,12 +17,11 @@ from morl.assemble import announce
 from morl.cluster import Cluster
 from morl.errors import DataError
 from morl.fitting import Fitting, fitting
-from morl.learner.group import Ranks
-from morl.learner.packing import plan_microbatches
-from morl.learner.reward import RewardRank, RewardSettings, TokenPair, pair_batch
+from morl.learner.group import RankGroup
+from morl.learner.reward import RewardMetrics, RewardRank, RewardSettings, TokenPair, pair_batch
 from morl.model import ChatCodec, resolve_model
 from morl.preferences import Pair, PreferenceRecipe, PreferenceSpec, load_pairs, pairs_of_step, split
-from morl.recipe import LearnerSpec, go_offline
+from morl.recipe import go_offline
 from morl.recovery import recovering
 from morl.run import Interrupt, RunFolder
 from morl.statistics import Interval, clustered_interval
@@ -100,7 +99,7 @@ def _train(recipe: PreferenceRecipe, folder: RunFolder, interrupt: Interrupt, lo
         fitting(recipe, folder, cluster, RewardRank, settings, console=console) as fit,
     ):
         if fit.resumed is None:
-            _measure(fit, held, encoder, recipe.learner)
+            _measure(fit, held, encoder)
         while fit.step < steps and not interrupt.requested:
             drawn = pairs_of_step(fit.step + 1, spec.pairs_per_step, len(learnt), recipe.run.seed)
             tokens = [tokens for _, tokens in encoder.encode_all([learnt[place] for place in drawn])]
@@ -108,23 +107,23 @@ def _train(recipe: PreferenceRecipe, folder: RunFolder, interrupt: Interrupt, lo
             if fit.due or interrupt.requested or fit.step == steps:
                 fit.save()
             if fit.step < steps and spec.measure_every and fit.step % spec.measure_every == 0:
-                _measure(fit, held, encoder, recipe.learner)
+                _measure(fit, held, encoder)
         if fit.step == steps:
-            found = _measure(fit, held, encoder, recipe.learner)
+            found = _measure(fit, held, encoder)
             fit.publish(folder.path / "model", {CALIBRATION: json.dumps(asdict(found), indent=1)})
         return fit.step == steps
 
 
-def _named(totals: Mapping[str, float]) -> dict[str, float]:
+def _named(total: RewardMetrics) -> dict[str, float]:
     return {
-        "preference/loss": totals["loss"],
-        "preference/accuracy": totals["right"] / totals["pairs"],
-        "preference/margin": totals["margin"] / totals["pairs"],
+        "preference/loss": total.loss,
+        "preference/accuracy": total.right / total.pairs,
+        "preference/margin": total.margin / total.pairs,
     }
 
 
-def _measure(fit: Fitting, held: Sequence[Pair], encoder: Encoder, spec: LearnerSpec) -> Measured:
-    found = measure(fit.ranks, held, encoder, spec)
+def _measure(fit: Fitting[RewardMetrics], held: Sequence[Pair], encoder: Encoder) -> Measured:
+    found = measure(fit.ranks, held, encoder)
     fit.tracker.log_eval({"step": fit.step, "set": "held_out", **asdict(found)})
     announce(f"step {fit.step}: {describe(found)}")
     return found
@@ -180,24 +179,22 @@ class Encoder:
         return tokens
 
 
-def measure(ranks: Ranks, held: Sequence[Pair], encoder: Encoder, spec: LearnerSpec) -> Measured:
+def measure(ranks: RankGroup[RewardMetrics], held: Sequence[Pair], encoder: Encoder) -> Measured:
     """Score held-out pairs and compare with what people preferred."""
     scores: list[tuple[float, float]] = []
     lengths: list[tuple[int, int]] = []
     questions: list[str] = []
     for first in range(0, len(held), PORTION):
         portion = encoder.encode_all(held[first : first + PORTION])
-        scores += _scores(ranks, [tokens for _, tokens in portion], spec)
+        scores += _scores(ranks, [tokens for _, tokens in portion])
         lengths += [(len(tokens.chosen_T), len(tokens.rejected_T)) for _, tokens in portion]
         questions += [pair.question for pair, _ in portion]
     return judge(np.array(scores), np.array(lengths), questions)
 
 
-def _scores(ranks: Ranks, pairs: Sequence[TokenPair], spec: LearnerSpec) -> list[tuple[float, float]]:
-    batch = pair_batch(pairs)
-    plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), spec.tokens_per_microbatch, spec.ranks)
+def _scores(ranks: RankGroup[RewardMetrics], pairs: Sequence[TokenPair]) -> list[tuple[float, float]]:
     scored: dict[int, tuple[float, float]] = {}
-    for part in ranks.call("score", batch, plan):
+    for part in ranks.call_on_rows("score", pair_batch(pairs)):
         scored |= part
     return [scored[row] for row in range(len(pairs))]
 

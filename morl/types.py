@@ -274,3 +274,9 @@ class Batch:
     def rows(self) -> int:
         """B."""
         return len(self.row_starts_B1) - 1
+
+    @property
+    def lengths_B(self) -> list[int]:  # noqa: N802
+        """Tokens of each row."""
+        lengths: list[int] = self.row_starts_B1.diff().tolist()
+        return lengths

@@ -12,6 +12,7 @@ import torch
 from morl.learner.body import last_hidden_states
 from morl.learner.packing import Microbatch, build_batch
 from morl.learner.rank import Rank, RankSettings
+from morl.learner.rank_metrics import RankMetrics
 from morl.learner.rows import Answer, Row
 from morl.model import load_reward_model
 from morl.types import Batch, Encoded
@@ -74,11 +75,22 @@ class RewardSettings(RankSettings):
     """Weight of `(s_chosen + s_rejected)²`, which keeps scores near 0 (Eisenstein et al. 2023, arXiv 2312.09244)."""
 
 
-class RewardRank(Rank):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardMetrics(RankMetrics):
+    """What a rank of a reward model measures."""
+
+    pairs: float = 0.0
+    right: float = 0.0
+    """Pairs whose preferred answer scores higher."""
+    margin: float = 0.0
+    """Sum of `s_chosen - s_rejected`."""
+
+
+class RewardRank(Rank[RewardMetrics]):
     """A rank that learns from pairs of answers."""
 
     settings: RewardSettings
-    sums = ("pairs", "loss", "right", "margin")
+    metrics = RewardMetrics
 
     def _load(self) -> Any:
         return load_reward_model(self.settings.model, self.settings.dtype)
@@ -88,7 +100,7 @@ class RewardRank(Rank):
         module.language_model.score.requires_grad_(True)  # new, so adapters alone would not do
         return module
 
-    def _accumulate(self, micro: Microbatch) -> dict[str, float]:
+    def _accumulate(self, micro: Microbatch) -> RewardMetrics:
         chosen_N, rejected_N = self.engine(micro).view(-1, 2).unbind(dim=1)
         weights_N = micro.weights_N.view(-1, 2)[:, 0]
         loss_N = bradley_terry(chosen_N, rejected_N) + self.settings.centering * (chosen_N + rejected_N).square()
@@ -96,12 +108,12 @@ class RewardRank(Rank):
         # DeepSpeed averages gradients over ranks; the weights already make a mean.
         self.engine.backward(loss * self.ranks)
         margin_N = (chosen_N - rejected_N).detach()
-        return {
-            "pairs": float(len(margin_N)),
-            "loss": float(loss.detach()),
-            "right": float((margin_N > 0).sum()),
-            "margin": float(margin_N.sum()),
-        }
+        return RewardMetrics(
+            loss=float(loss.detach()),
+            pairs=float(len(margin_N)),
+            right=float((margin_N > 0).sum()),
+            margin=float(margin_N.sum()),
+        )
 
     def score(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> dict[int, tuple[float, ...]]:
         """Scores of this rank's rows, by row: first the chosen answer's, then the rejected one's."""

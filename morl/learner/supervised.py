@@ -12,6 +12,7 @@ from morl.algorithms.aggregation import Aggregation, token_weights
 from morl.learner.packing import Microbatch, build_batch
 from morl.learner.policy import Policy
 from morl.learner.rank import Rank
+from morl.learner.rank_metrics import RankMetrics
 from morl.learner.rows import Answer, Row
 from morl.model import load_policy
 from morl.types import Batch, Encoded
@@ -31,10 +32,20 @@ class Example:
         return len(self.prompt.token_ids_T) + len(self.answer_T)
 
 
-class SupervisedRank(Rank):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisedMetrics(RankMetrics):
+    """What a rank of a supervised stage measures."""
+
+    tokens: float = 0.0
+    """Of the answers."""
+    nats: float = 0.0
+    """Of `-log pi(token)` over these."""
+
+
+class SupervisedRank(Rank[SupervisedMetrics]):
     """A rank that learns to write what it is shown: `-sum of w_t log pi(token t)` over the answers."""
 
-    sums = ("tokens", "loss", "nats")
+    metrics = SupervisedMetrics
 
     def _load(self) -> Any:
         return load_policy(self.settings.model, self.settings.dtype)
@@ -42,13 +53,13 @@ class SupervisedRank(Rank):
     def _module(self, model: Any) -> Policy:
         return Policy(model, temperature=1.0, banned_token_ids=())
 
-    def _accumulate(self, micro: Microbatch) -> dict[str, float]:
+    def _accumulate(self, micro: Microbatch) -> SupervisedMetrics:
         logprobs_N, _ = self.engine(micro)
         loss = -(logprobs_N * micro.weights_N).sum()
         # DeepSpeed averages gradients over ranks; the weights already make a mean.
         self.engine.backward(loss * self.ranks)
         nats = -float(logprobs_N.detach().sum())
-        return {"tokens": float(len(logprobs_N)), "loss": float(loss.detach()), "nats": nats}
+        return SupervisedMetrics(loss=float(loss.detach()), tokens=float(len(logprobs_N)), nats=nats)
 
     def measure(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> dict[int, float]:
         """`-log pi(answer)` in nats of this rank's rows, by row; nothing is learnt."""

@@ -19,8 +19,6 @@ import torch
 
 from morl.errors import DataError, RunError
 from morl.files import replacing
-from morl.learner.group import Ranks
-from morl.learner.packing import plan_microbatches
 from morl.schema import LearnerSpec
 from morl.types import Batch, Features, Group, Score
 
@@ -166,12 +164,6 @@ def _reasons(scores: Sequence[Score]) -> str:
     """Some of what rewards say that gave no score."""
     reasons = {term.detail for score in scores for term in score.terms.values() if term.value is None}
     return "; ".join(sorted(reasons)[:3])
-
-
-def find_spoiled_rows(ranks: Ranks, count: int, batch: Batch) -> list[int]:
-    """Rows of a batch whose loss is not finite, each computed alone by one of `count` ranks; nothing is learnt."""
-    plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), 1, count)
-    return sorted(row for part in ranks.call("spoiled_rows", batch, plan) for row in part)
 
 
 _MISMATCH_CAUSES = (

@@ -18,7 +18,7 @@ from morl.algorithms import advantage
 from morl.cluster import Cluster
 from morl.errors import UsageError
 from morl.learner import Learner
-from morl.learner.critic import combine, critic_settings
+from morl.learner.critic import CriticMetrics, critic_metrics, critic_settings
 from morl.learner.group import LearnerDiedError
 from morl.learner.policy import PolicyRank, PolicySettings
 from morl.learner.rank import RankSettings
@@ -310,8 +310,8 @@ def test_a_critic_out_of_its_mind_teaches_nothing(tiny_model: Path) -> None:
 
 
 def test_without_any_difference_there_is_no_variance_to_explain() -> None:
-    part = {"tokens": 2.0, "loss": 0.1, "value": 1.0, "residual": 0.0, "residual_square": 0.0, "grad_norm": 1.0}
-    assert "critic/explained_variance" not in combine([part | {"skipped": 0.0}], torch.tensor([0.3, 0.3]))
+    total = CriticMetrics(tokens=2.0, loss=0.1, value=1.0, grad_norm=1.0)
+    assert "critic/explained_variance" not in critic_metrics(total, torch.tensor([0.3, 0.3]))
 
 
 def test_a_reward_model_gives_its_body_and_not_its_head(tiny_model: Path, tmp_path: Path) -> None:
