@@ -6,7 +6,7 @@ pairs -> tokens -> batch -> one optimiser step; measured on pairs of prompts tha
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,15 +17,13 @@ from morl.cluster import Cluster
 from morl.data.preference_pairs import Pair, load_pairs, pairs_of_step, split
 from morl.errors import DataError
 from morl.evaluation.preference_accuracy import Measured, describe, judge
-from morl.learner.packing import plan_microbatches
-from morl.learner.rank_group import Ranks
-from morl.learner.reward_rank import RewardRank, RewardSettings, TokenPair, pair_batch
+from morl.learner.rank_group import RankGroup
+from morl.learner.reward_rank import RewardMetrics, RewardRank, RewardSettings, TokenPair, pair_batch
 from morl.model.calibration import CALIBRATION
 from morl.model.chat_codec import ChatCodec
 from morl.model.load import resolve_model
 from morl.recipe.load import go_offline
 from morl.recipe.rm_recipe import PreferenceRecipe, PreferenceSpec
-from morl.recipe.schema.learner_section import LearnerSpec
 from morl.run.folder import RunFolder
 from morl.run.interrupt import Interrupt
 from morl.run.recovery import recovering
@@ -82,7 +80,7 @@ def _train(recipe: PreferenceRecipe, folder: RunFolder, interrupt: Interrupt, lo
         fitting(recipe, folder, cluster, RewardRank, settings, console=console) as fit,
     ):
         if fit.resumed is None:
-            _measure(fit, held, encoder, recipe.learner)
+            _measure(fit, held, encoder)
         while fit.step < steps and not interrupt.requested:
             drawn = pairs_of_step(fit.step + 1, spec.pairs_per_step, len(learnt), recipe.run.seed)
             tokens = [tokens for _, tokens in encoder.encode_all([learnt[place] for place in drawn])]
@@ -90,23 +88,23 @@ def _train(recipe: PreferenceRecipe, folder: RunFolder, interrupt: Interrupt, lo
             if fit.due or interrupt.requested or fit.step == steps:
                 fit.save()
             if fit.step < steps and spec.measure_every and fit.step % spec.measure_every == 0:
-                _measure(fit, held, encoder, recipe.learner)
+                _measure(fit, held, encoder)
         if fit.step == steps:
-            found = _measure(fit, held, encoder, recipe.learner)
+            found = _measure(fit, held, encoder)
             fit.publish(folder.path / "model", {CALIBRATION: json.dumps(asdict(found), indent=1)})
         return fit.step == steps
 
 
-def _named(totals: Mapping[str, float]) -> dict[str, float]:
+def _named(total: RewardMetrics) -> dict[str, float]:
     return {
-        "preference/loss": totals["loss"],
-        "preference/accuracy": totals["right"] / totals["pairs"],
-        "preference/margin": totals["margin"] / totals["pairs"],
+        "preference/loss": total.loss,
+        "preference/accuracy": total.right / total.pairs,
+        "preference/margin": total.margin / total.pairs,
     }
 
 
-def _measure(fit: Fitting, held: Sequence[Pair], encoder: Encoder, spec: LearnerSpec) -> Measured:
-    found = measure(fit.ranks, held, encoder, spec)
+def _measure(fit: Fitting[RewardMetrics], held: Sequence[Pair], encoder: Encoder) -> Measured:
+    found = measure(fit.ranks, held, encoder)
     fit.tracker.log_eval({"step": fit.step, "set": "held_out", **asdict(found)})
     announce(f"step {fit.step}: {describe(found)}")
     return found
@@ -162,23 +160,21 @@ class Encoder:
         return tokens
 
 
-def measure(ranks: Ranks, held: Sequence[Pair], encoder: Encoder, spec: LearnerSpec) -> Measured:
+def measure(ranks: RankGroup[RewardMetrics], held: Sequence[Pair], encoder: Encoder) -> Measured:
     """Score held-out pairs and compare with what people preferred."""
     scores: list[tuple[float, float]] = []
     lengths: list[tuple[int, int]] = []
     questions: list[str] = []
     for first in range(0, len(held), PORTION):
         portion = encoder.encode_all(held[first : first + PORTION])
-        scores += _scores(ranks, [tokens for _, tokens in portion], spec)
+        scores += _scores(ranks, [tokens for _, tokens in portion])
         lengths += [(len(tokens.chosen_T), len(tokens.rejected_T)) for _, tokens in portion]
         questions += [pair.question for pair, _ in portion]
     return judge(np.array(scores), np.array(lengths), questions)
 
 
-def _scores(ranks: Ranks, pairs: Sequence[TokenPair], spec: LearnerSpec) -> list[tuple[float, float]]:
-    batch = pair_batch(pairs)
-    plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), spec.tokens_per_microbatch, spec.ranks)
+def _scores(ranks: RankGroup[RewardMetrics], pairs: Sequence[TokenPair]) -> list[tuple[float, float]]:
     scored: dict[int, tuple[float, float]] = {}
-    for part in ranks.call("score", batch, plan):
+    for part in ranks.call_on_rows("score", pair_batch(pairs)):
         scored |= part
     return [scored[row] for row in range(len(pairs))]

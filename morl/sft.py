@@ -17,10 +17,9 @@ from morl.cluster import Cluster
 from morl.data.mixture import Mixture
 from morl.data.prompt_set import load_prompts
 from morl.errors import DataError
-from morl.learner.packing import plan_microbatches
 from morl.learner.rank import RankSettings
-from morl.learner.rank_group import Ranks
-from morl.learner.supervised_rank import Example, SupervisedRank, example_batch
+from morl.learner.rank_group import RankGroup
+from morl.learner.supervised_rank import Example, SupervisedMetrics, SupervisedRank, example_batch
 from morl.model.chat_codec import ChatCodec
 from morl.model.load import resolve_model
 from morl.recipe.load import go_offline
@@ -115,7 +114,7 @@ def _run_stage(stage: _Stage, folder: RunFolder, cluster: Cluster, interrupt: In
             number = fit.step + 1 - stage.start
             fit.learn(
                 example_batch(batch, spec.aggregation),
-                lambda totals: _named(totals) | examples.skipped_rows,
+                lambda total: _named(total) | examples.skipped_rows,
                 number=number,
                 steps=spec.steps,
             )
@@ -130,11 +129,11 @@ def _run_stage(stage: _Stage, folder: RunFolder, cluster: Cluster, interrupt: In
         return fit.step == stage.end
 
 
-def _named(totals: Mapping[str, float]) -> dict[str, float]:
+def _named(total: SupervisedMetrics) -> dict[str, float]:
     return {
-        "sft/loss": totals["loss"],
-        "sft/nats_per_token": totals["nats"] / totals["tokens"],
-        "sft/answer_tokens": totals["tokens"],
+        "sft/loss": total.loss,
+        "sft/nats_per_token": total.nats / total.tokens,
+        "sft/answer_tokens": total.tokens,
     }
 
 
@@ -222,7 +221,7 @@ class _Examples:
         return found
 
 
-def _measure(fit: Fitting, examples: _Examples, stage: _Stage) -> None:
+def _measure(fit: Fitting[SupervisedMetrics], examples: _Examples, stage: _Stage) -> None:
     """Loss on the held-out rows of each data set."""
     for name, prompts in examples.held_out.items():
         usable = [prompt for index in range(len(prompts)) if (prompt := prompts.usable(index)) is not None]
@@ -230,15 +229,14 @@ def _measure(fit: Fitting, examples: _Examples, stage: _Stage) -> None:
         if not encoded:
             announce(f"step {fit.step}: held-out {name}: no example is left to measure")
             continue
-        found = measure(fit.ranks, encoded, stage.learner)
+        found = measure(fit.ranks, encoded)
         fit.tracker.log_eval({"step": fit.step, "set": name, "stage": stage.name, **found})
         announce(f"step {fit.step}: held-out {name}: {found['nats_per_token']:.4f} nats a token")
 
 
-def measure(ranks: Ranks, examples: list[Example], spec: LearnerSpec) -> dict[str, float]:
+def measure(ranks: RankGroup[SupervisedMetrics], examples: list[Example]) -> dict[str, float]:
     """Mean negative log-likelihood of the answers: `nats_per_token` and `nats_per_answer`."""
     batch = example_batch(examples, "batch_tokens")
-    plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), spec.tokens_per_microbatch, spec.ranks)
-    nats = sum(sum(part.values()) for part in ranks.call("measure", batch, plan))
+    nats = sum(sum(part.values()) for part in ranks.call_on_rows("measure", batch))
     tokens = sum(len(example.answer_T) for example in examples)
     return {"nats_per_token": nats / tokens, "nats_per_answer": nats / len(examples), "n": float(len(examples))}

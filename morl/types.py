@@ -185,9 +185,9 @@ class Encoded:
 
     token_ids_T: tuple[int, ...]
     features: Features | None = None
-    """Of the prompt's pictures and videos, if it has any."""
+    """Of the prompt's pictures and videos, if it has any, for whoever runs the model on them."""
     pixels: Pixels | None = None
-    """Likewise."""
+    """Of the same, for engines with a processor of their own."""
     opened: str = ""
     """`<think>` where the chat template ends with it: the answer's text begins with it too."""
 
@@ -197,12 +197,10 @@ class Group:
     """A prompt with its scored samples: the unit of advantage."""
 
     prompt: Prompt
-    prompt_ids_T: tuple[int, ...]
-    """The prompt as the engine received it, chat template applied, media placeholders expanded."""
+    encoded: Encoded
+    """The prompt as the engine received it, without pixels: these take memory, and nobody needs them any more."""
     samples_G: tuple[Sample, ...]
     scores_G: tuple[Score, ...]
-    features: Features | None = None
-    """Of the prompt's pictures and videos, if it has any."""
 
     def __post_init__(self) -> None:
         if len(self.samples_G) != len(self.scores_G):
@@ -284,3 +282,9 @@ class Batch:
     def rows(self) -> int:
         """B."""
         return len(self.row_starts_B1) - 1
+
+    @property
+    def lengths_B(self) -> list[int]:  # noqa: N802
+        """Tokens of each row."""
+        lengths: list[int] = self.row_starts_B1.diff().tolist()
+        return lengths

@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from morl.errors import RunError, StaleWeightsError
@@ -62,18 +62,15 @@ class Collector:
         Raises: StaleWeightsError when an answer was written by another version than
         `version`; RunError when an engine loses or doubles one; whatever `score` raises.
         """
-        encoded = [self._codec.encode(prompt) for prompt in prompts]
         requests = [
             Request(
                 id=f"{key}/{i}",
-                prompt_ids_T=own.token_ids_T,
+                prompt=own,
                 samples=samples,
                 seed=request_seed(self._seed, key, i),
                 sampling=sampling,
-                features=own.features,
-                pixels=own.pixels,
             )
-            for i, own in enumerate(encoded, first)
+            for i, own in enumerate(map(self._codec.encode, prompts), first)
         ]
         place = {request.id: i for i, request in enumerate(requests)}
         scored: list[dict[int, Scored]] = [{} for _ in prompts]
@@ -91,7 +88,7 @@ class Collector:
                         )
                     if completion.index in scored[i]:
                         raise RunError(f"the engine answered {completion.request_id}#{completion.index} twice")
-                    sample = self._sample(prompts[i], completion, encoded[i].opened)
+                    sample = self._sample(prompts[i], completion, requests[i].prompt.opened)
                     task = scoring.create_task(self._scored(prompts[i], sample))
                     scored[i][completion.index] = (sample, task)
         except BaseExceptionGroup as group:
@@ -130,8 +127,7 @@ def _group(prompt: Prompt, request: Request, by_index: dict[int, Scored]) -> Gro
     pairs = [by_index[index] for index in range(request.samples)]
     return Group(
         prompt=prompt,
-        prompt_ids_T=request.prompt_ids_T,
+        encoded=replace(request.prompt, pixels=None),
         samples_G=tuple(sample for sample, _ in pairs),
         scores_G=tuple(task.result() for _, task in pairs),
-        features=request.features,
     )

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from morl.errors import UsageError
 from morl.registry import ENGINES
-from morl.types import Features, FinishReason, Pixels
+from morl.types import Encoded, FinishReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +52,16 @@ class Request:
 
     id: str
     """Unique among the requests in flight."""
-    prompt_ids_T: tuple[int, ...]
-    """The prompt as the learner has it, placeholders of pictures expanded."""
+    prompt: Encoded
+    """As the learner has it, with `features` for engines that run the model on them, or with `pixels` for engines
+    with a processor of their own."""
     samples: int
     seed: int
     """Seeds of requests with the same prompt should be at least `samples` apart."""
     sampling: Sampling
-    features: Features | None = None
-    """Of the prompt's pictures and videos, if it has any, for engines that run the model on them."""
-    pixels: Pixels | None = None
-    """The same before the model's processor, for engines with a processor of their own."""
 
     def __post_init__(self) -> None:
-        if not self.prompt_ids_T:
+        if not self.prompt.token_ids_T:
             raise ValueError(f"request {self.id!r} has an empty prompt")
         if self.samples < 1:
             raise ValueError(f"request {self.id!r} asks for {self.samples} samples")
@@ -86,10 +83,27 @@ class Completion:
     """Of the weights that wrote it, as the engine read it from them."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """What a class of engines can do besides the protocol; it declares it in its attribute `info`."""
+
+    takes_pixels: bool = False
+    """Has a processor of its own: is sent the `pixels` of a prompt, and not its `features`."""
+    takes_media_limits: bool = False
+    """Is started with the options `images_per_prompt`, `videos_per_prompt`, `image_pixels` and `video_pixels`: the
+    most that a prompt has, and the largest picture and frame."""
+    takes_adapters: bool = False
+    """Loads a LoRA adapter alone, too, where it was started with the option `max_lora_rank`."""
+    receives_weights: bool = False
+    """Has the method `receive_weights(stage, argument)` of `VLLMEngine`, by which a learner sends weights from GPU to
+    GPU, where it was started with the option `weight_transfer="nccl"`."""
+
+
 class Engine(Protocol):
     """Serves one version of the policy at a time.
 
-    A class with a true attribute `takes_pixels` is sent a request's `pixels`, any other its `features`.
+    A class that can do more says so in its attribute `info`, an `EngineInfo`; without it, it is sent features and
+    loads whole models from files.
     """
 
     def generate(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
@@ -118,12 +132,20 @@ class Engine(Protocol):
         """Free memory and processes. The engine is of no use afterwards."""
 
 
+def engine_info(name: str) -> EngineInfo:
+    """What engines of this registered name can do. Raises: UsageError when their `info` is no `EngineInfo`."""
+    info = getattr(ENGINES.load(name), "info", EngineInfo())
+    if not isinstance(info, EngineInfo):
+        raise UsageError(f"engine '{name}' from {ENGINES.entry(name).origin}: its `info` should be an EngineInfo")
+    return info
+
+
 def check_fits(request: Request, context: int) -> None:
     """Refuse a request that the model's context of `context` tokens cannot hold.
 
     Raises: UsageError. Engines would otherwise cut the answer short without a word.
     """
-    prompt, new = len(request.prompt_ids_T), request.sampling.max_new_tokens
+    prompt, new = len(request.prompt.token_ids_T), request.sampling.max_new_tokens
     if prompt + new > context:
         raise UsageError(
             f"request {request.id!r}: {prompt} prompt tokens and {new} new tokens exceed the {context} that the engine "

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from morl.errors import MorlError, RunError
 from morl.registry import Entry
-from morl.rollout.engine import Completion, Engine, Request
+from morl.rollout.engine import Completion, Engine, Request, engine_info
 
 T = TypeVar("T")
 
@@ -54,9 +54,9 @@ class EngineSpec:
 
     def sent(self, request: Request) -> Request:
         """The request without what this engine has no use for: pictures are heavy."""
-        if getattr(self.entry.load(), "takes_pixels", False):
-            return replace(request, features=None)
-        return replace(request, pixels=None)
+        whole = request.prompt
+        takes_pixels = engine_info(self.entry.name).takes_pixels
+        return replace(request, prompt=replace(whole, features=None) if takes_pixels else replace(whole, pixels=None))
 
 
 class EngineActor:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from PIL import Image
 
 from morl.model.chat_codec import ChatCodec
-from morl.types import Group, Prompt, Sample, Score
+from morl.types import Encoded, Group, Prompt, Sample, Score
 
 
 def make_groups(seed: int, prompts: int = 4, samples: int = 4, duplicates: bool = False) -> list[Group]:
@@ -27,7 +28,7 @@ def make_groups(seed: int, prompts: int = 4, samples: int = 4, duplicates: bool 
         scores = [Score(None if draw.random() < 0.1 else draw.random()) for _ in made]
         prompt_ids = tuple(draw.randrange(3, 380) for _ in range(draw.randrange(3, 20)))
         prompt = Prompt(f"o/{p}", "o", ({"role": "user", "content": "?"},))
-        groups.append(Group(prompt, prompt_ids, tuple(made), tuple(scores)))
+        groups.append(Group(prompt, Encoded(prompt_ids), tuple(made), tuple(scores)))
     return groups
 
 
@@ -65,12 +66,12 @@ def make_picture_groups(
     draw = random.Random(seed)
     groups = []
     for prompt in prompts or picture_prompts(seed):
-        encoded = codec.encode(prompt)
+        encoded = replace(codec.encode(prompt), pixels=None)
         answers = [tuple(draw.randrange(10, 380) for _ in range(draw.randrange(1, 9))) for _ in range(samples)]
         made = [
             Sample(prompt.id, g, ids, (1,) * len(ids), tuple(-draw.random() for _ in ids), 0, "stop", "")
             for g, ids in enumerate(answers)
         ]
         scores = [Score(draw.random()) for _ in made]
-        groups.append(Group(prompt, encoded.token_ids_T, tuple(made), tuple(scores), encoded.features))
+        groups.append(Group(prompt, encoded, tuple(made), tuple(scores)))
     return groups

@@ -174,7 +174,7 @@ def test_pairs_of_answers_leave_out_what_the_recipe_says_to_skip(
 
 PEAK = """
 import resource, sys
-from morl.check import check
+from morl.preflight.recipe_check import check
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 only = lambda name: ["objectives.video=null", f"objectives.image.data.path={sys.argv[1]}/{name}.jsonl"]
 assert check(f"{sys.argv[1]}/fail.yaml", only("harmless")).exit_code == 0

@@ -227,7 +227,7 @@ def test_at_the_end_a_failed_checkpoint_does_not_hide_a_worse_error(tmp_path: Pa
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from morl.checkpoint import CheckpointStore
+from morl.run.checkpoint import CheckpointStore
 store = CheckpointStore(Path(sys.argv[1]), keep=1)
 with store.writing(10) as folder:
     (folder / "weights.bin").write_bytes(b"good")
@@ -256,7 +256,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import torch
-from morl.checkpoint import CheckpointStore
+from morl.run.checkpoint import CheckpointStore
 from morl.errors import CheckpointError
 from morl.learner.shards import About, Shard
 root = Path(sys.argv[1])
@@ -319,7 +319,7 @@ def test_a_full_disk_is_told_and_harms_nothing(tmp_path: Path) -> None:
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from morl.checkpoint import CheckpointStore
+from morl.run.checkpoint import CheckpointStore
 resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
 store = CheckpointStore(Path(sys.argv[1]), keep=2)
 with store.writing(10) as folder:

@@ -19,7 +19,7 @@ from pathlib import Path
 from morl.rewards import REWARDS
 from morl.rewards.checks import check_examples
 from morl.cli.reward_docs import describe_rewards
-from morl.score import score_file
+from morl.evaluation.score_files import score_file
 
 assert REWARDS.entry("palindrome").origin == "morl-palindrome 0.1.0 (morl_palindrome:palindrome)"
 assert "morl_palindrome" not in sys.modules, "discovery must import nothing"

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from morl.evaluation.held_out import compare, measure
-from morl.types import Group, Prompt, Sample, Score
+from morl.types import Encoded, Group, Prompt, Sample, Score
 
 
 def group(*values: float | None) -> Group:
     prompt = Prompt("eval.x/0", "eval.x", ({"role": "user", "content": "?"},))
     samples = tuple(Sample(prompt.id, i, (1, 2), (1, 1), (-1.0, -1.0), 0, "stop", "") for i in range(len(values)))
-    return Group(prompt, (5,), samples, tuple(Score(value) for value in values))
+    return Group(prompt, Encoded((5,)), samples, tuple(Score(value) for value in values))
 
 
 def test_a_prompt_counts_with_the_mean_over_its_scored_samples() -> None:

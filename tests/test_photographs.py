@@ -29,7 +29,7 @@ from morl.registry import REWARDS, call_by_name
 from morl.report.html_report import COLOURS, scale_of, write_report
 from morl.run.folder import RunFolder
 from morl.track.jsonl_files import read_rows, read_samples, write_samples
-from morl.types import Group, Prompt, Sample, Score, TermScore
+from morl.types import Encoded, Group, Prompt, Sample, Score, TermScore
 
 RECIPE = Path(__file__).parents[1] / "examples" / "photographs" / "photographs.yaml"
 REAL = os.environ.get("MORL_PHOTOGRAPHS")
@@ -163,7 +163,7 @@ def test_the_report_draws_gold_and_answer_where_they_are(run: Path, overrides: l
         values = [call_by_name(REWARDS.load("box"), known | {"response": a}, options).value for a in answers.values()]
         samples = [Sample(prompt.id, i, (1,), (1,), (-1.0,), 1, "stop", a) for i, a in enumerate(answers.values())]
         scores = [Score(value, {"box": TermScore(value, "ok")}) for value in values]
-        groups.append(Group(prompt, (1,), tuple(samples), tuple(scores)))
+        groups.append(Group(prompt, Encoded((1,)), tuple(samples), tuple(scores)))
         shown += [(value, by, prompt) for value, by in zip(values, answers, strict=True)]
     write_samples(RunFolder(run).samples(2), 2, groups)
     page = write_report(run, run / "drawn.html", samples=len(shown)).read_text().partition("training: find")[2]

@@ -19,7 +19,7 @@ from morl.recipe.load import load_recipe
 from morl.report.html_report import COLOURS, write_report
 from morl.run.folder import RunFolder
 from morl.track.jsonl_files import JsonlTracker, write_samples
-from morl.types import Group, Sample, Score, TermScore
+from morl.types import Encoded, Group, Sample, Score, TermScore
 
 RECIPE = """
 run: {{name: seen, steps: 2, dir: {folder}/runs}}
@@ -56,7 +56,7 @@ def run(tmp_path: Path) -> Path:
                 scores = [
                     Score(value, {"box": TermScore(value, "ok", "read & judged")}) for value in (0.3 + step / 10, 0.0)
                 ]
-                groups = [Group(prompt, (1,), tuple(made), tuple(scores))]
+                groups = [Group(prompt, Encoded((1,)), tuple(made), tuple(scores))]
                 if name == "boxes" and step:
                     write_samples(folder.samples(step), step, groups)
                     tracker.log(step, {"objective/boxes/reward": step / 10, "learner/loss": 0.5, "time/step_s": 30.0})

@@ -45,7 +45,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from morl.rewards import Example, Verdict, reward
-from morl.rewards.answer import final_text
+from morl.rewards.parsing.answer import final_text
 
 
 @reward(

@@ -136,7 +136,7 @@ async def _groups(collector: Collector, eval_set: EvalSet, version: int) -> list
             version=version,
             first=first,
         )
-        groups += [replace(group, features=None) for group in rollout.groups]
+        groups += [replace(group, encoded=replace(group.encoded, features=None)) for group in rollout.groups]
     return groups
 
 

@@ -18,7 +18,7 @@ from morl.event_loop import run_coroutine
 from morl.recipe.schema.objective_section import ObjectiveSpec
 from morl.recipe.train_recipe import Recipe
 from morl.rewards.scorer import Scorer
-from morl.types import Group, Prompt, Sample
+from morl.types import Encoded, Group, Prompt, Sample
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ async def _score(
         async def one(prompt: Prompt, texts: Sequence[str]) -> Group:
             samples = [Sample(prompt.id, index, (), (), (), 0, "stop", text) for index, text in enumerate(texts)]
             scores = await asyncio.gather(*(scorer.score(prompt, sample) for sample in samples))
-            return Group(prompt, (), tuple(samples), tuple(scores))
+            return Group(prompt, Encoded(()), tuple(samples), tuple(scores))
 
         groups = await asyncio.gather(*(one(prompt, texts) for prompt, texts in asked))
     row = measure(groups, spec.pass_at)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ import torch
 
 from morl.cluster import Cluster
 from morl.errors import UsageError
-from morl.learner.learning_rate import learning_rate
-from morl.learner.packing import Microbatch, plan_microbatches
+from morl.learner.packing import Microbatch
 from morl.learner.rank import Rank, RankSettings
-from morl.learner.rank_group import Ranks, all_saved, start_ranks
+from morl.learner.rank_group import RankGroup, start_rank_group
+from morl.learner.rank_metrics import RankMetrics
 from morl.learner.reward_rank import RewardModel
 from morl.model.load import load_reward_model, resolve_model
 from morl.recipe.schema.algorithm_section import CriticSpec
@@ -32,11 +32,22 @@ from morl.types import Batch
 KEY = "algorithm.critic.path"
 
 
-class CriticRank(Rank):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriticMetrics(RankMetrics):
+    """What a rank of a critic measures: sums over tokens."""
+
+    tokens: float = 0.0
+    value: float = 0.0
+    residual: float = 0.0
+    """Return less value."""
+    residual_square: float = 0.0
+
+
+class CriticRank(Rank[CriticMetrics]):
     """A rank that learns what answers turn out to be worth."""
 
     settings: RankSettings
-    sums = ("tokens", "loss", "value", "residual", "residual_square")
+    metrics = CriticMetrics
 
     def _load(self) -> Any:
         model = load_reward_model(self.settings.model, self.settings.dtype)
@@ -50,20 +61,20 @@ class CriticRank(Rank):
         module.language_model.score.requires_grad_(True)  # new, so adapters alone would not do
         return module
 
-    def _accumulate(self, micro: Microbatch) -> dict[str, float]:
+    def _accumulate(self, micro: Microbatch) -> CriticMetrics:
         values_N, returns_N = self.engine(micro), micro.returns_N
         residual_N = returns_N - values_N
         loss = (0.5 * residual_N.square() * micro.weights_N).sum()
         # DeepSpeed averages gradients over ranks; the weights already make a sum.
         self.engine.backward(loss * self.ranks)
         exact_N = residual_N.detach().double()
-        return {
-            "tokens": float(len(exact_N)),
-            "loss": float(loss.detach()),
-            "value": float(values_N.detach().double().sum()),
-            "residual": float(exact_N.sum()),
-            "residual_square": float(exact_N.square().sum()),
-        }
+        return CriticMetrics(
+            loss=float(loss.detach()),
+            tokens=float(len(exact_N)),
+            value=float(values_N.detach().double().sum()),
+            residual=float(exact_N.sum()),
+            residual_square=float(exact_N.square().sum()),
+        )
 
     def values(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> torch.Tensor:
         """Value before each of the batch's targets, without gradient or dropout; 0 where it is not this rank's."""
@@ -87,9 +98,8 @@ def _in_float32(head: Any) -> None:
 class Critic:
     """A group of DeepSpeed ranks that hold one value model, beside the policy's and like them."""
 
-    def __init__(self, settings: RankSettings, ranks: Ranks, *, total_steps: int, alone: bool) -> None:
+    def __init__(self, ranks: RankGroup[CriticMetrics], *, total_steps: int, alone: bool) -> None:
         """Drive `ranks`; `alone` where these are processes of their own, which can work beside the policy's."""
-        self.settings = settings
         self.total_steps = total_steps
         self._ranks = ranks
         self._thread = ThreadPoolExecutor(1, "critic") if alone else None
@@ -98,14 +108,14 @@ class Critic:
     @classmethod
     def start(cls, settings: RankSettings, cluster: Cluster, *, total_steps: int) -> Critic:
         """Start the ranks and load the model. Raises: RunError, UsageError."""
-        ranks = start_ranks(CriticRank, settings, cluster)
-        return cls(settings, ranks, total_steps=total_steps, alone=not cluster.local)
+        ranks = start_rank_group(CriticRank, settings, cluster)
+        return cls(ranks, total_steps=total_steps, alone=not cluster.local)
 
     def values(self, batch: Batch) -> torch.Tensor:
         """`values_N`, float32: what the answer is worth before each target of the batch is written."""
         began = time.perf_counter()
         # Each target is one rank's, and 0 for the others.
-        values_N = torch.stack(self._ranks.call("values", batch, self._plan(batch))).sum(dim=0)
+        values_N = torch.stack(self._ranks.call_on_rows("values", batch)).sum(dim=0)
         self._seconds = time.perf_counter() - began
         return values_N
 
@@ -122,20 +132,12 @@ class Critic:
         Tokens weigh as they do in the policy's loss.
         """
         began = time.perf_counter()
-        spec = self.settings.learner
-        rate = learning_rate(
-            number, peak=spec.lr, warmup_steps=spec.warmup_steps, total_steps=self.total_steps, schedule=spec.schedule
-        )
-        parts = self._ranks.call("step", batch, self._plan(batch), rate)
+        total = self._ranks.step(batch, number, self.total_steps)
         assert batch.returns_N is not None
-        return combine(parts, batch.returns_N) | {
-            "critic/lr": rate,
+        return critic_metrics(total, batch.returns_N) | {
+            "critic/lr": total.learning_rate,
             "time/critic_s": self._seconds + time.perf_counter() - began,
         }
-
-    def _plan(self, batch: Batch) -> list[list[list[int]]]:
-        spec = self.settings.learner
-        return plan_microbatches(batch.row_starts_B1.diff().tolist(), spec.tokens_per_microbatch, spec.ranks)
 
     def save(self, folder: Path, background: bool) -> None:
         """Save everything that `load` needs to go on exactly here; in the background until `saved`."""
@@ -143,7 +145,7 @@ class Critic:
 
     def saved(self) -> bool:
         """Whether all that `save` began is on the disk; any thread may ask. Raises: what the writing failed with."""
-        return all_saved(self._ranks)
+        return self._ranks.saved()
 
     def load(self, folder: Path) -> None:
         """Go on from what `save` wrote. Raises: CheckpointError when it does not fit."""
@@ -156,20 +158,20 @@ class Critic:
             self._thread.shutdown()
 
 
-def combine(parts: Sequence[Mapping[str, float]], returns_N: torch.Tensor) -> dict[str, float]:
-    """The ranks' sums as the step's metrics.
+def critic_metrics(total: CriticMetrics, returns_N: torch.Tensor) -> dict[str, float]:
+    """What all ranks measured, as the step's metrics.
 
     `critic/explained_variance` is `1 - Var(return - value) / Var(return)` over tokens: 1 for a critic that knows,
     0 for one that says the same everywhere. It is left out where all returns are equal.
     """
-    tokens = max(1.0, sum(part["tokens"] for part in parts))
-    residual = sum(part["residual"] for part in parts) / tokens
-    unexplained = sum(part["residual_square"] for part in parts) / tokens - residual**2
+    tokens = max(1.0, total.tokens)
+    residual = total.residual / tokens
+    unexplained = total.residual_square / tokens - residual**2
     metrics = {
-        "learner/value_loss": sum(part["loss"] for part in parts),
-        "critic/value": sum(part["value"] for part in parts) / tokens,
-        "critic/grad_norm": parts[0]["grad_norm"],
-        "critic/skipped": parts[0]["skipped"],
+        "learner/value_loss": total.loss,
+        "critic/value": total.value / tokens,
+        "critic/grad_norm": total.grad_norm,
+        "critic/skipped": total.skipped,
     }
     if len(returns_N) and returns_N.max() > returns_N.min():
         metrics["critic/explained_variance"] = 1.0 - unexplained / float(returns_N.double().var(correction=0))

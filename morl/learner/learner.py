@@ -14,12 +14,11 @@ import torch
 from morl.algorithms.aggregation import token_weights
 from morl.cluster import Cluster
 from morl.learner.critic import Critic, token_inputs, with_token_advantages
-from morl.learner.learning_rate import learning_rate
-from morl.learner.nonfinite_rows import find_spoiled_rows
-from morl.learner.packing import build_batch, plan_microbatches
-from morl.learner.policy import PolicyRank, PolicySettings, combine
+from morl.learner.packing import build_batch
+from morl.learner.policy import PolicyMetrics, PolicyRank, PolicySettings, policy_metrics
 from morl.learner.rank import RankSettings
-from morl.learner.rank_group import Ranks, all_saved, start_ranks
+from morl.learner.rank_group import RankGroup, start_rank_group
+from morl.learner.rows import group_rows
 from morl.recipe.schema.algorithm_section import AlgorithmSpec
 from morl.registry import ADVANTAGES, call_by_name, wanted_arguments
 from morl.types import Batch, Group
@@ -36,7 +35,7 @@ class Learner:
     def __init__(
         self,
         settings: PolicySettings,
-        ranks: Ranks,
+        ranks: RankGroup[PolicyMetrics],
         *,
         total_steps: int,
         max_new_tokens: int,
@@ -62,7 +61,7 @@ class Learner:
         critic: RankSettings | None = None,
     ) -> Learner:
         """Start the ranks, those of a critic too, and load the models. Raises: RunError, UsageError."""
-        ranks = start_ranks(PolicyRank, settings, cluster)
+        ranks = start_rank_group(PolicyRank, settings, cluster)
         try:
             beside = None if critic is None else Critic.start(critic, cluster, total_steps=total_steps)
         except BaseException:
@@ -86,9 +85,10 @@ class Learner:
         share = self.settings.learner.share_prefix
         if self._critic is None:
             (advantages_PG,) = self._advantages(inputs)
-            return build_batch(groups, advantages_PG, weights_PG, share=share, keep_zeros=needs_zeros(algorithm))
+            keep_zeros = needs_zeros(algorithm)
+            return build_batch(group_rows(groups, advantages_PG, weights_PG, share=share, keep_zeros=keep_zeros))
         # Each answer's reward goes where its advantage would, and tells the critic's tokens whose they are.
-        batch = build_batch(groups, rewards_PG.nan_to_num(), weights_PG, share=share, keep_zeros=True)
+        batch = build_batch(group_rows(groups, rewards_PG.nan_to_num(), weights_PG, share=share, keep_zeros=True))
         by_token = token_inputs(batch, self._critic.values(batch), inputs["objectives_P"])
         return with_token_advantages(batch, by_token["mask_BT"], *self._advantages({**inputs, **by_token}))
 
@@ -105,32 +105,23 @@ class Learner:
         """Exactly one optimiser step, of the critic too; returns the step's metrics."""
         critic_metrics = None if self._critic is None else self._critic.begin_step(batch, self.policy_version + 1)
         began = time.perf_counter()
-        spec = self.settings.learner
-        lengths_B = batch.row_starts_B1.diff().tolist()
-        plan = plan_microbatches(lengths_B, spec.tokens_per_microbatch, spec.ranks)
-        rate = learning_rate(
-            self.policy_version + 1,
-            peak=spec.lr,
-            warmup_steps=spec.warmup_steps,
-            total_steps=self.total_steps,
-            schedule=spec.schedule,
-        )
-        metrics = combine(self._ranks.call("step", batch, plan, rate))
+        total = self._ranks.step(batch, self.policy_version + 1, self.total_steps)
         self.policy_version += 1
         seconds = time.perf_counter() - began
+        metrics = policy_metrics(total, self.settings.algorithm)
         if critic_metrics is not None:
             metrics |= critic_metrics()
         return metrics | {
-            "learner/lr": rate,
+            "learner/lr": total.learning_rate,
             "learner/rows": float(batch.rows),
-            "learner/microbatches": float(sum(len(own) for own in plan)),
+            "learner/microbatches": total.microbatches,
             "learner/tokens_per_s": len(batch.token_ids_T) / seconds,
             "time/learner_s": seconds,
         }
 
     def spoiled_rows(self, batch: Batch) -> list[int]:
         """Rows of a batch whose loss is not finite, each computed alone; nothing is learnt."""
-        return find_spoiled_rows(self._ranks, self.settings.learner.ranks, batch)
+        return self._ranks.spoiled_rows(batch)
 
     def publish(self, folder: Path) -> None:
         """Write the current weights as a checkpoint folder that engines can load."""
@@ -161,7 +152,7 @@ class Learner:
 
     def saved(self) -> bool:
         """Whether all that `save` began is on the disk; any thread may ask. Raises: what the writing failed with."""
-        return all_saved(self._ranks) and (self._critic is None or self._critic.saved())
+        return self._ranks.saved() and (self._critic is None or self._critic.saved())
 
     def load(self, folder: Path, state: Mapping[str, Any]) -> None:
         """Go on from what `save` wrote, and returned. Raises: CheckpointError when it does not fit."""

@@ -1,6 +1,6 @@
-"""From scored groups to the tensors of an update, and from those to microbatches.
+"""From rows to the tensors of an update, and from those to microbatches.
 
-A group is one row: its prompt once, then its answers, each attending to the prompt and to
+A row is a prompt once, then its answers, each attending to the prompt and to
 itself alone, with positions that go on from the prompt's end. The result is the same as
 with one row a sample; the prompt's work is done once instead of once a sample. Answers
 that are token for token the same share their tokens too, and an answer's last token is
@@ -10,148 +10,109 @@ never fed in: nothing is predicted from it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from morl.learner.rows import Row
 from morl.learner.shared_prefix_attention import Layout, worth_it
-from morl.types import Batch, Features, Group, together
+from morl.types import Batch, together
 
 PROMPT = 0
 PADDING = -1
 
 
-def build_batch(
-    groups: Sequence[Group],
-    advantages_PG: torch.Tensor,
-    weights_PG: torch.Tensor,
-    *,
-    share: bool = True,
-    keep_zeros: bool = False,
-) -> Batch:
-    """Lay groups out as rows.
-
-    A sample with no weight has no gradient and is left out, and so is one with an advantage of 0, unless
-    `keep_zeros`. One group always stays, so that a step always has something to measure and to run.
-
-    Args:
-        groups: the scored groups of a step.
-        advantages_PG: one advantage a sample; what stands beyond a smaller group's samples is not read.
-        weights_PG: the weight of each token of a sample in the loss; 0 where it has no score.
-        share: whether the answers of a group share one row; else each has its own, prompt and all.
-        keep_zeros: for a loss in which more than the advantage moves the policy, or where tokens without an
-            advantage weigh on others.
-    """
-    numbers_P = list(range(len(groups)))
-    if not share:
-        groups, advantages_PG, weights_PG, numbers_P = _apart(groups, advantages_PG, weights_PG)
-    counts_PG = (weights_PG != 0) & ((advantages_PG != 0) | keep_zeros)
-    if not counts_PG.any():
-        counts_PG[0] = True
-    rows = [
-        _row(group, numbers_P[p], counts_PG[p].tolist(), advantages_PG[p].tolist(), weights_PG[p].tolist())
-        for p, group in enumerate(groups)
-        if counts_PG[p].any()
-    ]
+def build_batch(rows: Sequence[Row]) -> Batch:
+    """Lay rows end to end; there is at least one."""
+    laid = [_lay_out(row) for row in rows]
     starts = [0]
-    for row in rows:
-        starts.append(starts[-1] + len(row.token_ids))
+    for own in laid:
+        starts.append(starts[-1] + len(own.token_ids))
     return Batch(
-        token_ids_T=torch.tensor([i for row in rows for i in row.token_ids], dtype=torch.long),
-        positions_AT=_positions(rows),
-        segments_T=torch.tensor([i for row in rows for i in row.segments], dtype=torch.long),
+        token_ids_T=torch.tensor([i for own in laid for i in own.token_ids], dtype=torch.long),
+        positions_AT=_positions(laid),
+        segments_T=torch.tensor([i for own in laid for i in own.segments], dtype=torch.long),
         row_starts_B1=torch.tensor(starts, dtype=torch.long),
         sources_N=torch.tensor(
-            [start + i for start, row in zip(starts, rows, strict=False) for i in row.sources], dtype=torch.long
+            [start + i for start, own in zip(starts, laid, strict=False) for i in own.sources], dtype=torch.long
         ),
-        targets_N=torch.tensor([i for row in rows for i in row.targets], dtype=torch.long),
-        answers_N=_numbered([row.answers for row in rows]),
-        prompts_N=torch.tensor([row.prompt for row in rows for _ in row.targets], dtype=torch.long),
-        advantages_N=torch.tensor([x for row in rows for x in row.advantages], dtype=torch.float32),
-        rollout_logprobs_N=torch.tensor([x for row in rows for x in row.logprobs], dtype=torch.float32),
-        weights_N=torch.tensor([x for row in rows for x in row.weights], dtype=torch.float32),
-        features_B=tuple(row.features for row in rows) if any(row.features for row in rows) else (),
+        targets_N=torch.tensor([i for own in laid for i in own.targets], dtype=torch.long),
+        answers_N=_numbered(laid),
+        prompts_N=torch.tensor([own.row.group for own in laid for _ in own.targets], dtype=torch.long),
+        advantages_N=torch.tensor([x for own in laid for x in own.advantages], dtype=torch.float32),
+        rollout_logprobs_N=torch.tensor([x for own in laid for x in own.logprobs], dtype=torch.float32),
+        weights_N=torch.tensor([x for own in laid for x in own.weights], dtype=torch.float32),
+        features_B=tuple(row.prompt.features for row in rows) if any(row.prompt.features for row in rows) else (),
     )
 
 
-def _apart(
-    groups: Sequence[Group], advantages_PG: torch.Tensor, weights_PG: torch.Tensor
-) -> tuple[list[Group], torch.Tensor, torch.Tensor, list[int]]:
-    """Every sample as a group of its own; last the number of the group that each came from."""
-    alone = [
-        replace(group, samples_G=(sample,), scores_G=(score,))
-        for group in groups
-        for sample, score in zip(group.samples_G, group.scores_G, strict=True)
-    ]
-    numbers = [p for p, group in enumerate(groups) for _ in group.samples_G]
-    there_PG = torch.tensor([[g < len(group.samples_G) for g in range(advantages_PG.shape[1])] for group in groups])
-    return alone, advantages_PG[there_PG][:, None], weights_PG[there_PG][:, None], numbers
-
-
-def _numbered(answers_B: Sequence[Sequence[int]]) -> torch.Tensor:
-    """The answer of each target, numbered through all rows."""
-    first, found = 0, []
-    for answers in answers_B:
-        found += [first + answer for answer in answers]
-        first += max(answers, default=-1) + 1
-    return torch.tensor(found, dtype=torch.long)
-
-
-def _positions(rows: Sequence[_Row]) -> torch.Tensor:
-    """All rows' positions: one axis for text, three as soon as one row has pictures."""
-    if not any(row.features for row in rows):
-        return torch.tensor([[i for row in rows for i in row.positions]], dtype=torch.long)
-    parts = []
-    for row in rows:
-        own = torch.tensor(row.positions, dtype=torch.long).expand(3, -1)
-        if row.features is not None:
-            own = torch.cat([row.features.positions_3T, own[:, row.features.positions_3T.shape[1] :]], dim=1)
-        parts.append(own)
-    return torch.cat(parts, dim=1)
-
-
 @dataclass(slots=True)
-class _Row:
-    prompt: int
+class _LaidOut:
+    """A row as lists: of its tokens, and of the targets among them."""
+
+    row: Row
     token_ids: list[int]
     positions: list[int]
     segments: list[int]
-    sources: list[int]
-    targets: list[int]
-    answers: list[int]
-    advantages: list[float]
-    logprobs: list[float]
-    weights: list[float]
-    features: Features | None
+    sources: list[int] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    answers: list[int] = field(default_factory=list)
+    advantages: list[float] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
 
 
-def _row(group: Group, number: int, counts_G: list[bool], advantages_G: list[float], weights_G: list[float]) -> _Row:
-    prompt = group.prompt_ids_T
-    places, segments = list(range(len(prompt))), [PROMPT] * len(prompt)
-    row = _Row(number, list(prompt), places, segments, [], [], [], [], [], [], group.features)
+def _lay_out(row: Row) -> _LaidOut:
+    prompt, features = row.prompt.token_ids_T, row.prompt.features
+    laid = _LaidOut(row, list(prompt), list(range(len(prompt))), [PROMPT] * len(prompt))
     # A picture takes as many positions as its longer side, not as many as its tokens.
-    after = len(prompt) if group.features is None else int(group.features.positions_3T.max()) + 1
+    after = len(prompt) if features is None else int(features.positions_3T.max()) + 1
     first_token_of: dict[tuple[int, ...], int] = {}
-    for g, sample in enumerate(group.samples_G):
-        if not counts_G[g] or not sample.token_ids_T:
+    for number, answer in enumerate(row.answers):
+        if not answer.token_ids_T:
             continue
-        fed = sample.token_ids_T[:-1]
+        fed = answer.token_ids_T[:-1]
         if fed not in first_token_of:
-            first_token_of[fed] = len(row.token_ids)
-            row.token_ids += fed
-            row.positions += range(after, after + len(fed))
-            row.segments += [len(first_token_of)] * len(fed)
-        start = first_token_of[fed]
-        for t, (target, policy_wrote) in enumerate(zip(sample.token_ids_T, sample.loss_mask_T, strict=True)):
-            if policy_wrote:
-                row.sources.append(len(prompt) - 1 if t == 0 else start + t - 1)
-                row.targets.append(target)
-                row.logprobs.append(sample.logprobs_T[t])
-                row.answers.append(g)
-                row.advantages.append(advantages_G[g])
-                row.weights.append(weights_G[g])
-    return row
+            first_token_of[fed] = len(laid.token_ids)
+            laid.token_ids += fed
+            laid.positions += range(after, after + len(fed))
+            laid.segments += [len(first_token_of)] * len(fed)
+        start, count = first_token_of[fed], len(answer.token_ids_T)
+        learned_T, logprobs_T = answer.loss_mask_T or (1,) * count, answer.logprobs_T or (0.0,) * count
+        per_token = zip(answer.token_ids_T, learned_T, logprobs_T, strict=True)
+        for t, (target, learned, logprob) in enumerate(per_token):
+            if learned:
+                laid.sources.append(len(prompt) - 1 if t == 0 else start + t - 1)
+                laid.targets.append(target)
+                laid.logprobs.append(logprob)
+                laid.answers.append(number)
+                laid.advantages.append(answer.advantage)
+                laid.weights.append(answer.weight)
+    return laid
+
+
+def _numbered(laid: Sequence[_LaidOut]) -> torch.Tensor:
+    """The answer of each target, numbered through all rows."""
+    first, found = 0, []
+    for own in laid:
+        found += [first + answer for answer in own.answers]
+        first += len(own.row.answers)
+    return torch.tensor(found, dtype=torch.long)
+
+
+def _positions(laid: Sequence[_LaidOut]) -> torch.Tensor:
+    """All rows' positions: one axis for text, three as soon as one row has pictures."""
+    if not any(own.row.prompt.features for own in laid):
+        return torch.tensor([[i for own in laid for i in own.positions]], dtype=torch.long)
+    parts = []
+    for own in laid:
+        positions_3T = torch.tensor(own.positions, dtype=torch.long).expand(3, -1)
+        if (features := own.row.prompt.features) is not None:
+            of_prompt_3T = features.positions_3T
+            positions_3T = torch.cat([of_prompt_3T, positions_3T[:, of_prompt_3T.shape[1] :]], dim=1)
+        parts.append(positions_3T)
+    return torch.cat(parts, dim=1)
 
 
 def plan_microbatches(lengths_B: Sequence[int], budget: int, ranks: int) -> list[list[list[int]]]:

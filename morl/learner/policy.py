@@ -16,6 +16,7 @@ from morl.learner.importance_correction import importance_weights, without_outli
 from morl.learner.lm_head import make_lean
 from morl.learner.packing import Microbatch
 from morl.learner.rank import Rank, RankSettings
+from morl.learner.rank_metrics import RankMetrics, largest
 from morl.model.load import load_policy, resolve_model
 from morl.recipe.schema.algorithm_section import AlgorithmSpec
 from morl.recipe.train_recipe import Recipe
@@ -99,20 +100,32 @@ def _reference(recipe: Recipe) -> Path | None:
     return resolve_model(spec.reference, key="algorithm.kl.reference")
 
 
-class PolicyRank(Rank):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyMetrics(RankMetrics):
+    """What a rank of a policy measures: sums over the tokens that the step learned from."""
+
+    tokens: float = 0.0
+    entropy: float = 0.0
+    mismatch: float = 0.0
+    """Of `|log pi_learner - log pi_rollout|`."""
+    mismatch_max: float = largest()
+    importance: float = 0.0
+    """Of the importance weights."""
+    advantaged: float = 0.0
+    """Tokens with an advantage."""
+    clipped: float = 0.0
+    """Those of them that the loss's clip leaves without gradient."""
+    kl: float = 0.0
+    """Of the estimates of KL(policy || reference); 0 without a reference."""
+    masked: float = 0.0
+    """Tokens that the importance mask leaves out; 0 without one."""
+
+
+class PolicyRank(Rank[PolicyMetrics]):
     """A rank that learns from advantages."""
 
     settings: PolicySettings
-    sums: tuple[str, ...] = (
-        "tokens",
-        "loss",
-        "entropy",
-        "mismatch",
-        "mismatch_max",
-        "importance",
-        "advantaged",
-        "clipped",
-    )
+    metrics = PolicyMetrics
 
     def __init__(self, settings: PolicySettings) -> None:
         super().__init__(settings)
@@ -121,16 +134,12 @@ class PolicyRank(Rank):
         self.masks = algorithm.importance.kind == "masked"
         self.frozen: Any = None
         """The reference, unless it is the policy without its adapters."""
-        if algorithm.kl is not None:
-            self.sums = (*self.sums, "kl")
-            if settings.learner.lora is None or settings.reference is not None:
-                from morl.learner.frozen_reference import frozen_copy
+        if algorithm.kl is not None and (settings.learner.lora is None or settings.reference is not None):
+            from morl.learner.frozen_reference import frozen_copy
 
-                vocabulary = self.engine.module.language_model.config.get_text_config().vocab_size
-                folder = settings.reference or settings.model
-                self.frozen = frozen_copy(folder, settings, vocabulary, self.device, self._attention())
-        if self.masks:
-            self.sums = (*self.sums, "masked")
+            vocabulary = self.engine.module.language_model.config.get_text_config().vocab_size
+            folder = settings.reference or settings.model
+            self.frozen = frozen_copy(folder, settings, vocabulary, self.device, self._attention())
 
     def _load(self) -> Any:
         return load_policy(self.settings.model, self.settings.dtype)
@@ -171,7 +180,7 @@ class PolicyRank(Rank):
                 found_N[micro.places_N.cpu()] = logprobs_N.cpu()
         return found_N
 
-    def _accumulate(self, micro: Microbatch) -> dict[str, float]:
+    def _accumulate(self, micro: Microbatch) -> PolicyMetrics:
         logprobs_N, entropy_N = self.engine(micro)
         inputs = {
             "logprobs_N": logprobs_N,
@@ -183,31 +192,33 @@ class PolicyRank(Rank):
         loss_N = call_by_name(self.loss, inputs, algorithm.loss.options)
         advantaged_N = micro.advantages_N != 0
         clipped_N = advantaged_N & (self._slopes(inputs) == 0)
-        measured = {}
+        divergence = masked = 0.0
         importance_N = importance_weights(micro, logprobs_N, algorithm.importance)
         if "rollout_logprobs_N" not in wanted_arguments(self.loss):
             loss_N = loss_N * importance_N
         if algorithm.kl is not None and micro.reference_logprobs_N is not None:
             distance_N = kl(logprobs_N, micro.reference_logprobs_N, algorithm.kl.estimator)
             loss_N = loss_N + algorithm.kl.coef * importance_N * distance_N
-            measured["kl"] = float(kl(logprobs_N.detach(), micro.reference_logprobs_N, "k3").sum())
+            divergence = float(kl(logprobs_N.detach(), micro.reference_logprobs_N, "k3").sum())
         if micro.kept_N is not None:
             clipped_N &= micro.kept_N
-            measured["masked"] = float((~micro.kept_N).sum())
+            masked = float((~micro.kept_N).sum())
         loss = (loss_N * micro.weights_N).sum()
         # DeepSpeed averages gradients over ranks; the weights already make a sum.
         self.engine.backward(loss * self.ranks)
         difference_N = (logprobs_N.detach() - micro.rollout_logprobs_N).abs()
-        return measured | {
-            "tokens": float(len(difference_N)),
-            "loss": float(loss.detach()),
-            "entropy": float(entropy_N.sum()),
-            "mismatch": float(difference_N.sum()),
-            "mismatch_max": float(difference_N.max()) if len(difference_N) else 0.0,
-            "importance": float(importance_N.sum()),
-            "advantaged": float(advantaged_N.sum()),
-            "clipped": float(clipped_N.sum()),
-        }
+        return PolicyMetrics(
+            loss=float(loss.detach()),
+            tokens=float(len(difference_N)),
+            entropy=float(entropy_N.sum()),
+            mismatch=float(difference_N.sum()),
+            mismatch_max=float(difference_N.max()) if len(difference_N) else 0.0,
+            importance=float(importance_N.sum()),
+            advantaged=float(advantaged_N.sum()),
+            clipped=float(clipped_N.sum()),
+            kl=divergence,
+            masked=masked,
+        )
 
     def _slopes(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The loss's derivative by each token's log-probability."""
@@ -222,8 +233,8 @@ class PolicyRank(Rank):
         super().close()
 
 
-def combine(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The ranks' sums as the step's metrics.
+def policy_metrics(total: PolicyMetrics, algorithm: AlgorithmSpec) -> dict[str, float]:
+    """What all ranks measured, as the step's metrics.
 
     - `policy/logprob_mismatch`: mean of `|log pi_learner - log pi_rollout|`, in nats;
     - `policy/importance_weight`: mean of the recipe's importance weights, whether or not the loss takes them;
@@ -234,21 +245,20 @@ def combine(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     Tokens are those the step learned from: a group without signal is not computed, unless a KL term or a mask
     counts its tokens.
     """
-    tokens = max(1.0, sum(part["tokens"] for part in parts))
-
-    def total(name: str) -> float:
-        return sum(part[name] for part in parts)
-
-    optional = {"policy/kl": "kl", "policy/masked_fraction": "masked"}
-    return {
-        "learner/loss": total("loss"),
-        "learner/grad_norm": parts[0]["grad_norm"],
-        "learner/skipped": parts[0]["skipped"],
+    tokens = max(1.0, total.tokens)
+    metrics = {
+        "learner/loss": total.loss,
+        "learner/grad_norm": total.grad_norm,
+        "learner/skipped": total.skipped,
         "learner/tokens": tokens,
-        "policy/entropy": total("entropy") / tokens,
-        "policy/logprob_mismatch": total("mismatch") / tokens,
-        "policy/logprob_mismatch_max": max(part["mismatch_max"] for part in parts),
-        "policy/importance_weight": total("importance") / tokens,
-        "policy/clip_fraction": total("clipped") / max(1.0, total("advantaged")),
-        **{metric: total(name) / tokens for metric, name in optional.items() if name in parts[0]},
+        "policy/entropy": total.entropy / tokens,
+        "policy/logprob_mismatch": total.mismatch / tokens,
+        "policy/logprob_mismatch_max": total.mismatch_max,
+        "policy/importance_weight": total.importance / tokens,
+        "policy/clip_fraction": total.clipped / max(1.0, total.advantaged),
     }
+    if algorithm.kl is not None:
+        metrics["policy/kl"] = total.kl / tokens
+    if algorithm.importance.kind == "masked":
+        metrics["policy/masked_fraction"] = total.masked / tokens
+    return metrics

@@ -9,16 +9,17 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from morl.compat import PATIENCE, guard_torchvision
 from morl.errors import UsageError
 from morl.learner.attention_kernel import use_shared_prefix
 from morl.learner.liger import use_liger
 from morl.learner.master_weights import forget_trial_step, restore, snapshot
+from morl.learner.rank_metrics import M, add_up
 from morl.learner.rmsnorm_cpu import use_lean_norms
 from morl.learner.skip_nonfinite import guard
 from morl.recipe.schema.document import import_plugin
@@ -71,14 +72,14 @@ def rank_environment(rank: int, ranks: int, address: str, port: int, *, threads:
     return environment
 
 
-class Rank:
+class Rank(Generic[M]):
     """Holds this rank's share of model and optimiser. Every method is collective.
 
     A subclass says what is learnt: `_load`, `_module` and `_accumulate`.
     """
 
-    sums: tuple[str, ...] = ()
-    """What `_accumulate` measures, to be added up over microbatches."""
+    metrics: type[M]
+    """What `_accumulate` measures."""
 
     def __init__(self, settings: Any) -> None:
         guard_torchvision()
@@ -142,11 +143,11 @@ class Rank:
         """The batch with what has to be known of it as a whole before the first gradient."""
         return batch
 
-    def _accumulate(self, micro: Any) -> dict[str, float]:
+    def _accumulate(self, micro: Any) -> M:
         """Add a microbatch's gradient; returns what it measured on it."""
         raise NotImplementedError
 
-    def step(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]], learning_rate: float) -> dict[str, float]:
+    def step(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]], learning_rate: float) -> M:
         """One optimiser step on this rank's share of a batch: the sum of its microbatches' gradients.
 
         Args:
@@ -154,26 +155,26 @@ class Rank:
             plan: `plan[rank][microbatch]` row numbers.
             learning_rate: of this step.
 
-        Returns: sums over this rank's share, for the driver to combine; a name that ends in `_max` is a
-            maximum. With them the global gradient norm, and `skipped`: 1 when loss or gradient are not finite and
-            the step changed nothing.
+        Returns: what was measured on this rank's share.
         """
         began = time.perf_counter()
-        sums = dict.fromkeys(self.sums, 0.0)
+        total = self.metrics()
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
         batch = self._before_step(batch, plan)
         for rows in plan[self.rank]:
             measured = self._accumulate(self._microbatch(batch, rows))
             if rows:
-                for name, value in measured.items():
-                    sums[name] = max(sums[name], value) if name.endswith("_max") else sums[name] + value
+                total = add_up([total, measured])
         self.engine.step()
         norm = self.engine.get_global_grad_norm()
-        sums["grad_norm"] = float(norm) if norm is not None else math.nan
-        sums["skipped"] = float(not math.isfinite(sums["grad_norm"]))
-        sums["seconds"] = time.perf_counter() - began
-        return sums
+        return replace(
+            total,
+            grad_norm=float(norm) if norm is not None else math.nan,
+            learning_rate=learning_rate,
+            microbatches=float(len(plan[self.rank])),
+            seconds=time.perf_counter() - began,
+        )
 
     def spoiled_rows(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> list[int]:
         """Rows of this rank's microbatches whose loss is not finite; nothing is learnt."""
@@ -182,7 +183,7 @@ class Rank:
         module.eval()
         self.engine.backward = lambda loss: None
         try:
-            losses = [(rows, self._accumulate(self._microbatch(batch, rows))["loss"]) for rows in plan[self.rank]]
+            losses = [(rows, self._accumulate(self._microbatch(batch, rows)).loss) for rows in plan[self.rank]]
         finally:
             self.engine.backward = backward
             module.train()

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic
 
 from morl.cluster import ActorsFailedError, Cluster, gather
 from morl.errors import CheckpointError, RunError, UsageError
+from morl.learner.learning_rate import learning_rate
+from morl.learner.packing import plan_microbatches
 from morl.learner.rank import Rank, RankSettings, rank_environment
+from morl.learner.rank_metrics import M, add_up
+from morl.recipe.schema.learner_section import LearnerSpec
+from morl.types import Batch
 
 
 class LearnerDiedError(RunError):
@@ -19,40 +25,72 @@ class LearnerMemoryError(LearnerDiedError):
     """A rank needs more memory than there is."""
 
 
-class Ranks(Protocol):
-    """A group of ranks that does everything together."""
+class RankGroup(ABC, Generic[M]):
+    """Ranks that do everything together: one model, in one process or spread over several."""
 
+    def __init__(self, spec: LearnerSpec) -> None:
+        self._spec = spec
+
+    @abstractmethod
     def call(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of every rank with the same arguments; the results by rank. Raises: LearnerDiedError."""
 
+    @abstractmethod
     def close(self) -> None:
         """End the ranks."""
 
+    def call_on_rows(self, method: str, batch: Batch, *arguments: Any, budget: int | None = None) -> list[Any]:
+        """Call a method of every rank with a batch and the plan of which rank runs which of its rows together.
 
-def start_ranks(kind: type[Rank], settings: RankSettings, cluster: Cluster) -> Ranks:
+        Args:
+            method: takes the batch, the plan, and `arguments`.
+            batch: the whole of it goes to every rank.
+            arguments: what the method takes besides.
+            budget: tokens of a microbatch; `learner.tokens_per_microbatch` when it is not given.
+
+        Returns: the results by rank.
+        """
+        plan = plan_microbatches(batch.lengths_B, budget or self._spec.tokens_per_microbatch, self._spec.ranks)
+        return self.call(method, batch, plan, *arguments)
+
+    def step(self, batch: Batch, number: int, total_steps: int) -> M:
+        """Optimiser step `number`, counted from 1, of `total_steps`; returns what the ranks measured, added up."""
+        spec = self._spec
+        rate = learning_rate(
+            number, peak=spec.lr, warmup_steps=spec.warmup_steps, total_steps=total_steps, schedule=spec.schedule
+        )
+        parts: list[M] = self.call_on_rows("step", batch, rate)
+        return add_up(parts)
+
+    def spoiled_rows(self, batch: Batch) -> list[int]:
+        """Rows of a batch whose loss is not finite, each computed alone by one of the ranks; nothing is learnt."""
+        return sorted(row for part in self.call_on_rows("spoiled_rows", batch, budget=1) for row in part)
+
+    def saved(self) -> bool:
+        """Whether everything that the ranks' `save` began is on the disk; any thread may ask.
+
+        Raises: what the writing failed with; CheckpointError when a file is not to be seen from here.
+        """
+        files: list[Path | None] = self.call("saved")
+        for file in files:
+            if file is not None and not file.is_file():
+                raise CheckpointError(
+                    f"{file}: written by a rank on another node, and not to be seen from this one: "
+                    "run.dir must be a folder that all nodes share"
+                )
+        return None not in files
+
+
+def start_rank_group(kind: type[Rank[M]], settings: RankSettings, cluster: Cluster) -> RankGroup[M]:
     """Start the ranks and load the model. Raises: LearnerDiedError, RunError, UsageError."""
     return _LocalRank(kind, settings, cluster) if cluster.local else _RayRanks(kind, settings, cluster)
 
 
-def all_saved(ranks: Ranks) -> bool:
-    """Whether everything that the ranks' `save` began is on the disk; any thread may ask.
-
-    Raises: what the writing failed with; CheckpointError when a file is not to be seen from here.
-    """
-    files: list[Path | None] = ranks.call("saved")
-    for file in files:
-        if file is not None and not file.is_file():
-            raise CheckpointError(
-                f"{file}: written by a rank on another node, and not to be seen from this one: "
-                "run.dir must be a folder that all nodes share"
-            )
-    return None not in files
-
-
-class _LocalRank:
+class _LocalRank(RankGroup[M]):
     """The only rank, in this process."""
 
-    def __init__(self, kind: type[Rank], settings: RankSettings, cluster: Cluster) -> None:
+    def __init__(self, kind: type[Rank[M]], settings: RankSettings, cluster: Cluster) -> None:
+        super().__init__(settings.learner)
         if settings.learner.ranks != 1:
             raise UsageError(f"--local runs one learner rank; learner.ranks is {settings.learner.ranks}")
         port = _free_port()
@@ -71,10 +109,11 @@ class _LocalRank:
         self._rank.close()
 
 
-class _RayRanks:
+class _RayRanks(RankGroup[M]):
     """Ranks as Ray actors in one placement group."""
 
-    def __init__(self, kind: type[Rank], settings: RankSettings, cluster: Cluster) -> None:
+    def __init__(self, kind: type[Rank[M]], settings: RankSettings, cluster: Cluster) -> None:
+        super().__init__(settings.learner)
         import ray
         from ray.util.placement_group import placement_group
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -145,7 +184,7 @@ class _RayRanks:
 class RankProcess:
     """The side of a rank that runs in the process of its actor."""
 
-    _rank: Rank
+    _rank: Rank[Any]
 
     def where(self) -> tuple[str, int]:
         """Address of the node, and process id."""
@@ -153,7 +192,7 @@ class RankProcess:
 
         return ray.util.get_node_ip_address(), os.getpid()
 
-    def start(self, kind: type[Rank], settings: RankSettings) -> None:
+    def start(self, kind: type[Rank[Any]], settings: RankSettings) -> None:
         """Load the model. A method, not the constructor, so that its errors reach the caller whole."""
         self._rank = kind(settings)
 

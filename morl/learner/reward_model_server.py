@@ -115,7 +115,7 @@ class RewardModelServer:
             return {}
         batch = answer_batch(rows)
         budget = 1 if self._device.type == "cpu" else self._settings.tokens_per_batch
-        (plan,) = plan_microbatches(batch.row_starts_B1.diff().tolist(), budget, ranks=1)
+        (plan,) = plan_microbatches(batch.lengths_B, budget, ranks=1)
         scored: dict[int, list[float]] = {}
         with torch.inference_mode():
             for chosen in plan:

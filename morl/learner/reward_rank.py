@@ -12,8 +12,10 @@ import torch
 from morl.learner.hidden_states import last_hidden_states
 from morl.learner.packing import Microbatch, build_batch
 from morl.learner.rank import Rank, RankSettings
+from morl.learner.rank_metrics import RankMetrics
+from morl.learner.rows import Answer, Row
 from morl.model.load import load_reward_model
-from morl.types import Batch, Encoded, Group, Prompt, Sample, Score
+from morl.types import Batch, Encoded
 
 Tokens = tuple[int, ...]
 
@@ -73,11 +75,22 @@ class RewardSettings(RankSettings):
     """Weight of `(s_chosen + s_rejected)²`, which keeps scores near 0 (Eisenstein et al. 2023, arXiv 2312.09244)."""
 
 
-class RewardRank(Rank):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardMetrics(RankMetrics):
+    """What a rank of a reward model measures."""
+
+    pairs: float = 0.0
+    right: float = 0.0
+    """Pairs whose preferred answer scores higher."""
+    margin: float = 0.0
+    """Sum of `s_chosen - s_rejected`."""
+
+
+class RewardRank(Rank[RewardMetrics]):
     """A rank that learns from pairs of answers."""
 
     settings: RewardSettings
-    sums = ("pairs", "loss", "right", "margin")
+    metrics = RewardMetrics
 
     def _load(self) -> Any:
         return load_reward_model(self.settings.model, self.settings.dtype)
@@ -87,7 +100,7 @@ class RewardRank(Rank):
         module.language_model.score.requires_grad_(True)  # new, so adapters alone would not do
         return module
 
-    def _accumulate(self, micro: Microbatch) -> dict[str, float]:
+    def _accumulate(self, micro: Microbatch) -> RewardMetrics:
         chosen_N, rejected_N = self.engine(micro).view(-1, 2).unbind(dim=1)
         weights_N = micro.weights_N.view(-1, 2)[:, 0]
         loss_N = bradley_terry(chosen_N, rejected_N) + self.settings.centering * (chosen_N + rejected_N).square()
@@ -95,12 +108,12 @@ class RewardRank(Rank):
         # DeepSpeed averages gradients over ranks; the weights already make a mean.
         self.engine.backward(loss * self.ranks)
         margin_N = (chosen_N - rejected_N).detach()
-        return {
-            "pairs": float(len(margin_N)),
-            "loss": float(loss.detach()),
-            "right": float((margin_N > 0).sum()),
-            "margin": float(margin_N.sum()),
-        }
+        return RewardMetrics(
+            loss=float(loss.detach()),
+            pairs=float(len(margin_N)),
+            right=float((margin_N > 0).sum()),
+            margin=float(margin_N.sum()),
+        )
 
     def score(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> dict[int, tuple[float, ...]]:
         """Scores of this rank's rows, by row: first the chosen answer's, then the rejected one's."""
@@ -129,26 +142,15 @@ def answer_batch(rows: Sequence[tuple[Encoded, Sequence[Tokens]]]) -> Batch:
 
     Every answer has the weight 1 / rows. Targets, advantages and rollout log-probabilities mean nothing here.
     """
-    groups = [
-        Group(
-            _NO_PROMPT,
-            prompt.token_ids_T,
-            tuple(_as_sample(answer_T, index) for index, answer_T in enumerate(answers)),
-            tuple(Score(1.0) for _ in answers),
-            prompt.features,
-        )
-        for prompt, answers in rows
-    ]
-    width = max(len(answers) for _, answers in rows)
-    ones_PG = torch.ones((len(rows), width), dtype=torch.float64)
-    return build_batch(groups, ones_PG, ones_PG / len(rows))
+    weight = 1 / len(rows)
+    return build_batch(
+        [
+            Row(prompt, tuple(_read_at_its_end(answer_T, weight) for answer_T in answers), number)
+            for number, (prompt, answers) in enumerate(rows)
+        ]
+    )
 
 
-_NO_PROMPT = Prompt("pair", "preference", ({"role": "user", "content": ""},))
-
-
-def _as_sample(answer_T: Tokens, index: int) -> Sample:
+def _read_at_its_end(answer_T: Tokens, weight: float) -> Answer:
     # A row feeds all tokens of an answer but the last: one more, and the answer is fed whole.
-    tokens = (*answer_T, 0)
-    mask = (0,) * len(answer_T) + (1,)
-    return Sample("pair", index, tokens, mask, (0.0,) * len(tokens), 0, "stop", "")
+    return Answer((*answer_T, 0), weight, loss_mask_T=(0,) * len(answer_T) + (1,))

@@ -12,8 +12,10 @@ from morl.algorithms.aggregation import Aggregation, token_weights
 from morl.learner.packing import Microbatch, build_batch
 from morl.learner.policy import Policy
 from morl.learner.rank import Rank
+from morl.learner.rank_metrics import RankMetrics
+from morl.learner.rows import Answer, Row
 from morl.model.load import load_policy
-from morl.types import Batch, Encoded, Group, Prompt, Sample, Score
+from morl.types import Batch, Encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +32,20 @@ class Example:
         return len(self.prompt.token_ids_T) + len(self.answer_T)
 
 
-class SupervisedRank(Rank):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisedMetrics(RankMetrics):
+    """What a rank of a supervised stage measures."""
+
+    tokens: float = 0.0
+    """Of the answers."""
+    nats: float = 0.0
+    """Of `-log pi(token)` over these."""
+
+
+class SupervisedRank(Rank[SupervisedMetrics]):
     """A rank that learns to write what it is shown: `-sum of w_t log pi(token t)` over the answers."""
 
-    sums = ("tokens", "loss", "nats")
+    metrics = SupervisedMetrics
 
     def _load(self) -> Any:
         return load_policy(self.settings.model, self.settings.dtype)
@@ -41,13 +53,13 @@ class SupervisedRank(Rank):
     def _module(self, model: Any) -> Policy:
         return Policy(model, temperature=1.0, banned_token_ids=())
 
-    def _accumulate(self, micro: Microbatch) -> dict[str, float]:
+    def _accumulate(self, micro: Microbatch) -> SupervisedMetrics:
         logprobs_N, _ = self.engine(micro)
         loss = -(logprobs_N * micro.weights_N).sum()
         # DeepSpeed averages gradients over ranks; the weights already make a mean.
         self.engine.backward(loss * self.ranks)
         nats = -float(logprobs_N.detach().sum())
-        return {"tokens": float(len(logprobs_N)), "loss": float(loss.detach()), "nats": nats}
+        return SupervisedMetrics(loss=float(loss.detach()), tokens=float(len(logprobs_N)), nats=nats)
 
     def measure(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> dict[int, float]:
         """`-log pi(answer)` in nats of this rank's rows, by row; nothing is learnt."""
@@ -60,25 +72,8 @@ class SupervisedRank(Rank):
 
 def example_batch(examples: Sequence[Example], aggregation: Aggregation) -> Batch:
     """One row an example, in their order; the weights make the loss a mean over tokens or answers."""
-    groups = [
-        Group(
-            _NO_PROMPT,
-            example.prompt.token_ids_T,
-            (_as_sample(example.answer_T),),
-            (Score(1.0),),
-            example.prompt.features,
-        )
-        for example in examples
-    ]
-    ones_PG = torch.ones((len(groups), 1), dtype=torch.float64)
     lengths_PG = torch.tensor([[len(example.answer_T)] for example in examples])
-    weights_PG = token_weights(lengths_PG, ones_PG.bool(), aggregation, int(lengths_PG.max()))
-    return build_batch(groups, ones_PG, weights_PG)
-
-
-_NO_PROMPT = Prompt("example", "example", ({"role": "user", "content": ""},))
-
-
-def _as_sample(answer_T: tuple[int, ...]) -> Sample:
-    count = len(answer_T)
-    return Sample("example", 0, answer_T, (1,) * count, (0.0,) * count, 0, "stop", "")
+    scored_PG = torch.ones(lengths_PG.shape, dtype=torch.bool)
+    weights_P = token_weights(lengths_PG, scored_PG, aggregation, int(lengths_PG.max()))[:, 0].tolist()
+    pairs = enumerate(zip(examples, weights_P, strict=True))
+    return build_batch([Row(own.prompt, (Answer(own.answer_T, weight),), p) for p, (own, weight) in pairs])

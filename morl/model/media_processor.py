@@ -12,7 +12,8 @@ from morl.compat import guard_torchvision
 from morl.data.templates import PromptTemplate
 from morl.errors import BadMediaError, DataError, UsageError
 from morl.media.items import KINDS, Limits, Picture, Video
-from morl.registry import ENGINES, REWARDS
+from morl.registry import REWARDS
+from morl.rollout.engine import engine_info
 from morl.types import Clip, Encoded, Features, Pixels
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def engine_options(engine: str, media: MediaProcessor | None, specs: Iterable[Ob
         specs: the objectives, evaluation sets among them.
     """
     specs = list(specs)
-    if media is None or "images_per_prompt" not in inspect.signature(ENGINES.load(engine)).parameters:
+    if media is None or not engine_info(engine).takes_media_limits:
         return {}
     options: dict[str, Any] = {}
     processors = {"image": media.processor.image_processor, "video": media.processor.video_processor}

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Generic
 
 from morl.announce import announce
 from morl.cluster import Cluster
 from morl.files import put_in_place
-from morl.learner.learning_rate import learning_rate
-from morl.learner.nonfinite_rows import find_spoiled_rows
-from morl.learner.packing import plan_microbatches
 from morl.learner.rank import Rank, RankSettings
-from morl.learner.rank_group import Ranks, all_saved, start_ranks
+from morl.learner.rank_group import RankGroup, start_rank_group
+from morl.learner.rank_metrics import M
 from morl.recipe.rm_recipe import PreferenceRecipe
 from morl.recipe.sft_recipe import SftRecipe
 from morl.run.checkpoint import CheckpointStore, read_state, step_of, write_state
@@ -25,17 +22,13 @@ from morl.run.health import Watch
 from morl.track import Tracker, make_tracker
 from morl.types import Batch
 
-Named = Callable[[Mapping[str, float]], dict[str, float]]
-"""From what the ranks measured in a step, added up, to the names and values that are tracked."""
 
-
-class Fitting:
+class Fitting(Generic[M]):
     """A model on its ranks, and the checkpoints and metrics of the run that fits it."""
 
     def __init__(
         self,
-        ranks: Ranks,
-        settings: RankSettings,
+        ranks: RankGroup[M],
         tracker: Tracker,
         watch: Watch,
         checkpoints: CheckpointStore,
@@ -49,41 +42,32 @@ class Fitting:
         """What `save` was given for the checkpoint that this goes on from; None for a beginning."""
         self.step = step
         """Steps of the run that are done."""
-        self._learner = settings.learner
         self._watch = watch
         self._checkpoints = checkpoints
         self._every = every
 
-    def learn(self, batch: Batch, named: Named, *, number: int, steps: int) -> None:
+    def learn(self, batch: Batch, named: Callable[[M], dict[str, float]], *, number: int, steps: int) -> None:
         """One optimiser step on the mean loss of a batch, tracked.
 
         Args:
             batch: what to learn from.
-            named: the metrics of what is learnt; those of the learner come beside.
+            named: makes metrics of what the ranks measured; those of the learner come beside.
             number: which step of the learning rate's schedule this is, counted from 1.
             steps: the length of that schedule.
 
         Raises: RunError when the run must not go on; CheckpointError when one in flight has failed.
         """
-        spec = self._learner
-        plan = plan_microbatches(batch.row_starts_B1.diff().tolist(), spec.tokens_per_microbatch, spec.ranks)
-        rate = learning_rate(
-            number, peak=spec.lr, warmup_steps=spec.warmup_steps, total_steps=steps, schedule=spec.schedule
-        )
-        parts: list[dict[str, float]] = self.ranks.call("step", batch, plan, rate)
+        total = self.ranks.step(batch, number, steps)
         self.step += 1
-        totals = {name: sum(part[name] for part in parts) for name in parts[0]}
-        seconds = max(part["seconds"] for part in parts)
-        metrics = named(totals) | {
-            "learner/grad_norm": parts[0]["grad_norm"],
-            "learner/skipped": parts[0]["skipped"],
-            "learner/lr": rate,
-            "learner/tokens_per_s": len(batch.token_ids_T) / seconds,
-            "time/learner_s": seconds,
+        metrics = named(total) | {
+            "learner/grad_norm": total.grad_norm,
+            "learner/skipped": total.skipped,
+            "learner/lr": total.learning_rate,
+            "learner/tokens_per_s": len(batch.token_ids_T) / total.seconds,
+            "time/learner_s": total.seconds,
         }
         self.tracker.log(self.step, metrics)
-        spoiled_rows = partial(find_spoiled_rows, self.ranks, spec.ranks)
-        self._watch.look(self.step, batch, metrics, loss=totals["loss"], spoiled_rows=spoiled_rows)
+        self._watch.look(self.step, batch, metrics, loss=total.loss, spoiled_rows=self.ranks.spoiled_rows)
         self._checkpoints.check()
 
     @property
@@ -93,7 +77,7 @@ class Fitting:
 
     def save(self, state: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Begin a checkpoint of the model and of `state`, plain JSON values; it is written while the next step runs."""
-        with self._checkpoints.writing(self.step, written=lambda: all_saved(self.ranks)) as draft:
+        with self._checkpoints.writing(self.step, written=self.ranks.saved) as draft:
             self.ranks.call("save", draft / "learner", True)
             write_state(draft, {"step": self.step, **state})
 
@@ -112,12 +96,12 @@ def fitting(
     recipe: SftRecipe | PreferenceRecipe,
     folder: RunFolder,
     cluster: Cluster,
-    kind: type[Rank],
+    kind: type[Rank[M]],
     settings: RankSettings,
     *,
     console: Tracker,
     start: int = 0,
-) -> Iterator[Fitting]:
+) -> Iterator[Fitting[M]]:
     """A model at the newest good checkpoint of the run, or as `settings` loads it; ended with the block.
 
     Args:
@@ -135,7 +119,7 @@ def fitting(
         newest = None
     step = start if newest is None else step_of(newest)
     with ExitStack() as stack:
-        ranks = start_ranks(kind, settings, cluster)
+        ranks = start_rank_group(kind, settings, cluster)
         stack.callback(ranks.close)
         tracker = make_tracker(recipe, folder.path, step, console=console)
         stack.callback(tracker.close)
@@ -144,7 +128,6 @@ def fitting(
             ranks.call("load", newest / "learner")
         yield Fitting(
             ranks,
-            settings,
             tracker,
             Watch(settings.learner, settings.dtype, folder.skipped),
             checkpoints,

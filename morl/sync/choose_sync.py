@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from morl.errors import UsageError
 from morl.recipe.train_recipe import Recipe
-from morl.registry import ENGINES
+from morl.rollout.engine import engine_info
 from morl.sync.disk_sync import DiskSync, sync_folder
 from morl.sync.nccl_sync import NcclSync
 
@@ -49,7 +48,7 @@ def plan_sync(recipe: Recipe, engine: str, outside: Sequence[str], gpus: int) ->
     if wanted == "merged":
         return SyncPlan(False, "named in the recipe", {})
     against = ""
-    if not takes_adapters(engine):
+    if not engine_info(engine).takes_adapters:
         against = f"the engine '{engine}' takes whole models only"
     elif outside:
         against = f"engines adapt the language model only, and '{outside[0]}' lies outside of it"
@@ -79,7 +78,7 @@ def check_sync(recipe: Recipe, engine: str, *, gpus: int, local: bool, nodes: in
         raise UsageError("sync.kind: 'nccl' needs GPUs, and there is none here; use sync.kind=disk")
     if local:
         raise UsageError("sync.kind: 'nccl' needs an actor for each engine, which --local has not; use sync.kind=disk")
-    if "weight_transfer" not in _options(engine):
+    if not engine_info(engine).receives_weights:
         raise UsageError(f"sync.kind: the engine '{engine}' takes weights from files only; use sync.kind=disk")
 
 
@@ -95,12 +94,3 @@ def _published_bytes(recipe: Recipe, model: Path) -> int:
     """Room for two versions: the engines' own stays until they have the next. At most, if half of it is stored so."""
     stored = sum(file.stat().st_size for file in model.glob("*.safetensors"))
     return 2 * stored * (2 if recipe.model.dtype == "float32" else 1)
-
-
-def takes_adapters(engine: str) -> bool:
-    """Whether the engine of this name loads LoRA adapters: whether it can be started with a `max_lora_rank`."""
-    return "max_lora_rank" in _options(engine)
-
-
-def _options(engine: str) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(ENGINES.load(engine)).parameters

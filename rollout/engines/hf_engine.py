@@ -220,10 +220,10 @@ class HFEngine:
 
         slots: dict[tuple[tuple[int, ...], int], int] = {}
         # Equal tokens with other pictures are another prompt.
-        keys = [(row.request.prompt_ids_T, id(row.request.features)) for row in rows]
+        keys = [(row.request.prompt.token_ids_T, id(row.request.prompt.features)) for row in rows]
         slot_of_row = [slots.setdefault(key, len(slots)) for key in keys]
-        prompts = [rows[slot_of_row.index(slot)].request for slot in range(len(slots))]
-        token_ids_PT, mask_PT = _left_pad([prompt.prompt_ids_T for prompt in prompts], self._model.device)
+        prompts = [rows[slot_of_row.index(slot)].request.prompt for slot in range(len(slots))]
+        token_ids_PT, mask_PT = _left_pad([prompt.token_ids_T for prompt in prompts], self._model.device)
         cache = RoomyCache(self._model.config.get_text_config())
         features = [prompt.features for prompt in prompts]
         positions_APT = _positions(mask_PT, features)
@@ -308,7 +308,7 @@ def batches(requests: Sequence[Request], size: int) -> Iterator[list[_Row]]:
     for request in requests:
         by_sampling.setdefault(request.sampling, []).append(request)
     for alike in by_sampling.values():
-        alike.sort(key=lambda request: len(request.prompt_ids_T))
+        alike.sort(key=lambda request: len(request.prompt.token_ids_T))
         rows = (_Row(request, index) for request in alike for index in range(request.samples))
         while batch := list(itertools.islice(rows, size)):
             yield batch

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from morl.compat import PATIENCE
 from morl.errors import CheckpointError, MissingExtraError, UsageError
-from morl.rollout.engine import Completion, Request, check_fits
+from morl.rollout.engine import Completion, EngineInfo, Request, check_fits
 from morl.rollout.engines.published_weights import is_adapter, parameter_names, read_policy_version
 from morl.rollout.engines.vllm_media import check_expanded, engine_arguments, vllm_prompt
 from morl.types import FinishReason
@@ -22,7 +22,7 @@ from morl.types import FinishReason
 class VLLMEngine:
     """An AsyncLLM. Every sample is a request of its own, so that it lands when it is done."""
 
-    takes_pixels = True
+    info = EngineInfo(takes_pixels=True, takes_media_limits=True, takes_adapters=True, receives_weights=True)
 
     def __init__(
         self,

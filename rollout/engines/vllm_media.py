@@ -48,9 +48,9 @@ def vllm_prompt(request: Request) -> dict[str, Any]:
     """A request's prompt in vLLM's form, the same for all its samples."""
     from vllm.inputs import TokensPrompt
 
-    pixels = request.pixels
+    pixels = request.prompt.pixels
     if pixels is None:
-        return dict(TokensPrompt(prompt_token_ids=list(request.prompt_ids_T)))
+        return dict(TokensPrompt(prompt_token_ids=list(request.prompt.token_ids_T)))
     data: dict[str, Any] = {}
     if pixels.images:
         data["image"] = list(pixels.images)
@@ -72,10 +72,10 @@ def vllm_prompt(request: Request) -> dict[str, Any]:
 
 def check_expanded(request: Request, expanded: Sequence[int] | None) -> None:
     """Raises: RunError when vLLM's prompt is not the one that the learner has."""
-    if request.pixels is not None and tuple(expanded or ()) != request.prompt_ids_T:
+    if request.prompt.pixels is not None and tuple(expanded or ()) != request.prompt.token_ids_T:
         raise RunError(
             f"request {request.id!r}: vLLM made {len(expanded or ())} tokens of a prompt with pictures that has "
-            f"{len(request.prompt_ids_T)} by the checkpoint's processor; other limits of size in rollout.options?"
+            f"{len(request.prompt.token_ids_T)} by the checkpoint's processor; other limits of size in rollout.options?"
         )
 
 

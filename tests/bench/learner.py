@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -57,14 +58,14 @@ def make_groups(folder: Path, prompt: int, answer: int, samples: int):
         # Letters of one token each fill the prompt up to its length.
         short = prompt - len(codec.encode(asked).token_ids_T)
         content[1]["text"] = "%" * short
-        encoded = codec.encode(asked)
+        encoded = replace(codec.encode(asked), pixels=None)
         assert len(encoded.token_ids_T) == prompt, len(encoded.token_ids_T)
         made = []
         for index in range(samples):
             ids = tuple(draw.randrange(10, 380) for _ in range(answer))
             made.append(Sample(asked.id, index, ids, (1,) * answer, (-1.0,) * answer, 0, "stop", ""))
         scores = tuple(Score(draw.random()) for _ in made)
-        groups.append(Group(asked, encoded.token_ids_T, tuple(made), scores, encoded.features))
+        groups.append(Group(asked, encoded, tuple(made), scores))
     return groups
 
 
@@ -121,7 +122,7 @@ def head(vocabulary: int = 150_000, tokens: int = 8192, width: int = 576) -> Non
 
 def text_groups():
     """Eight groups of eight answers of 32 tokens to prompts of 96, for SmolLM2-135M."""
-    from morl.types import Group, Prompt, Sample, Score
+    from morl.types import Encoded, Group, Prompt, Sample, Score
 
     draw, groups = random.Random(0), []
     for number in range(8):
@@ -129,7 +130,7 @@ def text_groups():
         answers = [tuple(draw.randrange(10, 40_000) for _ in range(32)) for _ in range(8)]
         made = tuple(Sample(asked.id, g, ids, (1,) * 32, (-1.0,) * 32, 0, "stop", "") for g, ids in enumerate(answers))
         prompt_ids = tuple(draw.randrange(10, 40_000) for _ in range(96))
-        groups.append(Group(asked, prompt_ids, made, tuple(Score(draw.random()) for _ in made)))
+        groups.append(Group(asked, Encoded(prompt_ids), made, tuple(Score(draw.random()) for _ in made)))
     return groups
 
 

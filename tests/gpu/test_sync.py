@@ -22,9 +22,12 @@ from morl.rollout.engine import Request, Sampling
 from morl.rollout.engine_pool import EnginePool
 from morl.sync.disk_sync import DiskSync
 from morl.sync.nccl_sync import NcclSync
+from morl.types import Encoded
 
 REQUESTS = [
-    Request(f"r{i}", tuple(range(20 + i, 60 + 3 * i)), 4, 100 * i, Sampling(temperature=1.0, max_new_tokens=32))
+    Request(
+        f"r{i}", Encoded(tuple(range(20 + i, 60 + 3 * i))), 4, 100 * i, Sampling(temperature=1.0, max_new_tokens=32)
+    )
     for i in range(4)
 ]
 
@@ -33,7 +36,7 @@ async def mismatch(pool: EnginePool, model: Path) -> float:
     """The largest difference between the engine's log-probs and those of the checkpoint in `model`."""
     reference, worst = load_policy(model, "float32").eval(), 0.0
     async for completion in pool.generate(REQUESTS):
-        prompt = REQUESTS[int(completion.request_id[1:])].prompt_ids_T
+        prompt = REQUESTS[int(completion.request_id[1:])].prompt.token_ids_T
         with torch.no_grad():
             logits = reference(input_ids=torch.tensor([prompt + completion.token_ids_T])).logits[
                 0, len(prompt) - 1 : -1

@@ -12,6 +12,7 @@ from morl.learner import packing
 from morl.learner.attention_kernel import use_shared_prefix
 from morl.learner.packing import build_batch, microbatch
 from morl.learner.policy import Policy
+from morl.learner.rows import group_rows
 from morl.learner.shared_prefix_attention import worth_it
 from morl.model.chat_codec import ChatCodec
 from morl.model.load import load_policy
@@ -23,7 +24,7 @@ def test_rows_and_dense_mask_agree(tiny_model: Path, vision_model: Path, monkeyp
     groups = make_picture_groups(ChatCodec.load(folder, 512)) if pictures else make_groups(3, prompts=5)
     draw = torch.Generator().manual_seed(0)
     advantages = torch.randn(len(groups), len(groups[0].samples_G), generator=draw, dtype=torch.float64)
-    batch = build_batch(groups, advantages, torch.ones_like(advantages))
+    batch = build_batch(group_rows(groups, advantages, torch.ones_like(advantages)))
     model = load_policy(folder, "float32")
     use_shared_prefix(model)
     policy = Policy(model, temperature=1.0, banned_token_ids=())

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from morl.algorithms import advantage
 from morl.cluster import Cluster
 from morl.errors import UsageError
-from morl.learner.critic import combine, critic_settings
+from morl.learner.critic import CriticMetrics, critic_metrics, critic_settings
 from morl.learner.learner import Learner
 from morl.learner.policy import PolicyRank, PolicySettings
 from morl.learner.rank import RankSettings
@@ -106,8 +106,8 @@ def written(group: Group, g: int) -> list[int]:
 
 def hidden_before(model: Any, group: Group, g: int) -> torch.Tensor:
     """The body's state before each token that the policy wrote, of a row with this answer alone."""
-    ids = torch.tensor([group.prompt_ids_T + group.samples_G[g].token_ids_T])
-    places = [len(group.prompt_ids_T) + t - 1 for t in written(group, g)]
+    ids = torch.tensor([group.encoded.token_ids_T + group.samples_G[g].token_ids_T])
+    places = [len(group.encoded.token_ids_T) + t - 1 for t in written(group, g)]
     return model.model(input_ids=ids).last_hidden_state[0, places]
 
 
@@ -279,7 +279,9 @@ def most_that_can_be_explained(groups: list[Group]) -> float:
     rewards: dict[Any, list[float]] = {}
     for group, _, g in answers_of(groups):
         for t in written(group, g):
-            rewards.setdefault((group.prompt_ids_T, group.samples_G[g].token_ids_T[:t]), []).append(group.values_G[g])
+            rewards.setdefault((group.encoded.token_ids_T, group.samples_G[g].token_ids_T[:t]), []).append(
+                group.values_G[g]
+            )
     told = torch.tensor([value for own in rewards.values() for value in own], dtype=torch.float64)
     known = torch.tensor([sum(own) / len(own) for own in rewards.values() for _ in own], dtype=torch.float64)
     return float(1 - (told - known).var(correction=0) / told.var(correction=0))
@@ -312,8 +314,8 @@ def test_a_critic_out_of_its_mind_teaches_nothing(tiny_model: Path) -> None:
 
 
 def test_without_any_difference_there_is_no_variance_to_explain() -> None:
-    part = {"tokens": 2.0, "loss": 0.1, "value": 1.0, "residual": 0.0, "residual_square": 0.0, "grad_norm": 1.0}
-    assert "critic/explained_variance" not in combine([part | {"skipped": 0.0}], torch.tensor([0.3, 0.3]))
+    total = CriticMetrics(tokens=2.0, loss=0.1, value=1.0, grad_norm=1.0)
+    assert "critic/explained_variance" not in critic_metrics(total, torch.tensor([0.3, 0.3]))
 
 
 def test_a_reward_model_gives_its_body_and_not_its_head(tiny_model: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from morl.learner.flex_attention import attend, block_mask
 from morl.learner.learner import Learner
 from morl.learner.packing import build_batch, microbatch
 from morl.learner.policy import Policy, PolicySettings
+from morl.learner.rows import group_rows
 from morl.learner.shared_prefix_attention import by_blocks
 from morl.model.load import load_policy
 from morl.recipe.schema.algorithm_section import AlgorithmSpec
@@ -63,7 +64,7 @@ def test_whole_blocks_are_left_out() -> None:
 def test_a_policy_sees_the_same_by_one_kernel(backward_on_cpu, tiny_model: Path, monkeypatch) -> None:
     groups = make_groups(3, prompts=3)
     advantages = torch.randn(len(groups), len(groups[0].samples_G), dtype=torch.float64)
-    batch = build_batch(groups, advantages, torch.ones_like(advantages))
+    batch = build_batch(group_rows(groups, advantages, torch.ones_like(advantages)))
     model = load_policy(tiny_model, "float32")
     policy = Policy(model, temperature=1.0, banned_token_ids=())
     found = []

@@ -23,6 +23,7 @@ from morl.learner.learner import Learner
 from morl.learner.packing import build_batch
 from morl.learner.policy import PolicySettings
 from morl.learner.rank_group import LearnerDiedError, LearnerMemoryError
+from morl.learner.rows import group_rows
 from morl.model.chat_codec import ChatCodec
 from morl.recipe.schema.algorithm_section import AlgorithmSpec
 from morl.recipe.schema.learner_section import LearnerSpec
@@ -112,7 +113,7 @@ def test_one_rank_s_bad_row_makes_all_skip(ray_cluster, tiny_model: Path, tmp_pa
 
 def text_batch(seed: int = 0) -> Batch:
     groups = make_groups(seed)
-    return build_batch(groups, torch.ones((len(groups), 4)), torch.ones((len(groups), 4)))
+    return build_batch(group_rows(groups, torch.ones((len(groups), 4)), torch.ones((len(groups), 4))))
 
 
 def look(watch: Watch, step: int, batch: Batch, *, skipped: float = 0.0, loss: float = 0.5, **metrics: float) -> None:
@@ -153,7 +154,7 @@ def test_a_skipped_batch_is_kept_and_its_prompts_are_named(tmp_path: Path, caplo
 
 def test_a_skipped_batch_keeps_its_pictures(vision_model: Path, tmp_path: Path) -> None:
     groups = make_picture_groups(ChatCodec.load(vision_model, 512))
-    batch = build_batch(groups, torch.ones((len(groups), 3)), torch.ones((len(groups), 3)))
+    batch = build_batch(group_rows(groups, torch.ones((len(groups), 3)), torch.ones((len(groups), 3))))
     assert None in batch.features_B
     assert any(batch.features_B)
     look(Watch(LearnerSpec(), "float32", tmp_path), 1, batch, skipped=1.0, loss=math.inf)

@@ -16,7 +16,8 @@ from morl.cluster import Cluster
 from morl.errors import CheckpointError
 from morl.learner.learner import Learner
 from morl.learner.policy import PolicySettings
-from morl.learner.rank_group import all_saved
+from morl.learner.rank_group import RankGroup
+from morl.learner.rank_metrics import RankMetrics
 from morl.learner.shards import About, Shard, Shards
 from morl.recipe.schema.algorithm_section import AlgorithmSpec
 from morl.recipe.schema.learner_section import LearnerSpec
@@ -271,10 +272,11 @@ def test_a_state_of_the_moment_is_saved_while_the_next_step_runs(saved, odd_mode
 
 
 def test_a_file_that_is_not_to_be_seen_from_here_is_not_saved(tmp_path: Path) -> None:
-    class Elsewhere:
+    class Elsewhere(RankGroup[RankMetrics]):
         """Ranks of which one writes to a disk that this process does not see."""
 
         def __init__(self, *files: Path | None) -> None:
+            super().__init__(LearnerSpec(lr=1e-3))
             self.files = list(files)
 
         def call(self, method: str, *arguments: Any) -> list[Any]:
@@ -284,7 +286,7 @@ def test_a_file_that_is_not_to_be_seen_from_here_is_not_saved(tmp_path: Path) ->
 
     here = tmp_path / "rank-00000.safetensors"
     here.touch()
-    assert all_saved(Elsewhere(here))
-    assert not all_saved(Elsewhere(here, None))
+    assert Elsewhere(here).saved()
+    assert not Elsewhere(here, None).saved()
     with pytest.raises(CheckpointError, match=r"rank-00001.*run\.dir must be a folder that all nodes share"):
-        all_saved(Elsewhere(here, tmp_path / "rank-00001.safetensors"))
+        Elsewhere(here, tmp_path / "rank-00001.safetensors").saved()

@@ -37,10 +37,10 @@ def masking(level: str) -> dict[str, Any]:
 
 def logprobs_of(model: Any, group: Group, answer_T: tuple[int, ...]) -> torch.Tensor:
     """One answer in a row of its own."""
-    ids = torch.tensor([group.prompt_ids_T + answer_T])
+    ids = torch.tensor([group.encoded.token_ids_T + answer_T])
     logits = model(input_ids=ids).logits[0] / TEMPERATURE
     logits = logits.index_fill(1, torch.tensor(BANNED), -torch.inf)
-    at = torch.arange(len(group.prompt_ids_T) - 1, ids.shape[1] - 1)
+    at = torch.arange(len(group.encoded.token_ids_T) - 1, ids.shape[1] - 1)
     return logits.log_softmax(-1)[at, ids[0, at + 1]]
 
 

@@ -11,9 +11,10 @@ from morl.errors import DataError
 from morl.learner.packing import build_batch, microbatch
 from morl.learner.policy import Policy
 from morl.learner.reward_rank import RewardModel, answer_batch
+from morl.learner.rows import group_rows
 from morl.model.chat_codec import ChatCodec
 from morl.model.load import load_policy, load_reward_model
-from morl.types import Encoded, Group
+from morl.types import Group
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +24,9 @@ def codec(vision_model) -> ChatCodec:
 
 def alone(model, group: Group, answer_T: tuple[int, ...]):
     """What transformers makes of one answer in a row of its own, told which tokens are pictures."""
-    ids = torch.tensor([group.prompt_ids_T + answer_T])
+    ids = torch.tensor([group.encoded.token_ids_T + answer_T])
     types = (ids == model.config.image_token_id).int()
-    tensors = {} if group.features is None else group.features.tensors
+    tensors = {} if group.encoded.features is None else group.encoded.features.tensors
     return model(input_ids=ids, mm_token_type_ids=types, output_hidden_states=True, **tensors)
 
 
@@ -34,7 +35,7 @@ def test_shared_rows_with_pictures_give_what_separate_rows_give(vision_model, co
     model = load_policy(vision_model, "float32")
     made = make_picture_groups(codec)
     advantages = torch.linspace(-1, 2, 15, dtype=torch.float64).view(5, 3)
-    batch = build_batch(made, advantages, torch.ones_like(advantages))
+    batch = build_batch(group_rows(made, advantages, torch.ones_like(advantages)))
     policy = Policy(model, temperature=1.0, banned_token_ids=codec.banned_token_ids)
     loss = torch.zeros(())
     for rows in [[0, 1, 2, 3, 4]] if together else [[0], [1], [2], [3], [4]]:
@@ -51,7 +52,7 @@ def test_shared_rows_with_pictures_give_what_separate_rows_give(vision_model, co
                 .logits[0]
                 .index_fill(1, torch.tensor(codec.banned_token_ids), -torch.inf)
             )
-            start = len(group.prompt_ids_T) - 1
+            start = len(group.encoded.token_ids_T) - 1
             chosen = logits[start : start + sample.length].log_softmax(-1)
             separate = separate + chosen[range(sample.length), sample.token_ids_T].sum() * advantages[p, g]
     want = torch.autograd.grad(separate, list(model.parameters()))
@@ -66,7 +67,7 @@ def test_a_reward_model_sees(vision_model, codec):
     model = load_reward_model(vision_model, "float32").eval()
     torch.nn.init.normal_(model.score.weight)
     made = make_picture_groups(codec)
-    rows = [(Encoded(g.prompt_ids_T, g.features), [s.token_ids_T for s in g.samples_G]) for g in made]
+    rows = [(g.encoded, [s.token_ids_T for s in g.samples_G]) for g in made]
     with torch.no_grad():
         scores = RewardModel(model)(microbatch(answer_batch(rows), range(5))).tolist()
         for score, (group, sample) in zip(scores, ((g, s) for g in made for s in g.samples_G), strict=True):

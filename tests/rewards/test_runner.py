@@ -396,7 +396,7 @@ def test_close_leaves_nothing_and_ends_what_waits() -> None:
 OWNER = """
 import asyncio, sys
 sys.path.append(sys.argv[1])
-from morl.rewards.runner import Runner
+from morl.rewards.pool.runner import Runner
 
 async def own():
     runner = Runner(workers=3)

@@ -21,7 +21,7 @@ from morl.evaluation.score_files import parse_options, rescore, score_file
 from morl.recipe.load import load_recipe
 from morl.registry import REWARDS
 from morl.track.jsonl_files import write_samples
-from morl.types import Group, Prompt, Sample, Score, TermScore
+from morl.types import Encoded, Group, Prompt, Sample, Score, TermScore
 
 
 def scored(path: Path) -> list[dict[str, Any]]:
@@ -170,7 +170,7 @@ def samples(tmp_path: Path) -> Path:
             Sample(prompt.id, i, (5,) * 3, (1,) * 3, (-0.1,) * 3, 0, "stop", text) for i, text in enumerate(texts)
         )
         score = Score(0.5, {"old": TermScore(0.5, "ok")})
-        return Group(prompt, (1, 2), made, (score,) * len(made))
+        return Group(prompt, Encoded((1, 2)), made, (score,) * len(made))
 
     folder = tmp_path / "samples"
     for step in (1, 2):

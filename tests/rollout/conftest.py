@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from morl.compat import guard_torchvision
 from morl.rollout.engine import Completion, Request, Sampling
 from morl.rollout.engine_pool import EnginePool
+from morl.types import Encoded
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "hf": {"max_sequences": 16},
@@ -70,7 +71,7 @@ def reference(model: Path) -> Any:
 @torch.no_grad()
 def teacher_forced(model: Path, request: Request, token_ids: tuple[int, ...]) -> torch.Tensor:
     """(T, V) log-probs that the checkpoint in `model` gives at each place of the answer."""
-    prompt = request.prompt_ids_T
+    prompt = request.prompt.token_ids_T
     logits = reference(model)(torch.tensor([prompt + token_ids])).logits[0, len(prompt) - 1 : -1]
     logits[:, list(request.sampling.banned_token_ids)] = -torch.inf
     return torch.log_softmax(logits / request.sampling.scale, dim=-1)
@@ -96,4 +97,5 @@ def publish(model: Path, folder: Path, version: int, without: str = "") -> str:
 
 
 def ask(name: str, prompt: tuple[int, ...], samples: int = 4, seed: int = 0, new: int = 24, **sampling: Any) -> Request:
-    return Request(name, prompt, samples, seed, Sampling(**{"temperature": 1.0, "max_new_tokens": new, **sampling}))
+    asked = Sampling(**{"temperature": 1.0, "max_new_tokens": new, **sampling})
+    return Request(name, Encoded(prompt), samples, seed, asked)

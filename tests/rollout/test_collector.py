@@ -38,7 +38,7 @@ def test_groups_come_in_order_and_whole(hf, run):
     rollout = collect(hf, run)
     assert [group.prompt for group in rollout.groups] == PROMPTS
     for group in rollout.groups:
-        assert group.prompt_ids_T == Bytes().encode(group.prompt).token_ids_T
+        assert group.encoded.token_ids_T == Bytes().encode(group.prompt).token_ids_T
         assert [sample.index for sample in group.samples_G] == [0, 1, 2, 3]
         for sample, score in zip(group.samples_G, group.scores_G, strict=True):
             assert sample.prompt_id == group.prompt.id

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tiny import make_tiny_vision_model
 from morl.errors import DataError, UsageError
 from morl.learner.packing import build_batch, microbatch
 from morl.learner.policy import Policy
+from morl.learner.rows import group_rows
 from morl.media.items import Limits, Picture, Video
 from morl.model.chat_codec import ChatCodec
 from morl.model.load import load_policy
@@ -107,7 +109,7 @@ def collect(engine, codec, run, prompts, temperature: float = 0.8, new: int = 12
 def mismatch(model, codec, groups: list[Group], temperature: float = 0.8) -> float:
     """Largest difference between what the engine said of a token and what the learner says."""
     ones = torch.ones(len(groups), SAMPLES, dtype=torch.float64)
-    batch = build_batch(groups, ones, ones)
+    batch = build_batch(group_rows(groups, ones, ones))
     policy = Policy(model, temperature=temperature, banned_token_ids=codec.banned_token_ids)
     micro = microbatch(batch, range(batch.rows))
     with torch.no_grad():
@@ -123,7 +125,7 @@ def test_engine_and_learner_agree(seeing, codec, run, vision_model, kind):
     drawn = [token for group in groups for sample in group.samples_G for token in sample.token_ids_T]
     assert len(codec.banned_token_ids) == 5
     assert not set(drawn) & set(codec.banned_token_ids)
-    assert all(group.prompt_ids_T == codec.encode(group.prompt).token_ids_T for group in groups)
+    assert all(group.encoded.token_ids_T == codec.encode(group.prompt).token_ids_T for group in groups)
 
 
 def test_all_kinds_in_one_step(seeing, codec, run, vision_model):
@@ -152,17 +154,17 @@ def test_what_is_seen_matters(codec, run, seeing):
     """Greedy answers about different pictures differ, although the words are the same."""
     asked = [prompt(n, Picture.of(noise((60, 60), 100 + n)), "What is it?") for n in range(4)]
     groups = collect(seeing, codec, run, asked, temperature=0.0, new=6)
-    assert len({group.prompt_ids_T for group in groups}) == 1
+    assert len({group.encoded.token_ids_T for group in groups}) == 1
     assert len({group.samples_G[0].logprobs_T for group in groups}) == 4
 
 
 def test_an_engine_is_sent_what_it_takes_and_nothing_twice(codec):
     encoded = codec.encode(PROMPTS["image"][0])
     sampling = Sampling(1.0, 4)
-    request = Request("r", encoded.token_ids_T, 2, 0, sampling, encoded.features, encoded.pixels)
+    request = Request("r", encoded, 2, 0, sampling)
     sent = {name: EngineSpec(ENGINES.entry(name), "m", "float32", 0, {}).sent(request) for name in ("hf", "vllm")}
-    assert (sent["hf"].features, sent["hf"].pixels) == (encoded.features, None)
-    assert (sent["vllm"].features, sent["vllm"].pixels) == (None, encoded.pixels)
+    assert sent["hf"].prompt == replace(encoded, pixels=None)
+    assert sent["vllm"].prompt == replace(encoded, features=None)
     assert encoded.pixels.prompt_ids_T.count(codec.media.placeholder_ids["image"]) == 1
 
 
@@ -191,7 +193,7 @@ def test_limits_decide_how_many_tokens_there_are(codec):
 
 PLUGIN = """
 from morl.rewards import reward
-from morl.rewards.coordinates import picture_size, smart_resize
+from morl.rewards.parsing.coordinates import picture_size, smart_resize
 
 
 @reward("seen_width")

@@ -13,7 +13,7 @@ from tiny import make_tiny_model
 
 from morl.errors import MorlError, RunError, UsageError
 from morl.registry import ENGINES
-from morl.rollout.engine import choose_engine
+from morl.rollout.engine import EngineInfo, choose_engine, engine_info
 from morl.rollout.engine_actor import Deadlines, missing_parts
 from morl.rollout.engine_pool import EnginePool
 
@@ -96,6 +96,27 @@ def test_auto_chooses_an_engine_and_says_why():
     assert choose_engine("hf")[0] == "hf"
     with pytest.raises(UsageError, match="did you mean 'vllm'"):
         choose_engine("vlm")
+
+
+class Plain:
+    """An engine that declares nothing."""
+
+
+class Declared:
+    info = EngineInfo(takes_adapters=True)
+
+
+class Mistaken:
+    info = "takes_adapters"
+
+
+def test_an_engine_can_do_what_it_declares_and_no_more():
+    for kind in (Plain, Declared, Mistaken):
+        ENGINES.register(f"{kind.__name__.lower()}_for_tests")(kind)
+    assert engine_info("plain_for_tests") == engine_info("hf") == EngineInfo()
+    assert engine_info("declared_for_tests").takes_adapters
+    with pytest.raises(UsageError, match=r"'mistaken_for_tests' from .*: its `info` should be an EngineInfo"):
+        engine_info("mistaken_for_tests")
 
 
 def test_a_cluster_without_room_for_an_engine_says_so(ray_cluster, run, tiny_model: Path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from morl.types import Group, Prompt, Sample, Score, TermScore
+from morl.types import Encoded, Group, Prompt, Sample, Score, TermScore
 
 
 def make_group(
@@ -37,4 +37,4 @@ def make_group(
     )
     scores = tuple(Score(value, term) for value, term in zip(values, terms, strict=True))
     question = {"messages": ({"role": "user", "content": "2+2?"},), "gold": "4", **prompt}
-    return Group(Prompt(f"{objective}/0", objective, **question), (1, 2), samples, scores)
+    return Group(Prompt(f"{objective}/0", objective, **question), Encoded((1, 2)), samples, scores)

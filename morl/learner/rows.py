@@ -1,0 +1,77 @@
+"""What a batch is built from: a prompt with the answers that are learned from, and what each of them weighs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from morl.types import Encoded, Group
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of a row."""
+
+    token_ids_T: tuple[int, ...]
+    weight: float
+    """Of each learned token in the loss."""
+    advantage: float = 1.0
+    loss_mask_T: tuple[int, ...] | None = None
+    """1 on tokens that are learned, 0 on context; None where all are learned."""
+    logprobs_T: tuple[float, ...] | None = None
+    """Log-probability of each token when it was sampled; None for an answer that no engine sampled."""
+
+    def __post_init__(self) -> None:
+        for per_token in (self.loss_mask_T, self.logprobs_T):
+            if per_token is not None and len(per_token) != len(self.token_ids_T):
+                raise ValueError(f"{len(self.token_ids_T)} tokens, but {len(per_token)} masks or log-probs")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A prompt and its answers, which share the prompt's tokens."""
+
+    prompt: Encoded
+    answers: tuple[Answer, ...]
+    group: int
+    """Number of the step's group, or example, that it belongs to: several rows may belong to one."""
+
+
+def group_rows(
+    groups: Sequence[Group],
+    advantages_PG: torch.Tensor,
+    weights_PG: torch.Tensor,
+    *,
+    share: bool = True,
+    keep_zeros: bool = False,
+) -> list[Row]:
+    """The rows that a policy learns from.
+
+    A sample with no weight has no gradient and is left out, and so is one with an advantage of 0, unless
+    `keep_zeros`. One row always stays, so that a step always has something to measure and to run.
+
+    Args:
+        groups: the scored groups of a step.
+        advantages_PG: one advantage a sample; what stands beyond a smaller group's samples is not read.
+        weights_PG: the weight of each token of a sample in the loss; 0 where it has no score.
+        share: whether the answers of a group share one row; else each has its own, prompt and all.
+        keep_zeros: for a loss in which more than the advantage moves the policy, or where tokens without an
+            advantage weigh on others.
+    """
+    counts_PG = (weights_PG != 0) & ((advantages_PG != 0) | keep_zeros)
+    if not counts_PG.any():
+        counts_PG[0, : None if share else 1] = True
+    rows: list[Row] = []
+    for number, (group, counts_G) in enumerate(zip(groups, counts_PG.tolist(), strict=True)):
+        # Smaller groups have fewer samples than the tensors have columns.
+        per_sample = (group.samples_G, counts_G, advantages_PG[number].tolist(), weights_PG[number].tolist())
+        answers = tuple(
+            Answer(sample.token_ids_T, weight, advantage, sample.loss_mask_T, sample.logprobs_T)
+            for sample, counts, advantage, weight in zip(*per_sample, strict=False)
+            if counts
+        )
+        parts = [answers] if share else [(answer,) for answer in answers]
+        rows += [Row(group.encoded, part, number) for part in parts if part]
+    return rows
