@@ -9,7 +9,7 @@ tokens. Everything is frozen; invariants are checked on construction.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -133,15 +133,6 @@ class Features:
     what is laid end to end when prompts run together."""
     positions_3T: torch.Tensor
     """int64; the prompt's tokens in time, height and width (M-RoPE)."""
-
-
-def together(features: Iterable[Features | None]) -> dict[str, torch.Tensor]:
-    """The tensors of several prompts, end to end, as the model takes them."""
-    import torch
-
-    tensors = [own.tensors for own in features if own is not None]
-    names = dict.fromkeys(name for own in tensors for name in own)
-    return {name: torch.cat([own[name] for own in tensors if name in own]) for name in names}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

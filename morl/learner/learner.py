@@ -15,7 +15,8 @@ from morl.algorithms.aggregation import token_weights
 from morl.cluster import Cluster
 from morl.learner.critic import Critic, token_inputs, with_token_advantages
 from morl.learner.packing import build_batch
-from morl.learner.policy import PolicyMetrics, PolicyRank, PolicySettings, policy_metrics
+from morl.learner.policy import PolicySettings
+from morl.learner.policy_rank import PolicyMetrics, PolicyRank, policy_metrics
 from morl.learner.rank import RankSettings
 from morl.learner.rank_group import RankGroup, start_rank_group
 from morl.learner.rows import group_rows

@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
+from morl.features import concatenate_features
 from morl.learner.rows import Row
 from morl.learner.shared_prefix_attention import Layout, worth_it
-from morl.types import Batch, together
+from morl.types import Batch
 
 PROMPT = 0
 PADDING = -1
@@ -211,7 +212,7 @@ def microbatch(batch: Batch, rows: Sequence[int], pad_id: int = 0, *, dense: boo
     sources_U, source_of_N = torch.unique(flat, return_inverse=True)
     weights_N = batch.weights_N[mine_N]
     positions_ABL = torch.where(within_BL, batch.positions_AT[:, source_BL], 0)
-    features = together([batch.features_B[row] for row in chosen] if batch.features_B else [])
+    features = concatenate_features([batch.features_B[row] for row in chosen] if batch.features_B else [])
     pixels = {name for own in batch.features_B or () if own is not None for name in own.tensors if "pixel" in name}
     return Microbatch(
         input_ids_BL=torch.where(within_BL, batch.token_ids_T[source_BL], pad_id),

@@ -232,7 +232,6 @@ class Rank(Generic[M]):
     def send_weights(self, link: Link, policy_version: int) -> None:
         """Send the full weights, LoRA merged, from GPU to GPU: see `morl.sync.nccl_sync`."""
         from morl.learner.full_weights import CheckpointSource
-        from morl.sync.nccl_sync import Sender
 
         if self._sender is not None and self._sender.link != link:
             self._sender.close()
@@ -240,7 +239,7 @@ class Rank(Generic[M]):
         if self._sender is None:
             model = self.engine.module.language_model
             source = CheckpointSource(model, sharded=self.settings.learner.zero == 3)
-            self._sender = Sender(link, self.rank, source)
+            self._sender = link.sender(self.rank, source)
         self._sender.send(policy_version)
 
     def adapted_outside(self) -> list[str]:

@@ -29,6 +29,10 @@ class Link:
     engines: tuple[Any, ...] = field(compare=False, repr=False)
     """Handles of their actors."""
 
+    def sender(self, rank: int, source: Any) -> Sender:
+        """The end of a learner's rank, which sends the weights of `source`; all ranks join at once."""
+        return Sender(self, rank, source)
+
 
 class Publisher(Protocol):
     """What sync needs of the learner."""

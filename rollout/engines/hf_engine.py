@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from morl.errors import CheckpointError
+from morl.features import concatenate_features
 from morl.rollout.engine import Completion, Request, Sampling, check_fits
 from morl.rollout.engines.published_weights import read_policy_version, weight_files
-from morl.types import Features, FinishReason, together
+from morl.types import Features, FinishReason
 
 if TYPE_CHECKING:
     import torch
@@ -227,7 +228,7 @@ class HFEngine:
         cache = RoomyCache(self._model.config.get_text_config())
         features = [prompt.features for prompt in prompts]
         positions_APT = _positions(mask_PT, features)
-        seen = {name: tensor.to(mask_PT.device) for name, tensor in together(features).items()}
+        seen = {name: tensor.to(mask_PT.device) for name, tensor in concatenate_features(features).items()}
         logits_PV = self._logits(token_ids_PT, mask_PT, positions_APT.squeeze(0), cache, seen)
         # A picture takes as many positions as its longer side, not as many as its tokens.
         state = _State(cache, mask_PT, positions_APT.amax(dim=(0, 2))[:, None] + 1)

@@ -19,7 +19,8 @@ from morl.cluster import Cluster
 from morl.errors import UsageError
 from morl.learner.critic import CriticMetrics, critic_metrics, critic_settings
 from morl.learner.learner import Learner
-from morl.learner.policy import PolicyRank, PolicySettings
+from morl.learner.policy import PolicySettings
+from morl.learner.policy_rank import PolicyRank
 from morl.learner.rank import RankSettings
 from morl.learner.rank_group import LearnerDiedError
 from morl.model.chat_codec import ChatCodec

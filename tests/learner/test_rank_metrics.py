@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from morl.learner.policy import PolicyMetrics, policy_metrics
+from morl.learner.policy_rank import PolicyMetrics, policy_metrics
 from morl.learner.rank_metrics import add_up
 from morl.recipe.schema.algorithm_section import AlgorithmSpec
 
