@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from morl.errors import MorlError, RunError, UsageError
-from morl.recipe.schema.machine_sections import ClusterSpec
+from morl.recipe import ClusterSpec
 
 logger = logging.getLogger(__name__)
 

@@ -14,21 +14,14 @@ import numpy as np
 
 from morl.announce import announce
 from morl.cluster import Cluster
-from morl.data.preference_pairs import Pair, load_pairs, pairs_of_step, split
+from morl.data import Pair, load_pairs, pairs_of_step, split
 from morl.errors import DataError
-from morl.evaluation.preference_accuracy import Measured, describe, judge
-from morl.learner.rank_group import RankGroup
-from morl.learner.reward_rank import RewardMetrics, RewardRank, RewardSettings, TokenPair, pair_batch
-from morl.model.calibration import CALIBRATION
-from morl.model.chat_codec import ChatCodec
-from morl.model.load import resolve_model
-from morl.recipe.load import go_offline
-from morl.recipe.rm_recipe import PreferenceRecipe, PreferenceSpec
-from morl.run.folder import RunFolder
-from morl.run.interrupt import Interrupt
-from morl.run.recovery import recovering
-from morl.run.supervised_run import Fitting, fitting
-from morl.track.console import LineTracker
+from morl.evaluation import Measured, describe, judge
+from morl.learner import RankGroup, RewardMetrics, RewardRank, RewardSettings, TokenPair, pair_batch
+from morl.model import CALIBRATION, ChatCodec, resolve_model
+from morl.recipe import PreferenceRecipe, PreferenceSpec, go_offline
+from morl.run import Fitting, Interrupt, RunFolder, fitting, recovering
+from morl.track import LineTracker
 
 PORTION = 256
 """Held-out pairs that are scored at a time."""

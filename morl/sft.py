@@ -14,22 +14,13 @@ from typing import Any
 
 from morl.announce import announce
 from morl.cluster import Cluster
-from morl.data.mixture import Mixture
-from morl.data.prompt_set import load_prompts
+from morl.data import Mixture, load_prompts
 from morl.errors import DataError
-from morl.learner.rank import RankSettings
-from morl.learner.rank_group import RankGroup
-from morl.learner.supervised_rank import Example, SupervisedMetrics, SupervisedRank, example_batch
-from morl.model.chat_codec import ChatCodec
-from morl.model.load import resolve_model
-from morl.recipe.load import go_offline
-from morl.recipe.schema.learner_section import LearnerSpec
-from morl.recipe.sft_recipe import SftRecipe, StageSpec
-from morl.run.folder import RunFolder
-from morl.run.interrupt import Interrupt
-from morl.run.recovery import recovering
-from morl.run.supervised_run import Fitting, fitting
-from morl.track.console import LineTracker
+from morl.learner import Example, RankGroup, RankSettings, SupervisedMetrics, SupervisedRank, example_batch
+from morl.model import ChatCodec, resolve_model
+from morl.recipe import LearnerSpec, SftRecipe, StageSpec, go_offline
+from morl.run import Fitting, Interrupt, RunFolder, fitting, recovering
+from morl.track import LineTracker
 from morl.types import Prompt
 
 logger = logging.getLogger(__name__)

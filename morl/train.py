@@ -11,14 +11,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from morl.evaluation.held_out import evaluate, unmeasured
+from morl.evaluation import evaluate, unmeasured
 from morl.event_loop import run_coroutine
-from morl.recipe.train_recipe import Recipe
-from morl.run.build import Parts, assemble
-from morl.run.folder import RunFolder
-from morl.run.interrupt import Interrupt
-from morl.run.recovery import recovering
-from morl.track.step_metrics import step_metrics
+from morl.recipe import Recipe
+from morl.run import Interrupt, Parts, RunFolder, assemble, recovering
+from morl.track import step_metrics
 
 
 def train(recipe: Recipe, *, resume: bool | Path = False, local: bool = False) -> bool:

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from morl.rewards.marks import Mark
-    from morl.rewards.resource import Resource
-    from morl.rewards.reward import Example
+    from morl.rewards import Example, Mark, Resource
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""Rewards: verifiers, the registry they live in, and the scorer that mixes them.
+"""Rewards: verifiers, the decorator that names them, and the scorer that mixes them.
 
-A reward is a function of the things it names, and its keyword-only parameters are its options:
+A reward is a function of the arguments that it names; its keyword-only parameters are its options:
 
     @reward("shouting", examples=[Example("HELLO", None, 1.0), Example("hello", None, 0.0)])
     def shouting(response: str, *, share: float = 1.0) -> float:
@@ -10,6 +10,7 @@ A reward is a function of the things it names, and its keyword-only parameters a
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from morl.registry import REWARDS
@@ -18,15 +19,66 @@ from morl.rewards.reward import Example, Verdict, reward
 from morl.rewards.reward_input import RewardInput
 
 if TYPE_CHECKING:
+    from morl.rewards.adapters import as_trl, as_verl, score
+    from morl.rewards.bound_reward import BoundReward, checked_options
+    from morl.rewards.checks import TOLERANCE, check_examples, score_golds, written_gold
+    from morl.rewards.compose import checked, combine_terms
+    from morl.rewards.marks import Mark
+    from morl.rewards.parsing.answer import boxes, final_text
+    from morl.rewards.pool.runner import Runner, usable_cores
+    from morl.rewards.reward_input import call_with
     from morl.rewards.scorer import Scorer
+    from morl.rewards.verdict import clip, describe, failure, to_term_score
 
-__all__ = ["REWARDS", "Example", "Resource", "RewardInput", "Scorer", "Verdict", "reward"]
+# Verifiers import this package in every worker process; what only their callers need is imported when it is asked for.
+_ON_DEMAND = {
+    "adapters": ("as_trl", "as_verl", "score"),
+    "bound_reward": ("BoundReward", "checked_options"),
+    "checks": ("TOLERANCE", "check_examples", "score_golds", "written_gold"),
+    "compose": ("checked", "combine_terms"),
+    "marks": ("Mark",),
+    "parsing.answer": ("boxes", "final_text"),
+    "pool.runner": ("Runner", "usable_cores"),
+    "reward_input": ("call_with",),
+    "scorer": ("Scorer",),
+    "verdict": ("clip", "describe", "failure", "to_term_score"),
+}
+_MODULE_OF = {name: module for module, names in _ON_DEMAND.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    # Verifiers import this package in every worker; the scorer is only for those who drive them.
-    if name == "Scorer":
-        from morl.rewards.scorer import Scorer
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
 
-        return Scorer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+__all__ = [
+    "REWARDS",
+    "TOLERANCE",
+    "BoundReward",
+    "Example",
+    "Mark",
+    "Resource",
+    "RewardInput",
+    "Runner",
+    "Scorer",
+    "Verdict",
+    "as_trl",
+    "as_verl",
+    "boxes",
+    "call_with",
+    "check_examples",
+    "checked",
+    "checked_options",
+    "clip",
+    "combine_terms",
+    "describe",
+    "failure",
+    "final_text",
+    "reward",
+    "score",
+    "score_golds",
+    "to_term_score",
+    "usable_cores",
+    "written_gold",
+]

@@ -23,7 +23,7 @@ from morl.traits import is_async, traits_of
 from morl.types import Prompt, TermScore
 
 if TYPE_CHECKING:
-    from morl.recipe.schema.objective_section import ObjectiveSpec, TermSpec
+    from morl.recipe import ObjectiveSpec, TermSpec
 
 TOLERANCE = 1e-6
 """How far a value may be from the expected one."""

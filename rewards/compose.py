@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from morl.types import Score, TermScore
 
 if TYPE_CHECKING:
-    from morl.recipe.schema.objective_section import TermSpec
+    from morl.recipe import TermSpec
 
 
 def scaled(value: float, scale: tuple[float, float] | None) -> float:
@@ -47,7 +47,9 @@ def is_open(term: TermSpec, scores: Mapping[str, TermScore]) -> bool:
     return value is not None and value >= term.gate.at_least
 
 
-def compose(terms: Sequence[TermSpec], scores: Mapping[str, TermScore], combine: Literal["sum", "product"]) -> Score:
+def combine_terms(
+    terms: Sequence[TermSpec], scores: Mapping[str, TermScore], combine: Literal["sum", "product"]
+) -> Score:
     """The score of one sample from what each term said of it.
 
     A term behind a closed gate counts as 0, whatever it said. A term without a value leaves the

@@ -42,6 +42,19 @@ class RewardInput:
         """The row of an example; it can be pickled if its values can."""
         return cls(example.response, example.gold, meta=dict(example.meta))
 
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> RewardInput:
+        """A row as `morl score` reads it: `{"response", "gold", "meta", "messages", "media"}`, the first being needed.
+
+        Raises: ValueError when the response is not text, or `meta` no mapping.
+        """
+        response, meta = row.get("response"), row.get("meta") or {}
+        if not isinstance(response, str):
+            raise ValueError("no text 'response'")
+        if not isinstance(meta, Mapping):
+            raise ValueError("'meta' must be an object")
+        return cls(response, row.get("gold"), row.get("messages") or (), row.get("media") or (), meta)
+
     def arguments(self, names: Iterable[str]) -> dict[str, Any]:
         """The fields of these names; `wanted_arguments` tells those of a reward."""
         return {name: getattr(self, name) for name in names}

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Self
 from morl.errors import RunError, UsageError
 from morl.registry import did_you_mean
 from morl.rewards.bound_reward import BoundReward, checked_options
-from morl.rewards.compose import checked, compose, is_open
+from morl.rewards.compose import checked, combine_terms, is_open
 from morl.rewards.pool.runner import Runner
 from morl.rewards.resource import Resource
 from morl.rewards.reward_input import RewardInput
 from morl.types import Prompt, Sample, Score
 
 if TYPE_CHECKING:
-    from morl.recipe.schema.objective_section import ObjectiveSpec, TermSpec
+    from morl.recipe import ObjectiveSpec, TermSpec
 
 
 @dataclass(slots=True)
@@ -141,7 +141,7 @@ class Scorer:
             if score.value is None and term.on_error == "fail" and is_open(term, scores):
                 where = f"objective '{prompt.objective}', term '{term.name}', sample {sample.index} of {prompt.id}"
                 raise RunError(f"{where}: {score.status}: {score.detail}")
-        return compose(terms, scores, objective.spec.combine)
+        return combine_terms(terms, scores, objective.spec.combine)
 
     def close(self) -> None:
         """Kill the workers, wait until they are gone, and end all resources."""

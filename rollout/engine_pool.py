@@ -15,7 +15,7 @@ from typing import Any
 from morl.announce import announce
 from morl.compat import PATIENCE
 from morl.errors import RunError, UsageError
-from morl.recipe.train_recipe import Recipe
+from morl.recipe import Recipe
 from morl.registry import ENGINES
 from morl.rollout.engine import Completion, Engine, Request, choose_engine
 from morl.rollout.engine_actor import ActorEngine, Deadlines, EngineSpec

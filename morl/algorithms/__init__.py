@@ -38,9 +38,22 @@ token worth learning from that engine and learner disagree on.
 
 from __future__ import annotations
 
+from morl.algorithms.aggregation import Aggregation, token_weights, without_masked
+from morl.algorithms.importance import masked, truncated
+from morl.algorithms.kl import kl
 from morl.registry import ADVANTAGES, LOSSES
 
 advantage = ADVANTAGES.register
+
 loss = LOSSES.register
 
-__all__ = ["advantage", "loss"]
+__all__ = [
+    "Aggregation",
+    "advantage",
+    "kl",
+    "loss",
+    "masked",
+    "token_weights",
+    "truncated",
+    "without_masked",
+]

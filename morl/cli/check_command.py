@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from morl.cli.command import Command, positive_int, recipe_arguments
 
 if TYPE_CHECKING:
-    from morl.preflight.check_report import CheckReport
+    from morl.preflight import CheckReport
 
 SHOWN = 5
 """Places that are shown of problems that read the same."""
@@ -22,7 +22,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from morl.preflight.recipe_check import check
+    from morl.preflight import check
 
     return print_report(check(options.recipe, options.overrides, rows=options.rows))
 

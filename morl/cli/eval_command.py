@@ -10,7 +10,7 @@ from morl.cli.command import DONE, Command, recipe_arguments, refuse_options
 from morl.errors import UsageError
 
 if TYPE_CHECKING:
-    from morl.recipe.train_recipe import Recipe
+    from morl.recipe import Recipe
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,15 +30,14 @@ def _run(options: argparse.Namespace) -> int:
     if (options.model is None) == (options.responses is None):
         raise UsageError("morl eval RECIPE takes --model PATH or --responses FILE")
     recipe = _recipe_to_measure(options)
-    from morl.evaluation.held_out import RowFile
-    from morl.evaluation.tables import print_comparison, print_evaluation
-    from morl.run.evaluation_run import evaluate_models
+    from morl.evaluation import RowFile, print_comparison, print_evaluation
+    from morl.run import evaluate_models
 
     if options.responses is None:
         refuse_options({"--set": options.set}, "--responses FILE")
     else:
         refuse_options({"--compare": options.compare, "--local": options.local}, "--model PATH")
-        from morl.evaluation.saved_responses import score_responses
+        from morl.evaluation import score_responses
 
         if options.set not in recipe.eval.sets and (options.set is not None or len(recipe.eval.sets) != 1):
             raise UsageError(f"morl eval --responses: --set names one of {', '.join(recipe.eval.sets) or 'no sets'}")
@@ -57,8 +56,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _recipe_to_measure(options: argparse.Namespace) -> Recipe:
     """The recipe of a run, or one made around an evaluation set that stands by itself."""
-    from morl.recipe.eval_set_recipe import EvalSetRecipe
-    from morl.recipe.load import is_eval_set, load_document, load_recipe
+    from morl.recipe import EvalSetRecipe, is_eval_set, load_document, load_recipe
 
     if not is_eval_set(options.recipe):
         return load_recipe(options.recipe, options.overrides)

@@ -15,7 +15,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from morl.run.export_policy import export
+    from morl.run import export
 
     export(options.folder, options.out, adapter=options.adapter)
     print(f"wrote {options.out}")

@@ -74,7 +74,7 @@ def _told(error: MorlError, options: argparse.Namespace) -> str:
     """The text of an error, behind the line and the key of the recipe that it is about."""
     if not error.key:
         return str(error)
-    from morl.recipe.load import place_of
+    from morl.recipe import place_of
 
     return str(Problem(place_of(options.recipe, options.overrides, error.key), ".".join(error.key), str(error)))
 

@@ -9,7 +9,7 @@ from morl.cli.command import DONE, FAILED, Command, recipe_arguments
 from morl.errors import UsageError
 
 if TYPE_CHECKING:
-    from morl.preflight.run_plan import Item
+    from morl.preflight import Item
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,12 +19,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from morl.recipe.load import load_recipe
+    from morl.recipe import load_recipe
 
     if (options.gpus is not None and options.gpus < 1) or options.nodes < 1 or options.gpu_memory <= 0:
         raise UsageError("morl plan: --gpus, --nodes and --gpu-memory are above 0")
     recipe = load_recipe(options.recipe, options.overrides)
-    from morl.preflight.run_plan import Machines, plan
+    from morl.preflight import Machines, plan
 
     machines = None if options.gpus is None else Machines(options.gpus, options.nodes, options.gpu_memory)
     return DONE if print_plan(plan(recipe, machines)) else FAILED

@@ -16,9 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from morl.cli.reward_docs import bounds, flow, option, type_name
-from morl.recipe.schema.algorithm_section import UseSpec
-from morl.recipe.schema.section import Spec
-from morl.recipe.train_recipe import Recipe
+from morl.recipe import Recipe, Spec, UseSpec
 from morl.registry import SOURCES, options_model
 
 _HEAD = """\

@@ -17,7 +17,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from morl.report.html_report import write_report
+    from morl.report import write_report
 
     print(f"wrote {write_report(options.folder, options.out, samples=options.samples)}")
     return DONE

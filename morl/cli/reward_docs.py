@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from morl.errors import UsageError
 from morl.registry import REWARDS, options_model, wanted_arguments
-from morl.rewards.reward import Example
+from morl.rewards import Example
 from morl.traits import is_async, needs_gold, traits_of
 
 

@@ -8,8 +8,7 @@ from morl.cli.command import DONE, INTERRUPTED, Command, recipe_arguments, run_a
 
 
 def _run(options: argparse.Namespace) -> int:
-    from morl.recipe.load import load_document
-    from morl.recipe.rm_recipe import PreferenceRecipe
+    from morl.recipe import PreferenceRecipe, load_document
 
     recipe = load_document(PreferenceRecipe, options.recipe, options.overrides)
     from morl.rm import train_reward_model

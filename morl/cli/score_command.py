@@ -20,7 +20,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from morl.evaluation.score_files import rescore, score_file
+    from morl.evaluation import rescore, score_file
 
     if options.recipe is not None:
         if options.samples is None:
@@ -29,7 +29,7 @@ def _run(options: argparse.Namespace) -> int:
         refuse_options({named: options.reward}, "--in FILE; with --recipe, the recipe names the rewards")
         alone = {"--in": options.source, "--option": options.option, "--workers": options.workers}
         refuse_options(alone, "the name of a reward, not with --recipe")
-        from morl.recipe.load import load_recipe
+        from morl.recipe import load_recipe
 
         rows = rescore(load_recipe(options.recipe), options.samples, options.out)
         print(f"wrote {options.out}: {rows} rows")

@@ -20,9 +20,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from morl.recipe.load import load_recipe
-    from morl.service.limits import Limits
-    from morl.service.server import Address, serve, to_replicas
+    from morl.recipe import load_recipe
+    from morl.service import Address, Limits, serve, to_replicas
 
     numbers = (options.max_request_mb, options.max_items, options.timeout_s)
     if not all(0 < number < float("inf") for number in numbers) or not 0 <= options.port < 65536:

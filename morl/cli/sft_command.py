@@ -8,8 +8,7 @@ from morl.cli.command import DONE, INTERRUPTED, Command, recipe_arguments, run_a
 
 
 def _run(options: argparse.Namespace) -> int:
-    from morl.recipe.load import load_document
-    from morl.recipe.sft_recipe import SftRecipe
+    from morl.recipe import SftRecipe, load_document
 
     recipe = load_document(SftRecipe, options.recipe, options.overrides)
     from morl.sft import train_supervised

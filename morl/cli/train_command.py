@@ -9,18 +9,18 @@ from morl.cli.command import DONE, INTERRUPTED, Command, recipe_arguments, run_a
 
 
 def _run(options: argparse.Namespace) -> int:
-    from morl.recipe.load import load_recipe
+    from morl.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, options.overrides)
-    from morl.evaluation.tables import print_outcome
-    from morl.run.folder import RunFolder
+    from morl.evaluation import print_outcome
+    from morl.run import RunFolder
     from morl.train import train
 
     done = train(recipe, resume=options.resume, local=options.local)
     where = options.resume if isinstance(options.resume, Path) else Path(recipe.run.dir) / recipe.run.name
     print_outcome(recipe, RunFolder(where), done=done)
     if recipe.track.report:
-        from morl.report.html_report import write_report
+        from morl.report import write_report
 
         print(f"report: {write_report(where)}")
     return DONE if done else INTERRUPTED

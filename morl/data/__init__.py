@@ -1,9 +1,24 @@
 """Data: sources of rows, templates that make prompts of them, and the mixture of objectives."""
 
+from __future__ import annotations
+
 from morl.data.mixture import Mixture
-from morl.data.prompt_set import PromptSet, load_prompts
-from morl.data.sources import Rows
+from morl.data.preference_pairs import Pair, load_pairs, pairs_of_step, split
+from morl.data.prompt_set import Asked, PromptSet, load_prompts, load_rows
+from morl.data.sources import JsonLines
 from morl.data.templates import PromptTemplate
 from morl.registry import SOURCES
 
-__all__ = ["SOURCES", "Mixture", "PromptSet", "PromptTemplate", "Rows", "load_prompts"]
+__all__ = [
+    "Asked",
+    "JsonLines",
+    "Mixture",
+    "Pair",
+    "PromptSet",
+    "PromptTemplate",
+    "load_pairs",
+    "load_prompts",
+    "load_rows",
+    "pairs_of_step",
+    "split",
+]

@@ -13,7 +13,7 @@ import numpy as np
 
 from morl.data.prompt_set import load_prompts
 from morl.errors import DataError
-from morl.recipe.rm_recipe import PreferenceSpec
+from morl.recipe import PreferenceSpec
 from morl.types import Prompt
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from morl.registry import SOURCES, check_options
 from morl.types import Prompt
 
 if TYPE_CHECKING:
-    from morl.recipe.schema.data_section import DataSpec
+    from morl.recipe import DataSpec
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from jinja2 import meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from morl.errors import BadMediaError, DataError, MissingExtraError
-from morl.media.items import KINDS, UNLIMITED, Limits, without_media
+from morl.media import KINDS, UNLIMITED, Limits, without_media
 from morl.registry import did_you_mean
-from morl.rewards.parsing.answer import boxes
+from morl.rewards import boxes
 from morl.types import Prompt
 
 Row = Mapping[str, Any]

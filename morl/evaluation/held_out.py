@@ -9,15 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from morl.data.prompt_set import PromptSet, load_prompts
+from morl.data import PromptSet, load_prompts
 from morl.evaluation.intervals import mean_interval, paired_difference, pass_at_k
 from morl.files import require_writable
-from morl.recipe.schema.objective_section import EvalSetSpec, ObjectiveSpec
-from morl.recipe.train_recipe import Recipe
-from morl.rollout.collector import Collector
-from morl.rollout.engine import Engine, Sampling
-from morl.track.jsonl_files import read_rows, write_samples
-from morl.track.step_metrics import passes
+from morl.recipe import EvalSetSpec, ObjectiveSpec, Recipe
+from morl.rollout import Collector, Engine, Sampling
+from morl.track import passes, read_rows, write_samples
 from morl.types import Group
 
 logger = logging.getLogger(__name__)

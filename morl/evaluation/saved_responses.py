@@ -9,15 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from morl.data.prompt_set import load_rows
-from morl.data.sources import JsonLines
-from morl.data.templates import PromptTemplate
+from morl.data import JsonLines, PromptTemplate, load_rows
 from morl.errors import DataError, UsageError
 from morl.evaluation.held_out import Evaluation, measure
 from morl.event_loop import run_coroutine
-from morl.recipe.schema.objective_section import ObjectiveSpec
-from morl.recipe.train_recipe import Recipe
-from morl.rewards.scorer import Scorer
+from morl.recipe import ObjectiveSpec, Recipe
+from morl.rewards import Scorer
 from morl.types import Encoded, Group, Prompt, Sample
 
 logger = logging.getLogger(__name__)

@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from morl.errors import DataError, UsageError
 from morl.event_loop import run_coroutine
 from morl.files import replacing, require_writable
-from morl.recipe.yaml_lines import parse_value, plain
+from morl.recipe import parse_value, plain
 from morl.registry import REWARDS, ValidationError, check_options
-from morl.rewards.bound_reward import BoundReward, checked_options
-from morl.rewards.pool.runner import Runner
-from morl.rewards.reward_input import RewardInput
+from morl.rewards import BoundReward, RewardInput, Runner, checked_options
 from morl.traits import traits_of
 from morl.types import Prompt, Sample, TermScore
 
 if TYPE_CHECKING:
-    from morl.recipe.train_recipe import Recipe
+    from morl.recipe import Recipe
 
 MAX_LINE = 64 << 20
 """Bytes of a line; a longer one is an error of its row, and never held in memory."""
@@ -90,8 +88,8 @@ def rescore(recipe: Recipe, samples: Path, out: Path) -> int:
         is none of samples, AbsentDataError when there is none.
     """
     require_writable(out)
-    from morl.rewards.scorer import Scorer
-    from morl.track.jsonl_files import read_samples
+    from morl.rewards import Scorer
+    from morl.track import read_samples
 
     rows = 0
     made = Scorer(recipe.objectives, workers=recipe.scoring.workers, memory_mb=recipe.scoring.memory_mb)
@@ -149,13 +147,10 @@ async def _score_line(reward: BoundReward, line: bytes | None, number: int) -> t
         return refused(f"not valid JSON: {str(error)[:100]}" if line.strip() else "empty")
     if not isinstance(row, dict):
         return refused(f"a JSON object is wanted, not {type(row).__name__}")
-    response, meta = row.get("response"), row.get("meta") or {}
-    if not isinstance(response, str):
-        return refused("no text 'response'", row)
-    if not isinstance(meta, dict):
-        return refused("'meta' must be an object", row)
-    messages, media = row.get("messages") or (), row.get("media") or ()
-    return row, await reward(RewardInput(response, row.get("gold"), messages, media, meta))
+    try:
+        return row, await reward(RewardInput.of_row(row))
+    except ValueError as error:
+        return refused(str(error), row)
 
 
 def _line(row: Mapping[str, Any]) -> bytes:

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from morl.evaluation.held_out import compare
-from morl.recipe.train_recipe import Recipe
-from morl.track.jsonl_files import read_rows
+from morl.recipe import Recipe
+from morl.track import read_rows
 
 if TYPE_CHECKING:
-    from morl.run.folder import RunFolder
+    from morl.run import RunFolder
 
 Row = Mapping[str, Any]
 

@@ -24,9 +24,8 @@ from morl.learner.rank import Rank, RankSettings
 from morl.learner.rank_group import RankGroup, start_rank_group
 from morl.learner.rank_metrics import RankMetrics
 from morl.learner.reward_rank import RewardModel
-from morl.model.load import load_reward_model, resolve_model
-from morl.recipe.schema.algorithm_section import CriticSpec
-from morl.recipe.train_recipe import Recipe
+from morl.model import load_reward_model, resolve_model
+from morl.recipe import CriticSpec, Recipe
 from morl.types import Batch
 
 KEY = "algorithm.critic.path"

@@ -10,7 +10,7 @@ from morl.learner.attention_kernel import use_shared_prefix
 from morl.learner.liger import use_liger
 from morl.learner.policy import Policy, PolicySettings
 from morl.learner.rmsnorm_cpu import use_lean_norms
-from morl.model.load import load_policy
+from morl.model import load_policy
 
 
 def frozen_copy(folder: Path, settings: PolicySettings, vocabulary: int, device: Any, attention: str = "sdpa") -> Any:

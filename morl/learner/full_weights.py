@@ -13,7 +13,7 @@ import torch
 
 from morl.errors import CheckpointError, RunError
 from morl.files import disk_remedy
-from morl.model.load import copy_tokenizer_files
+from morl.model import copy_tokenizer_files
 
 
 def full_weights(language_model: Any, *, sharded: bool, keep: bool) -> dict[str, torch.Tensor]:

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from morl.algorithms.aggregation import without_masked
-from morl.algorithms.importance import masked, truncated
+from morl.algorithms import masked, truncated, without_masked
 from morl.learner.packing import Microbatch
-from morl.recipe.schema.algorithm_section import AlgorithmSpec, ImportanceSpec
+from morl.recipe import AlgorithmSpec, ImportanceSpec
 from morl.types import Batch
 
 

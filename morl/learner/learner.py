@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from morl.algorithms.aggregation import token_weights
+from morl.algorithms import token_weights
 from morl.cluster import Cluster
 from morl.learner.critic import Critic, token_inputs, with_token_advantages
 from morl.learner.packing import build_batch
@@ -20,12 +20,12 @@ from morl.learner.policy_rank import PolicyMetrics, PolicyRank, policy_metrics
 from morl.learner.rank import RankSettings
 from morl.learner.rank_group import RankGroup, start_rank_group
 from morl.learner.rows import group_rows
-from morl.recipe.schema.algorithm_section import AlgorithmSpec
+from morl.recipe import AlgorithmSpec
 from morl.registry import ADVANTAGES, call_by_name, wanted_arguments
 from morl.types import Batch, Group
 
 if TYPE_CHECKING:
-    from morl.sync.nccl_sync import Link
+    from morl.sync import Link
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,8 @@ from morl.learner.hidden_states import last_hidden_states
 from morl.learner.lm_head import make_lean
 from morl.learner.packing import Microbatch
 from morl.learner.rank import RankSettings
-from morl.model.load import resolve_model
-from morl.recipe.schema.algorithm_section import AlgorithmSpec
-from morl.recipe.train_recipe import Recipe
+from morl.model import resolve_model
+from morl.recipe import AlgorithmSpec, Recipe
 
 
 class Policy(torch.nn.Module):

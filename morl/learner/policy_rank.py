@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from morl.algorithms.kl import kl
+from morl.algorithms import kl
 from morl.learner.frozen_reference import frozen_copy
 from morl.learner.importance_correction import importance_weights, without_outliers
 from morl.learner.packing import Microbatch
 from morl.learner.policy import Policy, PolicySettings
 from morl.learner.rank import Rank
 from morl.learner.rank_metrics import RankMetrics, largest
-from morl.model.load import load_policy
-from morl.recipe.schema.algorithm_section import AlgorithmSpec
+from morl.model import load_policy
+from morl.recipe import AlgorithmSpec
 from morl.registry import LOSSES, call_by_name, wanted_arguments
 from morl.types import Batch
 

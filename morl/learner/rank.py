@@ -22,13 +22,12 @@ from morl.learner.master_weights import forget_trial_step, restore, snapshot
 from morl.learner.rank_metrics import M, add_up
 from morl.learner.rmsnorm_cpu import use_lean_norms
 from morl.learner.skip_nonfinite import guard
-from morl.recipe.schema.document import import_plugin
-from morl.recipe.schema.learner_section import LearnerSpec, LoraSpec
+from morl.recipe import LearnerSpec, LoraSpec, import_plugin
 from morl.registry import did_you_mean
 from morl.types import Batch
 
 if TYPE_CHECKING:
-    from morl.sync.nccl_sync import Link
+    from morl.sync import Link
 
 CPU_ENVIRONMENT = PATIENCE | {
     # Keep freed memory instead of giving it back to the system: activations come and go in

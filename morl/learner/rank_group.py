@@ -13,7 +13,7 @@ from morl.learner.learning_rate import learning_rate
 from morl.learner.packing import plan_microbatches
 from morl.learner.rank import Rank, RankSettings, rank_environment
 from morl.learner.rank_metrics import M, add_up
-from morl.recipe.schema.learner_section import LearnerSpec
+from morl.recipe import LearnerSpec
 from morl.types import Batch
 
 

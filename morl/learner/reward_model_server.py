@@ -10,8 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from morl.model.calibration import read_calibration
-from morl.model.load import resolve_model
+from morl.model import read_calibration, resolve_model
 from morl.types import Encoded, Prompt
 
 Question = tuple[tuple[Mapping[str, Any], ...], tuple[Any, ...]]
@@ -49,8 +48,7 @@ class RewardModelServer:
 
         from morl.learner.attention_kernel import use_shared_prefix
         from morl.learner.reward_rank import RewardModel
-        from morl.model.chat_codec import ChatCodec
-        from morl.model.load import load_reward_model, resolve_model
+        from morl.model import ChatCodec, load_reward_model, resolve_model
 
         folder = resolve_model(settings.path)
         self._settings = settings

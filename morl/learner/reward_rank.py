@@ -14,7 +14,7 @@ from morl.learner.packing import Microbatch, build_batch
 from morl.learner.rank import Rank, RankSettings
 from morl.learner.rank_metrics import RankMetrics
 from morl.learner.rows import Answer, Row
-from morl.model.load import load_reward_model
+from morl.model import load_reward_model
 from morl.types import Batch, Encoded
 
 Tokens = tuple[int, ...]

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from morl.algorithms.aggregation import Aggregation, token_weights
+from morl.algorithms import Aggregation, token_weights
 from morl.learner.packing import Microbatch, build_batch
 from morl.learner.policy import Policy
 from morl.learner.rank import Rank
 from morl.learner.rank_metrics import RankMetrics
 from morl.learner.rows import Answer, Row
-from morl.model.load import load_policy
+from morl.model import load_policy
 from morl.types import Batch, Encoded
 
 

@@ -1,1 +1,15 @@
 """Images and videos of rows: what names them, what is wrong with them, and their pixels when they are wanted."""
+
+from __future__ import annotations
+
+from morl.media.items import KINDS, UNLIMITED, Limits, Picture, Video, upright_size, without_media
+
+__all__ = [
+    "KINDS",
+    "Limits",
+    "Picture",
+    "UNLIMITED",
+    "Video",
+    "upright_size",
+    "without_media",
+]

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from morl.compat import guard_torchvision
-from morl.data.templates import PromptTemplate
+from morl.data import PromptTemplate
 from morl.errors import BadMediaError, DataError, UsageError
-from morl.media.items import KINDS, Limits, Picture, Video
+from morl.media import KINDS, Limits, Picture, Video
 from morl.registry import REWARDS
-from morl.rollout.engine import engine_info
+from morl.rollout import engine_info
 from morl.types import Clip, Encoded, Features, Pixels
 
 if TYPE_CHECKING:
     import torch
 
-    from morl.recipe.schema.objective_section import ObjectiveSpec
+    from morl.recipe import ObjectiveSpec
 
 _TEXT_KEYS = {"input_ids", "attention_mask", "mm_token_type_ids", "second_per_grid_ts"}
 """What a processor returns beside pictures; times of frames are in the positions already."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from morl.data.prompt_set import Asked
+from morl.data import Asked
 from morl.errors import Problem
 from morl.files import local_path
-from morl.recipe.train_recipe import Recipe
+from morl.recipe import Recipe
 
 
 def lacks_data(spec: Asked) -> bool:

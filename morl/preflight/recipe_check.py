@@ -9,22 +9,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from morl.data.prompt_set import Asked, PromptSet, load_prompts
+from morl.data import Asked, PromptSet, load_prompts
 from morl.errors import BadMediaError, DataError, MorlError, Problem, UsageError
 from morl.files import local_path
-from morl.model.chat_codec import ChatCodec
+from morl.model import ChatCodec
 from morl.preflight.check_report import CheckReport
 from morl.preflight.missing_files import lacks_data, missing_checkpoints
-from morl.recipe.eval_set_recipe import EvalSetRecipe
-from morl.recipe.load import command_of, go_offline, inspect_document, place_of
-from morl.recipe.rm_recipe import PreferenceRecipe
-from morl.recipe.schema.document import Document
-from morl.recipe.schema.objective_section import ObjectiveSpec
-from morl.recipe.sft_recipe import SftRecipe
-from morl.recipe.train_recipe import Recipe
+from morl.recipe import (
+    Document,
+    EvalSetRecipe,
+    ObjectiveSpec,
+    PreferenceRecipe,
+    Recipe,
+    SftRecipe,
+    command_of,
+    go_offline,
+    inspect_document,
+    place_of,
+)
 from morl.registry import REWARDS
-from morl.rewards.checks import check_examples, score_golds
-from morl.rewards.pool.runner import Runner
+from morl.rewards import Runner, check_examples, score_golds
 from morl.traits import needs_gold, traits_of
 from morl.types import Prompt
 
@@ -247,7 +251,7 @@ def _check_frames(recipe: Recipe, specs: Mapping[str, ObjectiveSpec]) -> list[Pr
         return []
     if not resized or not any((folder / name).is_file() for name in _PROCESSORS):
         return []
-    from morl.model.media_processor import MediaProcessor, check_frames
+    from morl.model import MediaProcessor, check_frames
 
     try:
         media = MediaProcessor.load(folder)

@@ -11,13 +11,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from morl.errors import UsageError
-from morl.learner.lm_head import CHUNK_BYTES
-from morl.learner.rank import zero_stage
-from morl.learner.reward_model_server import ServerSettings
-from morl.model.load import resolve_model
+from morl.learner import CHUNK_BYTES, ServerSettings, zero_stage
+from morl.model import resolve_model
 from morl.preflight.missing_files import missing_checkpoints
-from morl.recipe.schema.learner_section import LoraSpec
-from morl.recipe.train_recipe import Recipe
+from morl.recipe import LoraSpec, Recipe
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

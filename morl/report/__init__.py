@@ -1,1 +1,9 @@
 """The HTML report of a run: curves, before and after, and samples to look at."""
+
+from __future__ import annotations
+
+from morl.report.html_report import write_report
+
+__all__ = [
+    "write_report",
+]

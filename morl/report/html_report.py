@@ -18,20 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from morl.data.prompt_set import PromptSet, load_prompts
+from morl.data import PromptSet, load_prompts
 from morl.errors import MorlError, UsageError
-from morl.evaluation.held_out import Evaluation, compare
+from morl.evaluation import Evaluation, compare
 from morl.files import replacing, require_writable
-from morl.media.items import Picture, Video
-from morl.recipe.load import command_of, load_recipe
-from morl.recipe.schema.objective_section import ObjectiveSpec
-from morl.recipe.train_recipe import Recipe
+from morl.media import Picture, Video
+from morl.recipe import ObjectiveSpec, Recipe, command_of, load_recipe
 from morl.registry import REWARDS
 from morl.report.curves import Chart, draw
-from morl.rewards.marks import Mark
-from morl.rewards.reward_input import RewardInput, call_with
-from morl.run.folder import RunFolder
-from morl.track.jsonl_files import read_rows, read_samples
+from morl.rewards import Mark, RewardInput, call_with
+from morl.run import RunFolder
+from morl.track import read_rows, read_samples
 from morl.traits import traits_of
 from morl.types import Prompt
 

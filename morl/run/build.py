@@ -11,30 +11,19 @@ from pathlib import Path
 
 from morl.announce import announce
 from morl.cluster import Cluster
-from morl.data.mixture import Mixture
-from morl.data.prompt_set import load_prompts
+from morl.data import Mixture, load_prompts
 from morl.errors import CheckpointError
-from morl.evaluation.held_out import Evaluation
-from morl.learner.critic import critic_settings
-from morl.learner.learner import Learner
-from morl.learner.policy import PolicySettings
-from morl.model.chat_codec import ChatCodec
-from morl.model.load import resolve_model
-from morl.model.media_processor import check_frames, engine_options
-from morl.recipe.load import go_offline
-from morl.recipe.train_recipe import Recipe
-from morl.rewards.scorer import Scorer
-from morl.rollout.collector import Collector, Rollout
-from morl.rollout.engine import Sampling, choose_engine
-from morl.rollout.engine_pool import EnginePool, start_engines
+from morl.evaluation import Evaluation
+from morl.learner import Learner, PolicySettings, critic_settings
+from morl.model import ChatCodec, check_frames, engine_options, resolve_model
+from morl.recipe import Recipe, go_offline
+from morl.rewards import Scorer
+from morl.rollout import Collector, EnginePool, Rollout, Sampling, choose_engine, start_engines
 from morl.run.checkpoint import CheckpointStore, read_state, write_state
 from morl.run.folder import RunFolder
 from morl.run.health import Watch
-from morl.sync.choose_sync import check_sync, open_sync, plan_sync
-from morl.sync.disk_sync import DiskSync
-from morl.sync.nccl_sync import NcclSync
-from morl.track import Tracker, make_tracker
-from morl.track.jsonl_files import write_samples
+from morl.sync import DiskSync, NcclSync, check_sync, open_sync, plan_sync
+from morl.track import Tracker, make_tracker, write_samples
 from morl.types import Batch
 
 logger = logging.getLogger(__name__)

@@ -8,17 +8,13 @@ from typing import Any
 
 from morl.cluster import Cluster
 from morl.errors import UsageError
-from morl.evaluation.held_out import Evaluation, RowFile, evaluate
+from morl.evaluation import Evaluation, RowFile, evaluate
 from morl.event_loop import run_coroutine
 from morl.files import require_writable
-from morl.model.chat_codec import ChatCodec
-from morl.model.media_processor import check_frames, engine_options
-from morl.recipe.load import go_offline
-from morl.recipe.train_recipe import Recipe
-from morl.rewards.scorer import Scorer
-from morl.rollout.collector import Collector
-from morl.rollout.engine import choose_engine
-from morl.rollout.engine_pool import start_engines
+from morl.model import ChatCodec, check_frames, engine_options
+from morl.recipe import Recipe, go_offline
+from morl.rewards import Scorer
+from morl.rollout import Collector, choose_engine, start_engines
 from morl.run.export_policy import exported
 
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from morl.errors import CheckpointError, UsageError
 from morl.files import require_writable
-from morl.model.load import resolve_model
+from morl.model import resolve_model
 from morl.run.checkpoint import find_fault, newest_good, read_state
 
 if TYPE_CHECKING:
-    from morl.learner.policy import Policy
-    from morl.recipe.schema.learner_section import LearnerSpec
+    from morl.learner import Policy
+    from morl.recipe import LearnerSpec
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def export(folder: Path, out: Path, *, adapter: bool = False) -> None:
 
     Raises: UsageError, CheckpointError.
     """
-    from morl.learner.full_weights import adapter_weights, full_weights, write_adapter, write_weights
+    from morl.learner import adapter_weights, full_weights, write_adapter, write_weights
 
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out: '{out}' is a file; name a folder")
@@ -67,8 +67,7 @@ class _Origin:
 
 def _origin(run: Path, checkpoint: Path) -> _Origin:
     """Raises: UsageError when it is of a run that trains no policy, RecipeError."""
-    from morl.recipe.load import go_offline, load_document, load_recipe
-    from morl.recipe.sft_recipe import SftRecipe
+    from morl.recipe import SftRecipe, go_offline, load_document, load_recipe
 
     state = read_state(checkpoint)
     if "stage" in state:
@@ -89,11 +88,8 @@ def _policy(origin: _Origin, checkpoint: Path) -> Policy:
     """The policy as the checkpoint's learner held it, on the CPU."""
     import torch
 
-    from morl.learner.master_weights import shapes_of
-    from morl.learner.policy import Policy
-    from morl.learner.rank import prepare
-    from morl.learner.shards import Shards
-    from morl.model.load import load_policy
+    from morl.learner import Policy, Shards, prepare, shapes_of
+    from morl.model import load_policy
 
     saved = Shards(checkpoint / "learner")
     model = prepare(load_policy(origin.model, origin.dtype), origin.learner)

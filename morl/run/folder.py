@@ -16,9 +16,7 @@ from morl.run.checkpoint import newest_good, step_of
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-    from morl.recipe.rm_recipe import PreferenceRecipe
-    from morl.recipe.sft_recipe import SftRecipe
-    from morl.recipe.train_recipe import Recipe
+    from morl.recipe import PreferenceRecipe, Recipe, SftRecipe
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ import torch
 
 from morl.errors import DataError, RunError
 from morl.files import replacing
-from morl.recipe.schema.learner_section import LearnerSpec
+from morl.recipe import LearnerSpec
 from morl.types import Batch, Features, Group, Score
 
 logger = logging.getLogger(__name__)

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from morl.errors import RunError
-from morl.learner.rank_group import LearnerDiedError, LearnerMemoryError
-from morl.recipe.rm_recipe import PreferenceRecipe
-from morl.recipe.sft_recipe import SftRecipe
-from morl.recipe.train_recipe import Recipe
+from morl.learner import LearnerDiedError, LearnerMemoryError
+from morl.recipe import PreferenceRecipe, Recipe, SftRecipe
 from morl.run.folder import RunFolder
 from morl.run.interrupt import Interrupt
 

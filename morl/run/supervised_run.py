@@ -11,11 +11,8 @@ from typing import Any, Generic
 from morl.announce import announce
 from morl.cluster import Cluster
 from morl.files import put_in_place
-from morl.learner.rank import Rank, RankSettings
-from morl.learner.rank_group import RankGroup, start_rank_group
-from morl.learner.rank_metrics import M
-from morl.recipe.rm_recipe import PreferenceRecipe
-from morl.recipe.sft_recipe import SftRecipe
+from morl.learner import M, Rank, RankGroup, RankSettings, start_rank_group
+from morl.recipe import PreferenceRecipe, SftRecipe
 from morl.run.checkpoint import CheckpointStore, read_state, step_of, write_state
 from morl.run.folder import RunFolder
 from morl.run.health import Watch

@@ -3,3 +3,15 @@
 client ─► guard (token, size) ─► app (JSON, its checks) ─► router ─► replicas, one deployment a reward
                                                              └─ the terms' scores, composed as in a run
 """
+
+from __future__ import annotations
+
+from morl.service.limits import Limits
+from morl.service.server import Address, serve, to_replicas
+
+__all__ = [
+    "Address",
+    "Limits",
+    "serve",
+    "to_replicas",
+]

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from morl.errors import RunError
-from morl.recipe.train_recipe import Recipe
-from morl.rewards.pool.runner import usable_cores
-from morl.rewards.reward_input import RewardInput
-from morl.rewards.verdict import describe
+from morl.recipe import Recipe
+from morl.rewards import RewardInput, describe, usable_cores
 from morl.service.refusal import Refusal
 from morl.service.replica import Replica, ReplicaSpec
 from morl.service.router import ReplicaLostError, Reward

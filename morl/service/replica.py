@@ -10,11 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from morl.errors import RunError
-from morl.recipe.schema.document import import_plugin
-from morl.rewards.bound_reward import BoundReward
-from morl.rewards.pool.runner import Runner
-from morl.rewards.reward import Example
-from morl.rewards.reward_input import RewardInput
+from morl.recipe import import_plugin
+from morl.rewards import BoundReward, Example, RewardInput, Runner
 from morl.types import TermScore
 
 

@@ -10,13 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from morl.recipe.schema.objective_section import TermSpec
-from morl.recipe.train_recipe import Recipe
+from morl.recipe import Recipe, TermSpec
 from morl.registry import REWARDS, did_you_mean, wanted_arguments
-from morl.rewards.bound_reward import checked_options
-from morl.rewards.compose import checked, compose
-from morl.rewards.reward_input import RewardInput
-from morl.rewards.verdict import failure
+from morl.rewards import RewardInput, checked, checked_options, combine_terms, failure
 from morl.service.limits import Limits
 from morl.service.prometheus import Metrics
 from morl.service.refusal import Refusal
@@ -185,6 +181,6 @@ class Router:
         spec = self.objectives[item.objective]
         keys = self._terms[item.objective]
         scores = {term.name: checked(term, told[keys[term.name]]) for term in spec.rewards}
-        score = compose(spec.rewards, scores, spec.combine)
+        score = combine_terms(spec.rewards, scores, spec.combine)
         self._metrics.scored(item.objective, score)
         return score

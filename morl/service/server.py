@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 
 from morl.cluster import Cluster
 from morl.errors import MissingExtraError, RunError, UsageError
-from morl.recipe.load import go_offline
-from morl.recipe.train_recipe import Recipe
+from morl.recipe import Recipe, go_offline
 
 if TYPE_CHECKING:
     import uvicorn

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from morl.rewards.reward_input import RewardInput
+from morl.rewards import RewardInput
 from morl.types import FinishReason, Sample, Status
 
 

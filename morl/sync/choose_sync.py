@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from morl.errors import UsageError
-from morl.recipe.train_recipe import Recipe
-from morl.rollout.engine import engine_info
+from morl.recipe import Recipe
+from morl.rollout import engine_info
 from morl.sync.disk_sync import DiskSync, sync_folder
 from morl.sync.nccl_sync import NcclSync
 

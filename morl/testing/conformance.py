@@ -18,14 +18,20 @@ from typing import Any, Literal
 
 from morl.errors import MorlError, UsageError
 from morl.event_loop import run_coroutine
-from morl.recipe.schema.objective_section import TermSpec
+from morl.recipe import TermSpec
 from morl.registry import REWARDS, Entry, options_model, wanted_arguments
-from morl.rewards.bound_reward import BoundReward, checked_options
-from morl.rewards.checks import TOLERANCE, check_examples, written_gold
-from morl.rewards.pool.runner import Runner
-from morl.rewards.reward import Example
-from morl.rewards.reward_input import RewardInput
-from morl.rewards.verdict import clip, describe
+from morl.rewards import (
+    TOLERANCE,
+    BoundReward,
+    Example,
+    RewardInput,
+    Runner,
+    check_examples,
+    checked_options,
+    clip,
+    describe,
+    written_gold,
+)
 from morl.testing.adversarial_inputs import HOSTILE_GOLDS, HOSTILE_RESPONSES, QUESTION
 from morl.testing.probe import BECAUSE, BROKEN, TARGET, WELL, shown, told
 from morl.traits import needs_gold, traits_of

@@ -8,8 +8,7 @@ from typing import Any
 
 from morl.event_loop import run_coroutine
 from morl.registry import Entry, wanted_arguments
-from morl.rewards.reward import Verdict
-from morl.rewards.verdict import describe, to_term_score
+from morl.rewards import Verdict, describe, to_term_score
 from morl.traits import is_async, traits_of
 from morl.types import TermScore
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from morl.track.jsonl_files import JsonlTracker, read_rows, read_samples, truncate, write_samples
-from morl.track.step_metrics import step_metrics
+from morl.track.console import LineTracker
+from morl.track.jsonl_files import read_rows, read_samples, write_samples
+from morl.track.step_metrics import passes, step_metrics
 
 if TYPE_CHECKING:
     from morl.recipe.schema.run_section import RunFolderSpec, TrackSpec
-
-__all__ = ["Tracker", "Trackers", "make_tracker", "read_rows", "read_samples", "step_metrics", "write_samples"]
 
 
 class _Tracked(Protocol):
@@ -116,3 +115,16 @@ def _first_rewards(metrics: Path, objectives: Sequence[str]) -> dict[str, float]
         if len(first) == len(objectives):
             break
     return first
+
+
+__all__ = [
+    "LineTracker",
+    "Tracker",
+    "Trackers",
+    "make_tracker",
+    "passes",
+    "read_rows",
+    "read_samples",
+    "step_metrics",
+    "write_samples",
+]

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from morl.errors import AbsentDataError, DataError
 from morl.files import replacing
-from morl.media.items import Picture, Video
+from morl.media import Picture, Video
 from morl.types import Group, Sample, Score
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from morl.files import replacing
 from morl.track.step_metrics import eval_metrics
 
 if TYPE_CHECKING:
-    from morl.recipe.schema.run_section import WandbSpec
+    from morl.recipe import WandbSpec
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from morl.media.items import upright_size
+from morl.media import upright_size
 from morl.rewards.parsing.stated_values import decoded, finite
 
 MAX_RATIO = 200

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morl.recipe.schema.objective_section import TermSpec
-from morl.rewards.compose import compose, mixed, scaled
+from morl.rewards.compose import combine_terms, mixed, scaled
 from morl.types import Status, TermScore
 
 unit = st.floats(0, 1)
@@ -73,7 +73,7 @@ def test_any_terms_give_a_score_in_range_or_none(
         for name, (_, weight, on_error), gate in zip(names, told, gates, strict=True)
     ]
     scores = {name: ok(value) for name, (value, _, _) in zip(names, told, strict=True)}
-    score = compose(specs, scores, combine)  # type: ignore[arg-type]
+    score = combine_terms(specs, scores, combine)  # type: ignore[arg-type]
     assert score.value is None or 0.0 <= score.value <= 1.0
     assert [score.terms[name].value for name in names] == [value for value, _, _ in told]
     unscored = [s for s in specs if scores[s.name].value is None and score.terms[s.name].status != "gated"]
@@ -82,22 +82,22 @@ def test_any_terms_give_a_score_in_range_or_none(
 
 def test_none_is_not_zero() -> None:
     specs = [term("a", weight=3), term("b")]
-    assert compose(specs, {"a": ok(1.0), "b": ok(0.0)}, "sum").value == 0.75
-    assert compose(specs, {"a": ok(1.0), "b": ok(None)}, "sum").value is None
+    assert combine_terms(specs, {"a": ok(1.0), "b": ok(0.0)}, "sum").value == 0.75
+    assert combine_terms(specs, {"a": ok(1.0), "b": ok(None)}, "sum").value is None
     forgiving = [term("a", weight=3), term("b", on_error="zero")]
-    assert compose(forgiving, {"a": ok(1.0), "b": ok(None, "timeout")}, "sum").value == 0.75
-    assert compose(forgiving, {"a": ok(1.0), "b": ok(None, "bad_gold")}, "sum").value is None
+    assert combine_terms(forgiving, {"a": ok(1.0), "b": ok(None, "timeout")}, "sum").value == 0.75
+    assert combine_terms(forgiving, {"a": ok(1.0), "b": ok(None, "bad_gold")}, "sum").value is None
 
 
 def test_a_gate_decides_by_the_raw_value_and_leaves_it_to_be_seen() -> None:
     specs = [term("judge", scale=(-10, 10)), term("style", gate={"term": "judge", "at_least": 4.0})]
-    below = compose(specs, {"judge": ok(3.9), "style": ok(1.0)}, "sum")
+    below = combine_terms(specs, {"judge": ok(3.9), "style": ok(1.0)}, "sum")
     assert below.value == pytest.approx(0.695 / 2)
     assert (below.terms["style"].value, below.terms["style"].status) == (1.0, "gated")
-    assert compose(specs, {"judge": ok(4.0), "style": ok(1.0)}, "sum").value == pytest.approx((0.7 + 1) / 2)
-    assert compose(specs, {"judge": ok(3.9), "style": ok(1.0)}, "product").value == 0.0
+    assert combine_terms(specs, {"judge": ok(4.0), "style": ok(1.0)}, "sum").value == pytest.approx((0.7 + 1) / 2)
+    assert combine_terms(specs, {"judge": ok(3.9), "style": ok(1.0)}, "product").value == 0.0
     # What stands behind a closed gate does not matter, not even that it failed.
-    assert compose(specs, {"judge": ok(3.9), "style": ok(None)}, "sum").value == below.value
+    assert combine_terms(specs, {"judge": ok(3.9), "style": ok(None)}, "sum").value == below.value
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def test_an_objective_counts_as_its_recipe_says(
 ) -> None:
     now = [Told(told.spec.at(step), told.score) for told in objective]
     by_name = {told.spec.name: told.score for told in now}
-    score = compose([told.spec for told in now], by_name, combine)
+    score = combine_terms([told.spec for told in now], by_name, combine)
     counted = [told.counted(by_name) for told in now]
     if None in counted:
         assert score.value is None
@@ -176,9 +176,9 @@ def test_a_term_moves_the_score_by_its_share_of_the_step(
     assert moving.weight == pytest.approx(weight)
     specs = [moving, *(term(f"t{i}", weight=w) for i, (_, w) in enumerate(others))]
     said = {f"t{i}": ok(v) for i, (v, _) in enumerate(others)}
-    below, above = (compose(specs, {**said, "m": ok(value)}, "sum").value for value in (low, 1.0))
+    below, above = (combine_terms(specs, {**said, "m": ok(value)}, "sum").value for value in (low, 1.0))
     assert above - below == pytest.approx(weight / (weight + sum(w for _, w in others)) * (1.0 - low), abs=1e-9)
-    halved = [compose(specs, {**said, "m": ok(value)}, "product").value for value in (0.5, 1.0)]
+    halved = [combine_terms(specs, {**said, "m": ok(value)}, "product").value for value in (0.5, 1.0)]
     assert halved[0] == pytest.approx(halved[1] * 0.5**weight, abs=1e-12)
 
 

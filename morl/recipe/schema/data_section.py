@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from morl.media.items import Limits
+from morl.media import Limits
 from morl.recipe.rules import Rule, refuse
 from morl.recipe.schema.section import ChoiceSpec, Float, Int, Spec, Text
 from morl.registry import SOURCES

@@ -1,0 +1,144 @@
+"""Rewards of morl in other trainers: in the shapes that TRL's `GRPOTrainer` and verl call."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from morl.errors import DataError
+from morl.event_loop import run_coroutine
+from morl.registry import REWARDS, did_you_mean
+from morl.rewards.bound_reward import BoundReward
+from morl.rewards.pool.runner import Runner
+from morl.rewards.reward_input import RewardInput
+from morl.traits import is_async, needs_gold, traits_of
+from morl.types import TermScore
+
+TrlReward = Callable[..., list[float | None] | Awaitable[list[float | None]]]
+VerlReward = Callable[..., dict[str, Any]]
+
+
+def score(
+    reward: str,
+    rows: Iterable[RewardInput | Mapping[str, Any]],
+    *,
+    workers: int | None = None,
+    deadline_s: float | None = None,
+    **options: Any,
+) -> list[TermScore]:
+    """Score answers with one reward, in worker processes with its deadline and memory limit.
+
+    >>> [told.value for told in score("number", [{"response": "It is 4.", "gold": 4}])]
+    [1.0]
+
+    Args:
+        reward: its name.
+        rows: the answers: `RewardInput`, or mappings of its fields (`response`, and what the reward reads: `gold`,
+            `messages`, `media`, `meta`).
+        workers: processes; one a core by default.
+        deadline_s: seconds for one row; the reward's own by default.
+        options: of the reward.
+
+    Returns: a score a row, in order; `value` is None where there is none, and `status` and `detail` tell why.
+    Raises: UsageError for an unknown reward, a wrong option or a row without a response.
+    """
+    given = [row if isinstance(row, RewardInput) else RewardInput.of_row(row) for row in rows]
+    with Runner(workers=workers) as runner:
+        bound = _bound(reward, options, deadline_s, runner)
+        try:
+            return run_coroutine(_scores(bound, given))
+        finally:
+            bound.close()
+
+
+def as_trl(reward: str, *, gold: str = "gold", deadline_s: float | None = None, **options: Any) -> TrlReward:
+    """A reward function for `GRPOTrainer(reward_funcs=[…])` of TRL; a coroutine function where the reward is one.
+
+    TRL calls it with `prompts`, `completions` and the columns of the data set, as texts or as conversations. The
+    columns are the reward's `meta`, images its `media`; an answer without a score is None, which TRL leaves out.
+
+    Args:
+        reward: its name.
+        gold: the column with the reference answer.
+        deadline_s: seconds for one answer; the reward's own by default.
+        options: of the reward.
+
+    Raises: UsageError for an unknown reward or a wrong option; DataError, when called, without the column `gold`.
+    """
+    function = REWARDS.load(reward)
+    bound = _bound(reward, options, deadline_s, Runner())
+
+    def inputs(prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Any]) -> list[RewardInput]:
+        rows = {name: values for name, values in columns.items() if isinstance(values, list)}
+        if gold not in rows and needs_gold(function):
+            raise DataError(f"reward '{reward}' reads a gold answer: no column '{gold}'{did_you_mean(gold, rows)}")
+        return [
+            RewardInput(
+                _text(completion),
+                rows[gold][i] if gold in rows else None,
+                _messages(prompt),
+                _images(rows, i),
+                {name: values[i] for name, values in rows.items()},
+            )
+            for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
+        ]
+
+    async def scored(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        return [told.value for told in await _scores(bound, inputs(prompts, completions, columns))]
+
+    def waited_for(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        return run_coroutine(scored(prompts, completions, **columns))
+
+    reward_function: TrlReward = scored if is_async(function) else waited_for
+    reward_function.__name__ = reward  # what TRL logs it as
+    return reward_function
+
+
+def as_verl(reward: str, *, deadline_s: float | None = None, **options: Any) -> VerlReward:
+    """A function for verl's `custom_reward_function`: `(data_source, solution_str, ground_truth, extra_info)` to a score.
+
+    It returns `{"score", "no_score", "status", "detail"}`. verl knows no missing score: where there is none,
+    `score` is 0 and `no_score` 1.
+
+    Raises: UsageError for an unknown reward or a wrong option.
+    """
+    bound = _bound(reward, options, deadline_s, Runner(workers=1))
+
+    @functools.wraps(REWARDS.load(reward), assigned=("__name__", "__doc__"), updated=())
+    def compute_score(
+        data_source: str, solution_str: str, ground_truth: Any, extra_info: Mapping[str, Any] | None = None, **_: Any
+    ) -> dict[str, Any]:
+        row = RewardInput(solution_str, ground_truth, meta={"data_source": data_source, **(extra_info or {})})
+        (told,) = run_coroutine(_scores(bound, [row]))
+        return {"score": told.value or 0.0, "no_score": float(told.value is None), **told.as_json("status", "detail")}
+
+    return compute_score
+
+
+def _bound(reward: str, options: Mapping[str, Any], deadline_s: float | None, runner: Runner) -> BoundReward:
+    return BoundReward(reward, options, deadline_s or traits_of(REWARDS.load(reward)).deadline_s, runner)
+
+
+async def _scores(bound: BoundReward, rows: Sequence[RewardInput]) -> list[TermScore]:
+    return list(await asyncio.gather(*(bound(row) for row in rows)))
+
+
+def _text(completion: str | Sequence[Mapping[str, Any]]) -> str:
+    """The answer of a completion: its text, or that of the assistant's last message."""
+    if isinstance(completion, str):
+        return completion
+    said = [message["content"] for message in completion if message.get("role") == "assistant"]
+    content = (said or [""])[-1] or ""
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def _messages(prompt: str | Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    return ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
+
+
+def _images(rows: Mapping[str, Sequence[Any]], i: int) -> tuple[Any, ...]:
+    if "images" in rows:
+        return tuple(rows["images"][i])
+    return (rows["image"][i],) if "image" in rows else ()
