@@ -77,7 +77,7 @@ class EvalSetRecipe(Document):
 
 def is_eval_set(path: str) -> bool:
     """Whether a recipe file describes one evaluation set, and not a run. Raises: UsageError when it cannot be read."""
-    root, _ = marked.parse(read_text(path))
+    root = marked.parse(read_text(path))[0].root
     return isinstance(root, Mapping) and "rewards" in root and "objectives" not in root
 
 

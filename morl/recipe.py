@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from morl import marked
 from morl.errors import Problem, RecipeError, UsageError
-from morl.marked import COMMAND_LINE, Flaw, MarkedMap
+from morl.marked import COMMAND_LINE, Flaw, YamlDocument
 from morl.registry import did_you_mean
 from morl.schema import (
     AdvantageSpec,
@@ -87,25 +87,27 @@ def inspect_document(
         name, text = str(path), read_text(str(path))
     except UsageError as error:
         return None, (Problem(str(path), "", str(error)),)
-    root, flaws = marked.parse(text)
+    document, flaws = marked.parse(text)
+    root = document.root
     if not flaws and root is None:
         needed = [name for name, field in kind.model_fields.items() if field.is_required()]
         listed = f"{', '.join(needed[:-1])} and {needed[-1]}"
         flaws = [Flaw(1, (), f"the file is empty; a recipe has at least {listed}")]
-    elif not isinstance(root, MarkedMap) and not flaws:
+    elif not isinstance(root, dict) and not flaws:
         flaws = [Flaw(1, (), "a recipe is a mapping (key: value)")]
     elif (command := _command(root)) not in ("", _command(kind.model_fields)):
         return None, (Problem(name, "", f"this is {_KINDS[command].format(name)}"),)
     recipe = None
-    if isinstance(root, MarkedMap):
-        flaws += _override(root, overrides)
-        recipe, found = validate(kind, root, {flaw.path for flaw in flaws if flaw.lost})
+    if isinstance(root, dict):
+        flaws += _override(document, overrides)
+        recipe, found = validate(kind, document, {flaw.path for flaw in flaws if flaw.lost})
         flaws += found
-    unique = dict.fromkeys(sorted(flaws, key=lambda flaw: (flaw.mark == COMMAND_LINE, flaw.mark)))
-    return recipe, tuple(
-        Problem("command line" if flaw.mark == COMMAND_LINE else f"{name}:{flaw.mark}", flaw.dotted, flaw.message)
-        for flaw in unique
-    )
+    unique = dict.fromkeys(sorted(flaws, key=lambda flaw: (flaw.line == COMMAND_LINE, flaw.line)))
+    return recipe, tuple(Problem(_where(name, flaw.line), flaw.dotted, flaw.message) for flaw in unique)
+
+
+def _where(name: str, line: int) -> str:
+    return "command line" if line == COMMAND_LINE else f"{name}:{line}"
 
 
 def place_of(path: str | Path, overrides: Sequence[str], key: Sequence[str]) -> str:
@@ -113,12 +115,9 @@ def place_of(path: str | Path, overrides: Sequence[str], key: Sequence[str]) -> 
 
     Of data it is the line of their `path`, if they have one.
     """
-    root, _ = marked.parse(read_text(str(path)))
-    _override(root, overrides)
-    if not any(marked.trail(root, key)):
-        return str(path)
-    mark, _ = marked.locate(root, (*key, "path"))
-    return "command line" if mark == COMMAND_LINE else f"{path}:{mark}"
+    document, _ = marked.parse(read_text(str(path)))
+    _override(document, overrides)
+    return _where(str(path), document.line_of((*key, "path"))) if (key[0],) in document.lines else str(path)
 
 
 def go_offline(recipe: Recipe | Any) -> None:
@@ -155,7 +154,7 @@ def _command(keys: Any) -> str:
 def command_of(path: str | Path) -> str:
     """The command that takes a recipe: train, sft, rm or eval; empty when the file does not tell."""
     try:
-        return _command(marked.parse(read_text(str(path)))[0])
+        return _command(marked.parse(read_text(str(path)))[0].root)
     except UsageError:
         return ""
 
@@ -184,7 +183,7 @@ _FOLDERS = ("evals", "mini")
 """Folders of recipes of other kinds than `morl train` takes."""
 
 
-def _override(root: MarkedMap, overrides: Sequence[str]) -> list[Flaw]:
+def _override(document: YamlDocument, overrides: Sequence[str]) -> list[Flaw]:
     """Apply `key.path=value` items; returns what is wrong with them."""
     flaws = []
     for item in overrides:
@@ -196,9 +195,9 @@ def _override(root: MarkedMap, overrides: Sequence[str]) -> list[Flaw]:
         try:
             value = _override_value(text)
             if value is None and _has_default(keys):
-                marked.remove_value(root, keys)
+                document.remove_value(keys)
             else:
-                marked.set_value(root, keys, value)
+                document.set_value(keys, value)
         except ValueError as error:
             flaws.append(Flaw(COMMAND_LINE, tuple(keys), str(error), lost=True))
     return flaws

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from morl.errors import DataError, UsageError
 from morl.files import replacing, require_writable
-from morl.marked import parse_value, plain
+from morl.marked import parse_value
 from morl.registry import ValidationError, check_options
 from morl.rewards.caller import BoundReward, checked_options
 from morl.rewards.decorator import REWARDS, traits_of
@@ -228,6 +228,6 @@ def parse_options(name: str, function: Callable[..., Any], texts: Sequence[str])
 
 def _yaml(text: str) -> Any:
     try:
-        return plain(parse_value(text))
+        return parse_value(text)
     except ValueError:
         return text
