@@ -63,13 +63,14 @@ class YamlDocument:
     def remove_value(self, keys: Sequence[str]) -> None:
         """Remove the value at a dotted path, if it is there. Raises: ValueError as `set_value` does."""
         parent, path = self._parent(keys)
-        if isinstance(parent, list) or path[-1] in parent:
+        if not isinstance(parent, dict) or path[-1] in parent:
             del parent[path[-1]]
             self.forget(path)
 
     def _parent(self, keys: Sequence[str]) -> tuple[Any, Path]:
         """The mapping or list that holds the last key, and the path to that key."""
-        node, path = self.root, ()
+        node: Any = self.root
+        path: Path = ()
         for depth, key in enumerate(keys):
             if path:
                 if isinstance(node, dict) and path[-1] not in node:

@@ -97,9 +97,11 @@ def _place(root: Any, loc: Loc) -> tuple[Path, Path]:
 
     Validation adds parts of its own: keys of a mapping, branches of a union, `use` of a bare name.
     """
-    node, there, rest = root, (), ()
+    node = root
+    there: Path = ()
+    rest: Path = ()
     for part in loc:
-        key = dict(enumerate(node)).get(part) if isinstance(node, _Items) else part
+        key: Any = dict[Any, int](enumerate(node)).get(part) if isinstance(node, _Items) else part
         if not rest and isinstance(node, dict) and key in node:
             node, there = node[key], (*there, key)
         elif part not in ("[key]", "literal['all-linear']", "list[constrained-str]"):
@@ -123,7 +125,7 @@ def _cut(root: Any, there: Path, rest: Path, removed: set[Path]) -> bool:
         was_there = path[-1] in parent
         parent.pop(path[-1], None)
         return was_there
-    changes = parent.get(path[-1]) != stand_in
+    changes: bool = parent.get(path[-1]) != stand_in
     parent[path[-1]] = _indexed(stand_in)
     return changes
 
