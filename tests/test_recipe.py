@@ -397,6 +397,7 @@ def test_a_wrong_override_is_told_as_such(write, override, told):
         ("run:\n\tname: x\n", "x.yaml:2: not valid YAML: found character '\\t' that cannot start any token while scanning for the next token"),
         ("a: 1\n---\nb: 2\n", "x.yaml:2: not valid YAML: but found another document expected a single document in the stream"),
         ("a: *b\n", "x.yaml:1: not valid YAML: found undefined alias 'b'"),
+        ("a:\n " + 200 * "[" + 200 * "]", "x.yaml:2: not valid YAML: maximum depth of data structure exceeded (101), if necessary increase YAML().max_depth"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_recipe_is_refused(write, text, told):
@@ -450,6 +451,38 @@ def test_a_recipe_of_another_kind_is_told_in_one_line(kind, name, told):
     with pytest.raises(RecipeError) as raised:
         load_document(kind, name)
     assert str(raised.value) == f"{name}: this is {told}"
+
+
+@pytest.mark.parametrize("value", ["!!int x", "!!int ''", "!!bool x", "!!float ''", "!other 3", "2020-13-45"])
+def test_a_value_that_its_tag_does_not_allow_is_told_with_its_line(write, value):
+    (told,) = problems(write(("seed: 1", f"seed: {value}"), text=LINES.replace("steps: 10", "steps: 10, seed: 1")))
+    assert told.startswith("x.yaml:1: run.seed: not valid YAML: ")
+
+
+@pytest.mark.parametrize("spoilt", ["", "run: 3\n"])
+def test_a_section_that_is_missing_or_no_mapping_is_told_once(tmp_path, spoilt):
+    path = tmp_path / "x.yaml"
+    data = "{share: 1, data: {source: jsonl, path: x}, prompt: a, answer: b}"
+    path.write_text(
+        f"{spoilt}model: {{path: m}}\nstages: {{a: {{steps: 1, examples_per_step: 1, lr: 1, datasets: {{d: {data}}}}}}}\n"
+    )
+    assert [problem.path for problem in inspect_document(SftRecipe, path)[1]] == ["run"]
+
+
+def test_a_merged_mapping_keeps_its_place_and_its_lines(write):
+    other = "  other:\n    <<: *base\n    share: 0\n    rewards: [{use: lowd}]\n"
+    path = write(("shout:\n", "shout: &base\n"), ("jsonl", "jsnl"), ("rollout:", other + "rollout:"))
+    assert [line.split(": ")[:2] for line in problems(path)] == [
+        ["x.yaml:7", "objectives.shout.data.source"],
+        ["x.yaml:7", "objectives.other.data.source"],
+        ["x.yaml:16", "objectives.other.share"],
+        ["x.yaml:17", "objectives.other.rewards.0.use"],
+    ]
+    told = problems(
+        write(("shout:\n", "shout: &base\n"), ("rollout:", other + "rollout:")), "objectives.other.data.take=0"
+    )
+    assert told[-1].startswith("command line: objectives.other.data.take: ")
+    assert not any("objectives.shout" in line for line in told)
 
 
 def test_an_alias_within_itself_is_refused(write):

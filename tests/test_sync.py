@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from morl.errors import RunError, StaleWeightsError, UsageError
-from morl.learner.full_weights import _whole
+from morl.learner.merged_weights import _whole
 from morl.recipe.schema.machine_sections import SyncSpec
 from morl.recipe.train_recipe import Recipe
 from morl.sync.choose_sync import check_sync, plan_sync

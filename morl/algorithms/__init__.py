@@ -40,7 +40,6 @@ from __future__ import annotations
 
 from morl.algorithms.aggregation import Aggregation, token_weights, without_masked
 from morl.algorithms.importance import masked, truncated
-from morl.algorithms.kl import kl
 from morl.registry import ADVANTAGES, LOSSES
 
 advantage = ADVANTAGES.register
@@ -50,7 +49,6 @@ loss = LOSSES.register
 __all__ = [
     "Aggregation",
     "advantage",
-    "kl",
     "loss",
     "masked",
     "token_weights",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from morl.errors import DataError, UsageError
 from morl.event_loop import run_coroutine
 from morl.files import replacing, require_writable
-from morl.recipe import parse_value, plain
+from morl.recipe import parse_value
 from morl.registry import REWARDS, ValidationError, check_options
 from morl.rewards import BoundReward, RewardInput, Runner, checked_options
 from morl.traits import traits_of
@@ -217,6 +217,6 @@ def parse_options(name: str, function: Callable[..., Any], texts: Sequence[str])
 
 def _yaml(text: str) -> Any:
     try:
-        return plain(parse_value(text))
+        return parse_value(text)
     except ValueError:
         return text

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from morl.learner.critic import critic_settings
-from morl.learner.full_weights import adapter_weights, full_weights, write_adapter, write_weights
 from morl.learner.learner import Learner
 from morl.learner.lm_head import CHUNK_BYTES
 from morl.learner.master_weights import shapes_of
+from morl.learner.merged_weights import adapter_weights, full_weights, write_adapter, write_weights
 from morl.learner.policy import Policy, PolicySettings
 from morl.learner.rank import Rank, RankSettings, prepare, zero_stage
 from morl.learner.rank_group import LearnerDiedError, LearnerMemoryError, RankGroup, start_rank_group

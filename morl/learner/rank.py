@@ -212,7 +212,7 @@ class Rank(Generic[M]):
 
     def publish(self, folder: Path, policy_version: int) -> None:
         """Write the full weights, LoRA merged, as a checkpoint folder (rank 0 writes)."""
-        from morl.learner.full_weights import full_weights, write_weights
+        from morl.learner.merged_weights import full_weights, write_weights
 
         model = self.engine.module.language_model
         weights = full_weights(model, sharded=self.settings.learner.zero == 3, keep=self.rank == 0)
@@ -221,7 +221,7 @@ class Rank(Generic[M]):
 
     def publish_adapter(self, folder: Path, policy_version: int) -> None:
         """Write the LoRA adapter alone, as an adapter folder (rank 0 writes)."""
-        from morl.learner.full_weights import adapter_weights, write_adapter
+        from morl.learner.merged_weights import adapter_weights, write_adapter
 
         model = self.engine.module.model
         weights = adapter_weights(model, sharded=self.settings.learner.zero == 3, keep=self.rank == 0)
@@ -230,7 +230,7 @@ class Rank(Generic[M]):
 
     def send_weights(self, link: Link, policy_version: int) -> None:
         """Send the full weights, LoRA merged, from GPU to GPU: see `morl.sync.nccl_sync`."""
-        from morl.learner.full_weights import CheckpointSource
+        from morl.learner.merged_weights import CheckpointSource
 
         if self._sender is not None and self._sender.link != link:
             self._sender.close()
@@ -243,7 +243,7 @@ class Rank(Generic[M]):
 
     def adapted_outside(self) -> list[str]:
         """Names of the layers with a LoRA adapter that are not the language model's."""
-        from morl.learner.full_weights import adapted_outside
+        from morl.learner.merged_weights import adapted_outside
 
         return adapted_outside(self.engine.module.language_model)
 

@@ -21,6 +21,7 @@ from morl.recipe import (
     ObjectiveSpec,
     PreferenceRecipe,
     Recipe,
+    RecipeSource,
     SftRecipe,
     command_of,
     go_offline,
@@ -50,29 +51,29 @@ Place = Callable[[str], str]
 """From a key of the recipe to its line."""
 
 
-def check(path: str | Path, overrides: Sequence[str] = (), *, rows: int | None = None) -> CheckReport:
+def check(source: RecipeSource, overrides: Sequence[str] = (), *, rows: int | None = None) -> CheckReport:
     """Check a recipe or an evaluation set, render its rows, run its rewards' examples and score every gold answer.
 
     Goes on after errors: of a wrong recipe, what can still be used is checked too. Recipes of `morl sft` and `morl rm`
     have no rewards: of each of their data sets the first `ROWS_OF_EACH` rows are rendered, with their answers.
 
     Args:
-        path: the recipe, as for `load_recipe`.
+        source: the recipe, as for `load_recipe`.
         overrides: `key.path=value` each.
         rows: look at so many rows of each data set only.
 
     Raises: RunError when no worker process can be started for the rewards.
     """
-    command = command_of(path) or "train"
+    command = command_of(source) or "train"
     recipe: Any
-    recipe, problems = inspect_document(KINDS[command], path, overrides)
+    recipe, problems = inspect_document(KINDS[command], source, overrides)
     report = CheckReport(recipe=problems, command=command)
 
     def place(key: str) -> str:
-        return place_of(path, overrides, key.split("."))
+        return place_of(source, overrides, key.split("."))
 
     if recipe is not None and command == "eval":
-        recipe = recipe.as_recipe(Path(path).stem, _ANY_MODEL)
+        recipe = recipe.as_recipe("set" if isinstance(source, Mapping) else Path(source).stem, _ANY_MODEL)
     if recipe is not None:
         go_offline(recipe)
     if not isinstance(recipe, Recipe):

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from morl.recipe.eval_set_recipe import EvalSetRecipe
-from morl.recipe.load import command_of, go_offline, inspect_document, is_eval_set, load_document, load_recipe, place_of
+from morl.recipe.load import (
+    RecipeSource,
+    command_of,
+    go_offline,
+    inspect_document,
+    is_eval_set,
+    load_document,
+    load_recipe,
+    place_of,
+)
 from morl.recipe.rm_recipe import PreferenceRecipe, PreferenceSpec
 from morl.recipe.schema.algorithm_section import AlgorithmSpec, CriticSpec, ImportanceSpec, UseSpec
 from morl.recipe.schema.data_section import DataSpec
@@ -15,7 +24,7 @@ from morl.recipe.schema.run_section import RunFolderSpec, TrackSpec, WandbSpec
 from morl.recipe.schema.section import Spec
 from morl.recipe.sft_recipe import SftRecipe, StageSpec
 from morl.recipe.train_recipe import Recipe
-from morl.recipe.yaml_lines import parse_value, plain
+from morl.recipe.yaml_lines import parse_value
 
 __all__ = [
     "AlgorithmSpec",
@@ -32,6 +41,7 @@ __all__ = [
     "PreferenceRecipe",
     "PreferenceSpec",
     "Recipe",
+    "RecipeSource",
     "RunFolderSpec",
     "SftRecipe",
     "Spec",
@@ -49,5 +59,4 @@ __all__ = [
     "load_recipe",
     "parse_value",
     "place_of",
-    "plain",
 ]

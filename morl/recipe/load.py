@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib.resources
 import os
@@ -16,36 +17,39 @@ from morl.recipe.schema.document import Document
 from morl.recipe.schema.section import Spec
 from morl.recipe.train_recipe import Recipe
 from morl.recipe.validation import validate
-from morl.recipe.yaml_lines import COMMAND_LINE, Flaw, MarkedMap
+from morl.recipe.yaml_lines import COMMAND_LINE, NO_LINE, Flaw, YamlDocument
 from morl.registry import did_you_mean
 
 D = TypeVar("D", bound=Document)
 
+RecipeSource = str | Path | Mapping[str, Any]
+"""A YAML file, the name of a recipe that comes with morl, or a recipe's keys and values in a dictionary."""
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+
+def load_recipe(source: RecipeSource, overrides: Sequence[str] = ()) -> Recipe:
     """Read the recipe of a training run; as `load_document`."""
-    return load_document(Recipe, path, overrides)
+    return load_document(Recipe, source, overrides)
 
 
-def load_document(kind: type[D], path: str | Path, overrides: Sequence[str] = ()) -> D:
+def load_document(kind: type[D], source: RecipeSource, overrides: Sequence[str] = ()) -> D:
     """Read a recipe.
 
     Args:
         kind: what it is the recipe of.
-        path: a YAML file, or the name of a recipe that comes with morl.
+        source: a file, a name, or a dictionary.
         overrides: `key.path=value` each, the value being YAML or a template; a list item is
             called by its index, and `null` takes a key back to its default, or an objective out.
 
     Raises: RecipeError with everything that is wrong.
     """
-    recipe, problems = inspect_document(kind, path, overrides)
+    recipe, problems = inspect_document(kind, source, overrides)
     if recipe is None or problems:
         raise RecipeError(problems)
     return recipe
 
 
 def inspect_document(
-    kind: type[D], path: str | Path, overrides: Sequence[str] = ()
+    kind: type[D], source: RecipeSource, overrides: Sequence[str] = ()
 ) -> tuple[D | None, tuple[Problem, ...]]:
     """Read a recipe as `load_document` does, and go on after errors.
 
@@ -54,41 +58,54 @@ def inspect_document(
     by line; the recipe is None when no objective is left.
     """
     try:
-        name, text = str(path), read_text(str(path))
+        document, flaws = _read(source)
     except UsageError as error:
-        return None, (Problem(str(path), "", str(error)),)
-    root, flaws = marked.parse(text)
+        return None, (Problem(_name(source), "", str(error)),)
+    name = _name(source)
+    root = document.root
     if not flaws and root is None:
         needed = [name for name, field in kind.model_fields.items() if field.is_required()]
         listed = f"{', '.join(needed[:-1])} and {needed[-1]}"
         flaws = [Flaw(1, (), f"the file is empty; a recipe has at least {listed}")]
-    elif not isinstance(root, MarkedMap) and not flaws:
+    elif not isinstance(root, dict) and not flaws:
         flaws = [Flaw(1, (), "a recipe is a mapping (key: value)")]
     elif (command := _command(root)) not in ("", _command(kind.model_fields)):
         return None, (Problem(name, "", f"this is {_KINDS[command].format(name)}"),)
     recipe = None
-    if isinstance(root, MarkedMap):
-        flaws += _override(root, overrides)
-        recipe, found = validate(kind, root, {flaw.path for flaw in flaws if flaw.lost})
+    if isinstance(root, dict):
+        flaws += _override(document, overrides)
+        recipe, found = validate(kind, document, {flaw.path for flaw in flaws if flaw.lost})
         flaws += found
-    unique = dict.fromkeys(sorted(flaws, key=lambda flaw: (flaw.mark == COMMAND_LINE, flaw.mark)))
-    return recipe, tuple(
-        Problem("command line" if flaw.mark == COMMAND_LINE else f"{name}:{flaw.mark}", flaw.dotted, flaw.message)
-        for flaw in unique
-    )
+    unique = dict.fromkeys(sorted(flaws, key=lambda flaw: (flaw.line == COMMAND_LINE, flaw.line)))
+    return recipe, tuple(Problem(_where(name, flaw.line), flaw.dotted, flaw.message) for flaw in unique)
 
 
-def place_of(path: str | Path, overrides: Sequence[str], key: Sequence[str]) -> str:
+def _read(source: RecipeSource) -> tuple[YamlDocument, list[Flaw]]:
+    """A recipe with the lines of its keys, of which a dictionary has none. Raises: UsageError when it is not there."""
+    if isinstance(source, Mapping):
+        return YamlDocument(copy.deepcopy(dict(source))), []
+    return marked.parse(read_text(str(source)))
+
+
+def _name(source: RecipeSource) -> str:
+    return "recipe" if isinstance(source, Mapping) else str(source)
+
+
+def _where(name: str, line: int) -> str:
+    if line == COMMAND_LINE:
+        return "command line"
+    return f"{name}:{line}" if line != NO_LINE else name
+
+
+def place_of(source: RecipeSource, overrides: Sequence[str], key: Sequence[str]) -> str:
     """Where a recipe says a key: `recipe.yaml:12`, or `command line`; the file alone where it does not.
 
     Of data it is the line of their `path`, if they have one.
     """
-    root, _ = marked.parse(read_text(str(path)))
-    _override(root, overrides)
-    if not any(marked.trail(root, key)):
-        return str(path)
-    mark, _ = marked.locate(root, (*key, "path"))
-    return "command line" if mark == COMMAND_LINE else f"{path}:{mark}"
+    document, _ = _read(source)
+    _override(document, overrides)
+    name = _name(source)
+    return _where(name, document.line_of((*key, "path"))) if (key[0],) in document.lines else name
 
 
 def go_offline(recipe: Recipe | Any) -> None:
@@ -122,17 +139,17 @@ def _command(keys: Any) -> str:
     return next((command for key, command in owner.items() if isinstance(keys, Mapping) and key in keys), "")
 
 
-def command_of(path: str | Path) -> str:
+def command_of(source: RecipeSource) -> str:
     """The command that takes a recipe: train, sft, rm or eval; empty when the file does not tell."""
     try:
-        return _command(marked.parse(read_text(str(path)))[0])
+        return _command(_read(source)[0].root)
     except UsageError:
         return ""
 
 
-def is_eval_set(path: str) -> bool:
+def is_eval_set(source: RecipeSource) -> bool:
     """Whether a recipe file describes one evaluation set, and not a run. Raises: UsageError when it cannot be read."""
-    return _command(marked.parse(read_text(path))[0]) == "eval"
+    return _command(_read(source)[0].root) == "eval"
 
 
 def read_text(path: str) -> str:
@@ -159,7 +176,7 @@ _FOLDERS = ("evals", "mini")
 """Folders of recipes of other kinds than `morl train` takes."""
 
 
-def _override(root: MarkedMap, overrides: Sequence[str]) -> list[Flaw]:
+def _override(document: YamlDocument, overrides: Sequence[str]) -> list[Flaw]:
     """Apply `key.path=value` items; returns what is wrong with them."""
     flaws = []
     for item in overrides:
@@ -171,9 +188,9 @@ def _override(root: MarkedMap, overrides: Sequence[str]) -> list[Flaw]:
         try:
             value = _override_value(text)
             if value is None and _has_default(keys):
-                marked.remove_value(root, keys)
+                document.remove_value(keys)
             else:
-                marked.set_value(root, keys, value)
+                document.set_value(keys, value)
         except ValueError as error:
             flaws.append(Flaw(COMMAND_LINE, tuple(keys), str(error), lost=True))
     return flaws

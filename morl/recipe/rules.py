@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from morl.registry import did_you_mean, explain
@@ -61,25 +61,15 @@ def not_a_truth_value(value: Any) -> Any:
     return value
 
 
-def plain_name(value: str) -> str:
-    """Refuse a name that would not do in a metric's name or an override."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", value):
-        raise rule_error(f"a name has letters, digits, '_' and '-' only, not {value!r}")
-    return value
+def matches(pattern: str, rule: str) -> AfterValidator:
+    """A validator that refuses text that does not match the whole of a pattern; `rule` says what would."""
 
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise rule_error(f"{rule}, not {value!r}")
+        return value
 
-def folder_name(value: str) -> str:
-    """Refuse a name that would not do as a folder."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", value):
-        raise rule_error(f"names a folder: letters, digits, '_', '-', '+' and '.' only, not {value!r}")
-    return value
-
-
-def ray_address(value: str) -> str:
-    """Refuse what is no address of a Ray cluster."""
-    if not re.fullmatch(r"local|auto|(ray://)?[^\s:/]+:\d+", value):
-        raise rule_error(f"should be 'local', 'auto' or host:port, not {value!r}")
-    return value
+    return AfterValidator(check)
 
 
 def check_template(value: Any) -> Any:

@@ -1,123 +1,143 @@
-"""From marked YAML to a typed document: what is wrong is cut out, so that one look finds everything."""
+"""From a YAML document to a typed one: what is wrong is cut out, so that one look finds everything.
+
+Pydantic lists every wrong key of a recipe at once, but not the broken rules between keys, which it tries only when all
+keys are right; nor does it return what is left of a wrong recipe, whose data `morl check` looks at.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from morl.recipe import yaml_lines as marked
 from morl.recipe.rules import MISSING, Loc, NoRewards, sentence
 from morl.recipe.schema.document import Document
-from morl.recipe.yaml_lines import COMMAND_LINE, Flaw, MarkedMap
+from morl.recipe.yaml_lines import Flaw, Path, YamlDocument
 
 D = TypeVar("D", bound=Document)
 
-
-_STAND_INS: dict[Loc, Any] = {
-    ("run",): {"name": "unnamed", "steps": 1},
-    ("run", "name"): "unnamed",
-    ("run", "steps"): 1,
-    ("model",): {"path": "unnamed"},
-    ("model", "path"): "unnamed",
-    ("objectives", "*", "share"): 1.0,
-    ("objectives", "*", "prompt"): "unknown",
-    ("objectives", "*", "gold"): "unknown",
-    ("objectives", "*", "rewards"): NoRewards,
-    ("eval", "sets", "*", "prompt"): "unknown",
-    ("eval", "sets", "*", "gold"): "unknown",
-    ("eval", "sets", "*", "rewards"): NoRewards,
-    ("rollout",): {"prompts_per_step": 1, "samples_per_prompt": 2, "max_new_tokens": 1},
-    ("rollout", "prompts_per_step"): 1,
-    ("rollout", "samples_per_prompt"): 2,
-    ("rollout", "max_new_tokens"): 1,
+_SECTIONS: dict[str | int, dict[str | int, Any]] = {
+    "run": {"name": "unnamed", "steps": 1},
+    "model": {"path": "unnamed"},
+    "rollout": {"prompts_per_step": 1, "samples_per_prompt": 2, "max_new_tokens": 1},
 }
-"""What `inspect_document` goes on with when a required key is missing or wrong."""
+_OF_EVAL_SETS: dict[str | int, Any] = {"prompt": "unknown", "gold": "unknown", "rewards": NoRewards}
+_OF_OBJECTIVES = {"share": 1.0, **_OF_EVAL_SETS}
 
 
-def _stand_in(loc: Loc) -> Any:
-    """What to put at a location, or None when it is to be removed."""
-    pattern = ("objectives", "*", *loc[2:]) if loc[0] == "objectives" else ("eval", "sets", "*", *loc[3:])
-    return _STAND_INS.get(loc, _STAND_INS.get(pattern))
+def _stand_in(path: Path) -> Any:
+    """What `inspect_document` goes on with when a required key is missing or wrong; None when it can do without."""
+    match path:
+        case (section,):
+            return _SECTIONS.get(section)
+        case ("objectives", _, key):
+            return _OF_OBJECTIVES.get(key)
+        case ("eval", "sets", _, key):
+            return _OF_EVAL_SETS.get(key)
+        case (section, key):
+            return _SECTIONS.get(section, {}).get(key)
+    return None
 
 
-def validate(kind: type[D], root: MarkedMap, removed: set[Loc]) -> tuple[D | None, list[Flaw]]:
+class _Items(dict[int, Any]):
+    """A list by its indices in the file, which hold when an item is cut out."""
+
+
+def _indexed(node: Any) -> Any:
+    if isinstance(node, list):
+        return _Items(enumerate(map(_indexed, node)))
+    return {key: _indexed(value) for key, value in node.items()} if isinstance(node, dict) else node
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, _Items):
+        return [_plain(value) for value in node.values()]
+    return {key: _plain(value) for key, value in node.items()} if isinstance(node, dict) else node
+
+
+def validate(kind: type[D], document: YamlDocument, removed: set[Path]) -> tuple[D | None, list[Flaw]]:
     """Validate, cut out what is wrong, and again: rules that span keys show only when the keys are right.
 
     Args:
-        kind: of document.
-        root: what was read; what is wrong in it is cut out, or replaced.
-        removed: the paths that are cut out already, added to here: what only follows from them is not told.
+        kind: of recipe.
+        document: what was read.
+        removed: the paths of which nothing is known, added to here: what only follows from them is not told.
 
-    Returns: the document, None when nothing is left of it; and what is wrong.
+    Returns: the recipe, None when nothing is left of it; and what is wrong.
     """
+    root, lost = _indexed(document.root), set(removed)
     flaws: list[Flaw] = []
-    slips: set[Loc] = set()
+    slips: set[Path] = set()
     while True:
         try:
-            return kind.model_validate(marked.plain(root)), flaws
+            return kind.model_validate(_plain(root)), flaws
         except ValidationError as error:
             items = error.errors()
-        cuts = [_written(root, item["loc"]) for item in items]
-        found = [Flaw(*marked.locate(root, loc), sentence(item, ())) for item, loc in zip(items, cuts, strict=True)]
+        places = [_place(root, item["loc"]) for item in items]
+        found = [
+            Flaw(document.line_of(there), (*there, *rest), sentence(item, ()))
+            for item, (there, rest) in zip(items, places, strict=True)
+        ]
         slips |= {flaw.path for flaw in found if flaw.message.startswith("unknown key")}
         flaws += [
             flaw
-            for flaw, item, loc in zip(found, items, cuts, strict=True)
-            if not _follows(item, loc, flaw.path, removed)
+            for item, flaw in zip(items, found, strict=True)
+            if not _follows(flaw.path, item.get("ctx", {}), removed)
+            and flaw.path[:1] not in removed - lost
             and not (flaw.message == MISSING and _is_slip(flaw.path, slips))
         ]
-        if not _cut(root, cuts, removed):
+        cuts = [_cut(root, there, rest, removed) for there, rest in places]
+        if not any(cuts):
             return None, flaws
 
 
-def _written(root: MarkedMap, loc: Loc) -> Loc:
-    """The location without what validation adds: keys of a mapping, branches of a union, `use` of a bare name."""
-    added = ("[key]", "literal['all-linear']", "list[constrained-str]")
-    loc = tuple(part for part in loc if part not in added)
-    steps = list(marked.trail(root, loc))
-    if loc[-1:] == ("use",) and len(steps) == len(loc) - 1 and isinstance(steps[-1][0][steps[-1][1]], str):  # type: ignore[index]
-        return loc[:-1]
-    return loc
+def _place(root: Any, loc: Loc) -> tuple[Path, Path]:
+    """Where an error lies in the file: the part of its location that exists, and the rest.
+
+    Validation adds parts of its own: keys of a mapping, branches of a union, `use` of a bare name.
+    """
+    node = root
+    there: Path = ()
+    rest: Path = ()
+    for part in loc:
+        key: Any = dict[Any, int](enumerate(node)).get(part) if isinstance(node, _Items) else part
+        if not rest and isinstance(node, dict) and key in node:
+            node, there = node[key], (*there, key)
+        elif part not in ("[key]", "literal['all-linear']", "list[constrained-str]"):
+            rest = (*rest, part)
+    return there, () if rest == ("use",) and isinstance(node, str) else rest
 
 
-def _follows(item: ErrorDetails, loc: Loc, path: Loc, removed: set[Loc]) -> bool:
+def _cut(root: Any, there: Path, rest: Path, removed: set[Path]) -> bool:
+    """Remove what is wrong, or put a stand-in there; False when nothing could be done."""
+    stand_in = _stand_in((*there, *rest))
+    path = there if stand_in is None else (*there, *rest)
+    if not path:
+        return False
+    removed.add(path)
+    parent = root
+    for key in path[:-1]:
+        parent = parent.get(key)
+        if not isinstance(parent, dict):  # cut with what was around it
+            return False
+    if stand_in is None:
+        was_there = path[-1] in parent
+        parent.pop(path[-1], None)
+        return was_there
+    changes: bool = parent.get(path[-1]) != stand_in
+    parent[path[-1]] = _indexed(stand_in)
+    return changes
+
+
+def _follows(path: Path, context: dict[str, Any], removed: set[Path]) -> bool:
     """Whether a problem only follows from what was removed, so that it need not be told."""
-    context = item.get("ctx", {})
-    base = loc[: len(loc) - context.get("depth", 0)]
+    base = path[: len(path) - context.get("depth", 0)]
     causes = [path, *((*base, *depends) for depends in context.get("depends", ()))]
     return any(gone[: len(cause)] == cause for gone in removed for cause in causes)
 
 
-def _is_slip(path: Loc, unknown: set[Loc]) -> bool:
+def _is_slip(path: Path, unknown: set[Path]) -> bool:
     """Whether a missing key seems to be there, misspelt."""
     siblings = [str(other[-1]) for other in unknown if other[:-1] == path[:-1]]
     return bool(difflib.get_close_matches(str(path[-1]), siblings, n=1, cutoff=0.6))
-
-
-def _cut(root: MarkedMap, cuts: Sequence[Loc], removed: set[Loc]) -> bool:
-    """Remove the locations, or put stand-ins there; False when nothing could be done."""
-    stand_ins = [loc for loc in cuts if _stand_in(loc) is not None]
-    gone = marked.prune(root, [loc for loc in cuts if loc not in stand_ins])
-    removed |= gone | set(stand_ins)
-    done = bool(gone)
-    for loc in stand_ins:
-        parent: Any = root
-        for key in loc[:-1]:
-            parent = parent.get(str(key)) if isinstance(parent, MarkedMap) else None
-        if isinstance(parent, MarkedMap) and parent.get(str(loc[-1])) != _stand_in(loc):
-            marked.set_value(root, [str(part) for part in loc], _marked_copy(_stand_in(loc)))
-            done = True
-    return done
-
-
-def _marked_copy(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    copy = MarkedMap(COMMAND_LINE)
-    for key, item in value.items():
-        copy[key], copy.marks[key] = item, COMMAND_LINE
-    return copy

@@ -1,15 +1,10 @@
-"""YAML whose every key and item remembers the line it came from.
-
-A document is plain scalars in `MarkedMap` and `MarkedList`, which are a `dict` and a
-`list` with marks. A mark is a line number, or `COMMAND_LINE` for a value that an override set.
-"""
+"""YAML with the line of every key and item."""
 
 from __future__ import annotations
 
-import copy
 import datetime
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -17,35 +12,22 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 COMMAND_LINE = 0
+"""Stands for the line of a value that an override set."""
+NO_LINE = -1
+"""Stands for the line of a value that comes from no text."""
 
 Path = tuple[str | int, ...]
-"""Keys and list indices from the root; an index is the one of the file, whatever was removed since."""
+"""Keys and list indices from the root."""
 
-
-class MarkedMap(dict[str, Any]):
-    """A mapping; `marks` holds the line of each key, `mark` the line that opens it."""
-
-    def __init__(self, mark: int) -> None:
-        super().__init__()
-        self.mark = mark
-        self.marks: dict[str, int] = {}
-
-
-class MarkedList(list[Any]):
-    """A list; `marks` holds each item's line, `indices` its position in the file."""
-
-    def __init__(self, mark: int) -> None:
-        super().__init__()
-        self.mark = mark
-        self.marks: list[int] = []
-        self.indices: list[int] = []
+_MAX_DEPTH = 100
+"""Deeper documents are refused, before Python's own recursion limit is reached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """Something wrong at a place of a document."""
+    """Something wrong at one place of a document."""
 
-    mark: int
+    line: int
     path: Path
     message: str
     lost: bool = False
@@ -57,25 +39,80 @@ class Flaw:
         return ".".join(str(part) for part in self.path)
 
 
-def parse(text: str) -> tuple[Any, list[Flaw]]:
-    """The document, and what is wrong with its syntax; the document is None when nothing can be read.
+@dataclass(slots=True)
+class YamlDocument:
+    """A document in plain dictionaries and lists."""
+
+    root: Any = None
+    """None when nothing can be read."""
+    lines: dict[Path, int] = field(default_factory=dict)
+    """Line of each key and item. Whatever lies below an override has the line of the override."""
+
+    def line_of(self, path: Path) -> int:
+        """The line of the deepest part of a path that is written."""
+        return next(
+            (self.lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.lines),
+            1 if self.lines else NO_LINE,
+        )
+
+    def set_value(self, keys: Sequence[str], value: Any) -> None:
+        """Set the value at a dotted path, and make the mappings on the way.
+
+        Raises: ValueError when the path leads through a scalar or past the end of a list.
+        """
+        parent, path = self._parent(keys)
+        parent[path[-1]] = value
+        self.forget(path)
+        self.lines[path] = COMMAND_LINE
+
+    def remove_value(self, keys: Sequence[str]) -> None:
+        """Remove the value at a dotted path, if it is there. Raises: ValueError as `set_value` does."""
+        parent, path = self._parent(keys)
+        if not isinstance(parent, dict) or path[-1] in parent:
+            del parent[path[-1]]
+            self.forget(path)
+
+    def _parent(self, keys: Sequence[str]) -> tuple[Any, Path]:
+        """The mapping or list that holds the last key, and the path to that key."""
+        node: Any = self.root
+        path: Path = ()
+        for depth, key in enumerate(keys):
+            if path:
+                if isinstance(node, dict) and path[-1] not in node:
+                    node[path[-1]] = {}
+                    self.lines[path] = COMMAND_LINE
+                node = node[path[-1]]
+            where = ".".join(keys[:depth])
+            if isinstance(node, list):
+                if not key.isdecimal() or int(key) >= len(node):
+                    raise ValueError(f"'{where}' is a list of {len(node)}: call its items 0, 1, …")
+                path = (*path, int(key))
+            elif isinstance(node, dict):
+                path = (*path, key)
+            else:
+                raise ValueError(f"'{where}' is not a mapping, so it has no '{key}'")
+        return node, path
+
+    def forget(self, path: Path) -> None:
+        """Forget the lines of a value and of what is in it."""
+        self.lines = {known: line for known, line in self.lines.items() if known[: len(path)] != path}
+
+
+def parse(text: str) -> tuple[YamlDocument, list[Flaw]]:
+    """The document, and what is wrong with its syntax.
 
     Keys are the text that is written; a date stays text; anchors, aliases and merge keys work.
     """
-    yaml = YAML(typ="safe", pure=True)
+    reader = _Reader()
     try:
-        root = yaml.compose(text)
+        reader.read(text)
     except MarkedYAMLError as error:
         place = error.problem_mark or error.context_mark
         message = " ".join(str(part) for part in (error.problem, error.context) if part)
-        return None, [Flaw(place.line + 1 if place else 1, (), f"not valid YAML: {message}")]
+        return YamlDocument(), [Flaw(place.line + 1 if place else 1, (), f"not valid YAML: {message}")]
     except YAMLError as error:
-        return None, [Flaw(1, (), f"not valid YAML: {str(error).splitlines()[0]}")]
-    if root is None:
-        return None, []
-    flaws: list[Flaw] = []
-    document = _Builder(yaml, flaws).build(root, root.start_mark.line + 1, (), ())
-    return document, flaws
+        return YamlDocument(), [Flaw(1, (), f"not valid YAML: {str(error).splitlines()[0]}")]
+    return reader.document, reader.flaws
 
 
 def parse_value(text: str) -> Any:
@@ -83,187 +120,82 @@ def parse_value(text: str) -> Any:
     document, flaws = parse(text)
     if flaws:
         raise ValueError(flaws[0].message)
-    _mark_all(document)
-    return document
+    return document.root
 
 
-def _mark_all(node: Any) -> None:
-    if isinstance(node, MarkedMap):
-        node.mark = COMMAND_LINE
-        node.marks = dict.fromkeys(node, COMMAND_LINE)
-    elif isinstance(node, MarkedList):
-        node.mark = COMMAND_LINE
-        node.marks = [COMMAND_LINE] * len(node)
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        _mark_all(child)
+class _Reader:
+    """Builds a document from the nodes of the YAML library, and goes on after a flaw.
 
+    The library's round-trip loader knows lines too, but it stops at the first flaw, turns keys into numbers, puts
+    merged keys last, and shares one object among all aliases, so that an override of one would change the others.
+    """
 
-class _Builder:
-    """Turns the nodes of the YAML library into marked values."""
+    def __init__(self) -> None:
+        self._yaml = YAML(typ="safe", pure=True)
+        self._yaml.max_depth = _MAX_DEPTH
+        self.document = YamlDocument()
+        self.flaws: list[Flaw] = []
 
-    def __init__(self, yaml: YAML, flaws: list[Flaw]) -> None:
-        self._yaml = yaml
-        self._flaws = flaws
+    def read(self, text: str) -> None:
+        root = self._yaml.compose(text)
+        if root is not None:
+            self.document.root = self._value(root, root.start_mark.line + 1, (), ())
 
-    def build(self, node: Node, mark: int, path: Path, above: tuple[Node, ...]) -> Any:
+    def _value(self, node: Node, line: int, path: Path, above: tuple[Node, ...]) -> Any:
+        self.document.lines[path] = line
         if node in above:
-            self._flaws.append(Flaw(mark, path, "an alias may not name what contains it", lost=True))
+            self.flaws.append(Flaw(line, path, "an alias may not name what contains it", lost=True))
             return None
         above = (*above, node)
         if isinstance(node, MappingNode):
-            return self._mapping(node, mark, path, above)
+            return self._mapping(node, path, above)
         if isinstance(node, SequenceNode):
-            return self._sequence(node, mark, path, above)
-        return self._scalar(node, mark, path)
-
-    def _mapping(self, node: MappingNode, mark: int, path: Path, above: tuple[Node, ...]) -> MarkedMap:
-        made = MarkedMap(mark)
-        own: set[str] = set()
-        for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            if not isinstance(key_node, ScalarNode):
-                remedy = 'a template must be quoted: "{{ … }}"' if isinstance(key_node, MappingNode) else "use text"
-                self._flaws.append(Flaw(line, path, f"a key cannot be a mapping or a list; {remedy}", lost=True))
-                continue
-            key = key_node.value
-            value = self.build(value_node, line, (*path, key), above)
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                for base in value if isinstance(value, list) else [value]:
-                    for name in base if isinstance(base, dict) else ():
-                        if name not in made:
-                            made[name], made.marks[name] = base[name], base.marks[name]
-                continue
-            if key in own:
-                message = f"written twice; the first is on line {made.marks[key]}"
-                self._flaws.append(Flaw(line, (*path, key), message))
-            own.add(key)
-            made[key], made.marks[key] = value, line
-        return made
-
-    def _sequence(self, node: SequenceNode, mark: int, path: Path, above: tuple[Node, ...]) -> MarkedList:
-        made = MarkedList(mark)
-        for index, item in enumerate(node.value):
-            line = item.start_mark.line + 1
-            made.append(self.build(item, line, (*path, index), above))
-            made.marks.append(line)
-            made.indices.append(index)
-        return made
-
-    def _scalar(self, node: Node, mark: int, path: Path) -> Any:
+            return [
+                self._value(item, item.start_mark.line + 1, (*path, index), above)
+                for index, item in enumerate(node.value)
+            ]
         try:
             value = self._yaml.constructor.construct_object(node, deep=True)
-        except (YAMLError, ValueError) as error:
-            self._flaws.append(Flaw(mark, path, f"not valid YAML: {str(error).splitlines()[0]}", lost=True))
+        except (YAMLError, ValueError, LookupError) as error:
+            self.flaws.append(Flaw(line, path, f"not valid YAML: {str(error).splitlines()[0]}", lost=True))
             return None
         return node.value if isinstance(value, datetime.date) else value
 
+    def _mapping(self, node: MappingNode, path: Path, above: tuple[Node, ...]) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        written: set[str] = set()
+        for key_node, value_node, merged in self._items(node, path, above):
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, ScalarNode):
+                remedy = 'a template must be quoted: "{{ … }}"' if isinstance(key_node, MappingNode) else "use text"
+                self.flaws.append(Flaw(line, path, f"a key cannot be a mapping or a list; {remedy}", lost=True))
+                continue
+            key = key_node.value
+            if key in made:
+                if merged:
+                    continue
+                if key in written:
+                    message = f"written twice; the first is on line {self.document.lines[*path, key]}"
+                    self.flaws.append(Flaw(line, (*path, key), message))
+                self.document.forget((*path, key))
+            if not merged:
+                written.add(key)
+            made[key] = self._value(value_node, line, (*path, key), above)
+        return made
 
-def plain(node: Any) -> Any:
-    """A copy in plain dictionaries and lists."""
-    if isinstance(node, dict):
-        return {key: plain(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [plain(value) for value in node]
-    return copy.copy(node)
-
-
-def set_value(root: MarkedMap, keys: Sequence[str], value: Any) -> None:
-    """Set the value at a dotted path, making the mappings on the way.
-
-    Raises: ValueError when the path leads through a scalar or past the end of a list.
-    """
-    parent, key = _parent(root, keys)
-    if isinstance(parent, MarkedList):
-        parent[int(key)], parent.marks[int(key)] = value, COMMAND_LINE
-    else:
-        parent[str(key)], parent.marks[str(key)] = value, COMMAND_LINE
-
-
-def remove_value(root: MarkedMap, keys: Sequence[str]) -> None:
-    """Remove the value at a dotted path, if it is there. Raises: ValueError as `set_value` does."""
-    parent, key = _parent(root, keys)
-    if isinstance(parent, MarkedList) or key in parent:
-        _delete(parent, key)
-
-
-def _parent(root: MarkedMap, keys: Sequence[str]) -> tuple[MarkedMap | MarkedList, str | int]:
-    node: Any = root
-    for depth, key in enumerate(keys):
-        step: str | int = key
-        if isinstance(node, MarkedList):
-            if not key.isdecimal() or int(key) >= len(node):
-                raise ValueError(f"'{'.'.join(keys[:depth])}' is a list of {len(node)}: call its items 0, 1, …")
-            step = int(key)
-        elif not isinstance(node, MarkedMap):
-            raise ValueError(f"'{'.'.join(keys[:depth])}' is not a mapping, so it has no '{key}'")
-        if depth == len(keys) - 1:
-            return node, step
-        if isinstance(node, MarkedMap) and key not in node:
-            node[key], node.marks[key] = MarkedMap(COMMAND_LINE), COMMAND_LINE
-        node = node[step]
-    raise ValueError("the key is empty")
+    def _items(self, node: MappingNode, path: Path, above: tuple[Node, ...]) -> Iterator[tuple[Node, Node, bool]]:
+        """Keys and values of a mapping, and whether they come from another that a merge key names."""
+        for key, value in node.value:
+            if key.tag != "tag:yaml.org,2002:merge":
+                yield key, value, False
+                continue
+            for base in value.value if isinstance(value, SequenceNode) else [value]:
+                if base in above:
+                    message = "an alias may not name what contains it"
+                    self.flaws.append(Flaw(key.start_mark.line + 1, (*path, key.value), message, lost=True))
+                elif isinstance(base, MappingNode):
+                    for inner_key, inner_value, _ in self._items(base, path, (*above, base)):
+                        yield inner_key, inner_value, True
 
 
-def trail(root: Any, loc: Sequence[str | int]) -> Iterator[tuple[MarkedMap | MarkedList, str | int]]:
-    """The containers and keys along `loc` (indices as they are now), as far as they exist."""
-    node = root
-    for key in loc:
-        found = (isinstance(node, MarkedMap) and key in node) or (
-            isinstance(node, MarkedList) and isinstance(key, int) and key < len(node)
-        )
-        if not found:
-            return
-        yield node, key
-        node = node[key]
-
-
-def locate(root: Any, loc: Sequence[str | int]) -> tuple[int, Path]:
-    """The mark of the deepest existing part of `loc`, and its path in the file's own indices."""
-    mark: int = getattr(root, "mark", 1)
-    path: list[str | int] = []
-    for node, key in trail(root, loc):
-        mark = node.marks[key]  # type: ignore[index]
-        path.append(node.indices[key] if isinstance(node, MarkedList) else key)  # type: ignore[index]
-    return mark, (*path, *loc[len(path) :])
-
-
-def prune(root: Any, locs: Iterable[Sequence[str | int]]) -> set[Path]:
-    """Remove the deepest existing part of each location; returns the paths that are gone.
-
-    A location of which nothing exists is left alone: the root stays.
-    """
-    doomed: dict[tuple[int, str | int], tuple[MarkedMap | MarkedList, str | int]] = {}
-    gone: set[Path] = set()
-    for loc in locs:
-        steps = list(trail(root, loc))
-        if steps:
-            parent, key = steps[-1]
-            doomed[id(parent), key] = parent, key
-            gone.add(locate(root, loc[: len(steps)])[1])
-    # Items of a list go from the back, so that the indices before them hold.
-    for parent, key in sorted(doomed.values(), key=lambda it: it[1] if isinstance(it[1], int) else -1, reverse=True):
-        _delete(parent, key)
-    return gone
-
-
-def _delete(parent: MarkedMap | MarkedList, key: str | int) -> None:
-    del parent[key]  # type: ignore[arg-type]
-    del parent.marks[key]  # type: ignore[arg-type]
-    if isinstance(parent, MarkedList):
-        del parent.indices[int(key)]
-
-
-__all__ = [
-    "COMMAND_LINE",
-    "Flaw",
-    "MarkedList",
-    "MarkedMap",
-    "Path",
-    "locate",
-    "parse",
-    "parse_value",
-    "plain",
-    "prune",
-    "remove_value",
-    "set_value",
-]
+__all__ = ["COMMAND_LINE", "Flaw", "Path", "YamlDocument", "parse", "parse_value"]

@@ -144,7 +144,7 @@ class Sender:
     """A rank's end of the link. Every rank has one: all gather, rank 0 sends."""
 
     def __init__(self, link: Link, rank: int, source: Any) -> None:
-        """Join the group, all ranks at once. `source`: see `morl.learner.full_weights.CheckpointSource`."""
+        """Join the group, all ranks at once. `source`: see `morl.learner.merged_weights.CheckpointSource`."""
         from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 

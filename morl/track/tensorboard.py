@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from morl.errors import MissingExtraError
-from morl.track.step_metrics import eval_metrics
+from morl.track.metrics import eval_metrics
 
 
 class TensorboardTracker:

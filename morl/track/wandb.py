@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from morl.errors import MissingExtraError, RunError
 from morl.files import replacing
-from morl.track.step_metrics import eval_metrics
+from morl.track.metrics import eval_metrics
 
 if TYPE_CHECKING:
     from morl.recipe import WandbSpec

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morl.algorithms.kl import kl
+from morl.algorithms.kl_estimators import kl
 
 ESTIMATORS = ["k1", "k2", "k3"]
 LOGITS = torch.tensor([0.3, -1.2, 0.9, 0.1, -0.4], dtype=torch.float64)

@@ -10,8 +10,8 @@ from learner_groups import make_groups
 from safetensors.torch import load_file
 
 from morl.cluster import Cluster
-from morl.learner.full_weights import adapted_layers, adapted_outside
 from morl.learner.learner import Learner
+from morl.learner.merged_weights import adapted_layers, adapted_outside
 from morl.learner.packing import microbatch
 from morl.learner.policy import Policy, PolicySettings
 from morl.learner.rank import add_lora

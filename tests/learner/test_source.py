@@ -10,8 +10,8 @@ from learner_groups import make_groups
 from safetensors.torch import load_file
 
 from morl.cluster import Cluster
-from morl.learner.full_weights import CheckpointSource
 from morl.learner.learner import Learner
+from morl.learner.merged_weights import CheckpointSource
 from morl.learner.policy import PolicySettings
 from morl.recipe.schema.algorithm_section import AlgorithmSpec
 from morl.recipe.schema.learner_section import LearnerSpec

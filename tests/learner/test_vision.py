@@ -78,7 +78,7 @@ def test_a_reward_model_sees(vision_model, codec):
 def test_a_trained_head_beside_a_seeing_model_is_found_again(vision_model, tmp_path):
     import shutil
 
-    from morl.learner.full_weights import full_weights, write_weights
+    from morl.learner.merged_weights import full_weights, write_weights
 
     shutil.copytree(vision_model, tmp_path / "base")
     model = load_reward_model(vision_model, "float32")

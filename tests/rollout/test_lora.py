@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from morl.errors import CheckpointError, UsageError
-from morl.learner.full_weights import adapter_weights, write_adapter
+from morl.learner.merged_weights import adapter_weights, write_adapter
 from morl.rollout.engines.vllm_engine import VLLMEngine
 
 from .conftest import answers, ask, publish, reference, worst_logprob_error

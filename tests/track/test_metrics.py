@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from track.groups import make_group
 
-from morl.track.step_metrics import eval_metrics, step_metrics
+from morl.track.metrics import eval_metrics, step_metrics
 from morl.types import TermScore
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from morl.errors import UsageError
-from morl.recipe.rules import Rule, ray_address, refuse, sentence
+from morl.recipe.rules import Rule, matches, refuse, sentence
 from morl.recipe.schema.section import Float, Int, Spec, Text
 from morl.registry import ENGINES, check_options, option_errors, options_model
 
@@ -107,7 +107,9 @@ class SyncSpec(Spec):
 class ClusterSpec(Spec):
     """The Ray cluster."""
 
-    address: Annotated[str, AfterValidator(ray_address)] = "local"
+    address: Annotated[str, matches(r"local|auto|(ray://)?[^\s:/]+:\d+", "should be 'local', 'auto' or host:port")] = (
+        "local"
+    )
     """`local` starts one on this machine; `auto` or host:port joins one."""
     start_timeout_s: Annotated[Float, Field(gt=0)] = 300.0
     """Seconds to wait for the resources that the recipe needs, and then for the learner's ranks to load the model."""

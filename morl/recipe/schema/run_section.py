@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from morl.recipe.rules import folder_name
+from morl.recipe.rules import matches
 from morl.recipe.schema.section import Int, Spec, Text
 
 
 class RunFolderSpec(Spec):
     """What the run is called and what it leaves on disk."""
 
-    name: Annotated[str, AfterValidator(folder_name)]
+    name: Annotated[
+        str,
+        matches(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", "names a folder: letters, digits, '_', '-', '+' and '.' only"),
+    ]
     """Name of the run; it writes to the folder `<dir>/<name>`."""
     seed: Annotated[Int, Field(ge=0, lt=2**31)] = 0
     """Everything random follows from it."""

@@ -9,13 +9,13 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from morl.errors import UsageError
-from morl.recipe.rules import Rule, check_prompt, check_template, not_a_truth_value, plain_name, refuse, sentence
+from morl.recipe.rules import Rule, check_prompt, check_template, matches, not_a_truth_value, refuse, sentence
 from morl.registry import ADVANTAGES, LOSSES, Registry, check_options, did_you_mean, option_errors, options_model
 
 Int = Annotated[int, BeforeValidator(not_a_truth_value)]
 Float = Annotated[float, BeforeValidator(not_a_truth_value)]
 Text = Annotated[str, Field(min_length=1)]
-Name = Annotated[str, AfterValidator(plain_name)]
+Name = Annotated[str, matches(r"[A-Za-z0-9][A-Za-z0-9_-]*", "a name has letters, digits, '_' and '-' only")]
 PromptForm = Annotated[str | list[Any] | dict[str, str], BeforeValidator(check_prompt)]
 GoldTemplate = Annotated[Any, AfterValidator(check_template)]
 
