@@ -84,34 +84,11 @@ def test_any_text_can_be_read(text: str) -> None:
     assert stated(text) != ""
 
 
-PUMPS = [
-    *(
-        "\\",
-        "{",
-        "}",
-        "$",
-        "$a",
-        "\\(",
-        "\\[",
-        "$$a",
-        "$ a",
-        "$ a ",
-        "<answer>",
-        "1 2/3",
-        "10^",
-        "9",
-        "1.",
-        "1e",
-        "-",
-        ".",
-        "answer ",
-        "answer is: ",
-        "answer*",
-        "a ",
-        "\n",
-    ),
-    *("\\boxed{", "\\boxed{1}", "\\boxed ", "####\n", "<think>", "\\text{", "\u0301", "answer" + " a" * 20, "1 or "),
-]
+PUMPS = (
+    "\\", "{", "}", "$", "$a", "\\(", "\\[", "$$a", "$ a", "$ a ", "<answer>", "1 2/3", "10^", "9", "1.", "1e", "-",
+    ".", "answer ", "answer is: ", "answer*", "a ", "\n", "\\boxed{", "\\boxed{1}", "\\boxed ", "####\n", "<think>",
+    "\\text{", "\u0301", "answer" + " a" * 20, "1 or ",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("pump", PUMPS, ids=range(len(PUMPS)))

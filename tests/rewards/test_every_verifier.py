@@ -37,7 +37,7 @@ def score(verifier: str, response: str, gold: Any = None, **options: Any) -> Ver
 
 def is_verdict(verdict: Verdict) -> bool:
     if verdict.value is None:
-        return verdict.status in ("bad_gold", "timeout", "error") and bool(verdict.detail)
+        return verdict.status == "bad_gold" and bool(verdict.detail)
     return 0.0 <= verdict.value <= 1.0 and verdict.status in ("ok", "no_answer")
 
 
@@ -125,9 +125,9 @@ def test_a_gold_that_is_no_json_equals_nothing(gold: Any) -> None:
 
 # Whatever a policy may write: the pieces that verifiers look for, in any order.
 COMMON = (
-    r"\boxed{", "}", "{", "[", "]", "$", "<think>", "</think>", "<answer>", "</answer>", "answer is ", "Answer: ", "####",
-    " or ", ", ", "\n", "```", "```json\n", "A", "(B)", "3", "-4.5", "9^{", r"\frac{1}{2}", "1e999", "NaN", "%", "中",
-    "é", "\ud800", "\u200b", "\x00",
+    r"\boxed{", "}", "{", "[", "]", "$", "<think>", "</think>", "<answer>", "</answer>", "answer is ", "Answer: ",
+    "####", " or ", ", ", "\n", "```", "```json\n", "A", "(B)", "3", "-4.5", "9^{", r"\frac{1}{2}", "1e999", "NaN",
+    "%", "中", "é", "\ud800", "\u200b", "\x00",
 )  # fmt: skip
 OBJECTS = (
     '{"bbox_2d": [1, 2, 3, 4], "label": "a"}',
@@ -186,7 +186,10 @@ def test_any_response_and_any_gold_get_a_verdict(verifier: str, data: st.DataObj
     mixed = st.lists(st.sampled_from((*pieces, *COMMON)), max_size=14).map("".join)
     response = data.draw(mixed | st.text(max_size=60))
     chosen = data.draw(st.sampled_from(options))
-    assert is_verdict(score(verifier, response, data.draw(ANY_GOLD), **chosen))
+    gold = data.draw(ANY_GOLD)
+    verdict = score(verifier, response, gold, **chosen)
+    assert is_verdict(verdict)
+    assert score(verifier, response, gold, **chosen) == verdict
     if golds:
         verdict = score(verifier, response, data.draw(st.sampled_from(golds)), **chosen)
         assert is_verdict(verdict)
@@ -257,22 +260,8 @@ READ = (
     "\\boxed{", "\\text{1", "5²", "2 plus ", "1,234 thousand ", "not A but ",
 )  # fmt: skip
 TEXT = (
-    "9",
-    "a ",
-    "[",
-    '{"a":',
-    r"\boxed{",
-    r"\text{",
-    "$1",
-    "**a",
-    "'",
-    "a.",
-    "中",
-    "the ",
-    "answer is ",
-    "é",
-    "\u200b",
-)
+    "9", "a ", "[", '{"a":', r"\boxed{", r"\text{", "$1", "**a", "'", "a.", "中", "the ", "answer is ", "é", "\u200b",
+)  # fmt: skip
 IN_BOX = ("{}", r"\boxed{{{}}}")
 PUMPED = {
     "choice": Pumped(30, 1.0, "A", READ, IN_BOX, ({"options": ["5", "12", "7 apples", "None of these"]},)),

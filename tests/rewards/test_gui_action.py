@@ -1,20 +1,21 @@
-"""Is an action on a screen right, and what does a policy get for anything else?"""
+"""Actions on a screen: every gold can be written, more guesses pay no more, and any text is read."""
 
 from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from morl.rewards import REWARDS, Verdict
-from morl.rewards.checks import check_examples
+from morl.rewards import Verdict
 from morl.rewards.decorator import traits_of
 from morl.rewards.gui_action import gui_action
-from morl.rewards.runner import Runner
+from morl.rewards.gui_formats import MAX_ACTIONS, read_actions
+from morl.rewards.gui_steps import Action, Unread, place, to_action
 
 BUTTON = {"action": "click", "bbox": [100, 200, 180, 240]}
 GOLDS: list[Any] = [
@@ -63,16 +64,13 @@ def written(gold: Any, **options: Any) -> str:
     return answer(gold, **options)
 
 
-def test_examples_hold(runner: Runner) -> None:
-    assert check_examples("gui_action", runner) == []
+def test_the_examples_name_every_kind_of_action_right_and_wrong() -> None:
     kinds = {"click", "scroll", "input", "drag", "open", "press", "finished", "longpress", "hover", "select", "wait"}
+    kinds |= {"appswitch"}
     for value in (1.0, 0.0):
-        named = " ".join(f"{example.response} {example.gold}" for example in _examples() if example.value == value)
-        assert {kind for kind in (*kinds, "appswitch") if kind in named.lower()} == {*kinds, "appswitch"}
-
-
-def _examples() -> Any:
-    return traits_of(REWARDS.load("gui_action")).examples
+        examples = [example for example in traits_of(gui_action).examples if example.value == value]
+        named = " ".join(f"{example.response} {example.gold}" for example in examples).lower()
+        assert {kind for kind in kinds if kind in named} == kinds
 
 
 @pytest.mark.parametrize("gold", GOLDS, ids=range(len(GOLDS)))
@@ -115,33 +113,8 @@ def test_more_guesses_pay_no_more_than_one(answer: list[Any]) -> None:
 
 
 HACKS = [
-    "click scroll input drag open press finished longpress hover select wait appswitch",
     json.dumps([json.loads(written(gold)) for gold in GOLDS if isinstance(gold, dict)]),
     "\n".join(written(gold) for gold in GOLDS if isinstance(gold, dict)),
-    '{"action": "click", "bbox": [0, 0, 10000, 10000]}',
-    '{"action": "click", "start_point": [0, 0, 10000, 10000]}',
-    '{"action": "click", "radius": 100000, "start_point": [0, 0]}',
-    '{"action": "click", "start_point": [[140, 220], [500, 500]]}',
-    '{"action": "click", "start_point": [NaN, NaN]}',
-    '{"action": "click", "start_point": [1e308, 1e308]}',
-    '{"action": "click", "start_point": [-1e999, 1e999]}',
-    '{"action": "click", "start_point": [true, true]}',
-    '{"action": ["click", "wait"], "start_point": [140, 220]}',
-    '{"action": "click", "start_point": [140, 220], "action": "wait"}',
-    '{"action": "", "start_point": [140, 220]}',
-    '{"action": "click"}',
-    '"{\\"action\\": \\"click\\", \\"start_point\\": [140, 220]}"',
-    '<think>{"action": "click", "start_point": [140, 220]}</think>',
-    '<think>{"action": "click", "start_point": [140, 220]}',
-    '<think></think>\n{"action": "wait"}\n<think>{"action": "click", "start_point": [140, 220]}',
-    "__import__('os').system('true')",
-    "click(start_box=__import__('os'))",
-    "CLICK <point>[[140,220]]</point> or WAIT",
-    "140 220",
-    "(140, 220)",
-    '{"start_point": [140, 220]}',
-    '{"action": "\uff43lick", "start_point": [140, 220]}',
-    '{"action": "click", "start_point": ["\u0661\u0664\u0660", "\u0662\u0662\u0660"]}',
     "<|image_pad|>" * 100,
 ]
 
@@ -193,3 +166,62 @@ def test_a_plain_click_is_scored_at_once() -> None:
             gui_action(response, BUTTON)
         seconds.append((time.perf_counter() - begun) / 100)
     assert min(seconds) < 500e-6
+
+
+WAIT = '{"action": "wait"}'
+
+
+@pytest.mark.parametrize("form", ["[{}]", "{}"])
+def test_too_many_actions_are_none(form: str) -> None:
+    assert len(read_actions(form.format(", ".join([WAIT] * MAX_ACTIONS)))) == MAX_ACTIONS
+    with pytest.raises(ValueError, match="more than"):
+        read_actions(form.format(", ".join([WAIT] * (MAX_ACTIONS + 1))))
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
+def test_a_point_survives_being_written(x: float, y: float) -> None:
+    for form in ("({!r}, {!r})", "<point>{!r} {!r}</point>", "<|box_start|>({!r},{!r})<|box_end|>", "[[{!r},{!r}]]"):
+        assert place(form.format(x, y)) == ((x, y), None)
+    assert place([x, y]) == ((x, y), None)
+    assert to_action("click", {"x": x, "y": y}) == to_action("tap", {"start_point": [x, y]})
+
+
+MARKS = (
+    "[", "]", "{", "}", ", ", "\n", "'", '"', "\\", "(", ")", "=", "; ", " or ", "```json\n", "1e999", "\ud800",
+    "\u202e", "\uff11",
+)  # fmt: skip
+PARTS = (
+    WAIT, '{"action": ', '"click"', "Action: ", "click(", "start_box=", "'(1,2)'", "TYPE [", "SCROLL [UP]", "CLICK ",
+    "<point>", "</point>", "<tool_call>", "{'action': ", "wait()", "DRAG ", "press_", "content=",
+)  # fmt: skip
+pieces = st.sampled_from((*MARKS, *PARTS))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(pieces, max_size=15).map("".join) | st.text(max_size=80))
+@example("{'action': 'wait', 'a': (}")
+@example("a(=)")
+def test_any_text_has_actions_or_none(text: str) -> None:
+    try:
+        steps = read_actions(text)
+    except ValueError:
+        return
+    assert 0 < len(steps) <= MAX_ACTIONS
+    assert all(isinstance(step, Action | Unread) for step in steps)
+
+
+LONG = (
+    "9", "[", '{"a":', '{"', "type(content='", "type(content='\n", "TYPE [\n", "TYPE [a", "Action: ", "{'a':",
+    "{'a':1,", "{'a':'", "click(", "click(\n", "click()\n", "WAIT\n", "wait();", " \n", "\na(b='',", '["",',
+    "CLICK 1 2 ", "DRAG <point>", "\\", "\na(b=[[1", "\na(b='' ", "{'a':(", "<|image_pad|>", f"{WAIT} or ",
+    f"{WAIT}\n", "actions:\n\n", "- 1. ", "a(b='x')'", '{"a":1,', '{"a":"\\', "action: a", ", ", "drag(1,2,",
+    "drag((1,2),", "press(['a',", "# a\n", "time.sleep(1)\n", "a <point>", 'TYPE "', "SCROLL UP ",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("pump", LONG, ids=range(len(LONG)))
+@pytest.mark.timeout(10)
+def test_a_megabyte_is_read_at_once(pump: str) -> None:
+    for text in (pump * ((1 << 20) // len(pump)), "Action: type(content='" + pump * ((1 << 20) // len(pump))):
+        with suppress(ValueError):
+            assert read_actions(text)

@@ -1,4 +1,4 @@
-"""Short texts against golds: what counts as the same, what is near, and what a policy might try."""
+"""Texts and languages: what counts as the same, and what a policy might try."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from morl.rewards import language as module
 from morl.rewards import text_metrics
+from morl.rewards.exact import exact
+from morl.rewards.language import LANGUAGES
 from morl.rewards.text import text
 
 METRICS = get_args(get_type_hints(text)["metric"])
@@ -48,3 +51,19 @@ def test_offering_k_guesses_pays_no_more_than_one_of_them_does_on_average(guesse
     assert sum(text(offered, gold, metric="contains").value for gold in guesses) == pytest.approx(1.0)
     loose = sum(text(offered, gold, metric="contains", maximum_ratio=2).value for gold in guesses)
     assert loose == pytest.approx(min(2.0, len(guesses)))
+
+
+# Whatever a policy may write: the pieces that verifiers look for, in any order.
+
+
+@given(st.text(min_size=1, max_size=20))
+def test_exact_is_exact(text: str) -> None:
+    verdict = exact(text, text, part="text")
+    assert verdict.value == 1.0 or verdict.status in ("bad_gold", "no_answer") or "think>" in text
+    assert exact("", text).value in (0.0, None)
+    assert exact(text + "zzz", text, part="text").value in (0.0, None)
+
+
+def test_the_languages_are_those_of_the_detector() -> None:
+    assert set(module._detector().labels) - {"zxx"} == set(LANGUAGES)
+    assert set(module._SCRIPTS_OF) | set(module._KIN_OF) | set(module._CODES.values()) <= set(LANGUAGES)
