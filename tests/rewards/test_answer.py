@@ -8,16 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morl.rewards.parsing.answer import (
-    boxes,
-    different,
-    final_text,
-    formulas,
-    last_together,
-    numbers,
-    stated,
-    within_tags,
-)
+from morl.rewards.parsing.answer import boxes, different, final_text, formulas, last_together, numbers, stated
 
 braced = st.recursive(
     st.text(alphabet=r"ab1 ,+", max_size=5),
@@ -30,103 +21,15 @@ def test_only_what_follows_the_last_thinking_counts(thought: str, answer: str) -
     assert final_text(f"{thought}</think>{answer}") == answer.strip()
 
 
-@pytest.mark.parametrize("token", ["</s>", "<|im_end|>", " <|endoftext|>", "<|im_end|>\n<|endoftext|>"])
-def test_what_ends_a_turn_is_no_part_of_the_answer(token: str) -> None:
-    assert final_text(f"<think>3</think>5{token}") == "5"
-
-
 @given(st.text(alphabet="ab\n") | st.just("</think>done"), st.text(alphabet=r"ab\boxed{}12"))
 def test_a_thinking_that_was_cut_off_has_no_answer(before: str, thought: str) -> None:
     assert final_text(f"{before}<think>{thought}") == ""
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        ("no tags", "no tags"),
-        ("a <answer> b </answer> c", "b"),
-        ("<answer>a</answer> <Answer>b", "b"),
-        ("<answer>a</answer></answer>", "a"),
-        ("</answer> a", "</answer> a"),
-        ("a <answer>", ""),
-    ],
-)
-def test_the_last_tags_bound_the_answer(text: str, answer: str) -> None:
-    assert within_tags(text) == answer
 
 
 @given(braced, braced, st.text(alphabet="xyz .\n"))
 def test_the_last_box_is_read_whole(first: str, last: str, between: str) -> None:
     found = boxes(rf"\boxed{{{first}}}{between}\boxed{{{last}}} end")
     assert [box.text for box in found] == [first.strip(), last.strip()]
-
-
-@pytest.mark.parametrize(
-    ("text", "contents"),
-    [
-        (r"\boxed{\frac{1}{2}}", [r"\frac{1}{2}"]),
-        (r"\boxed{\left\{1, 2\right.}", [r"\left\{1, 2\right."]),
-        (r"\boxed {7} \fbox{8}", ["7", "8"]),
-        (r"\boxed{5", []),
-        (r"\boxed{\frac{1}{2} and then \boxed{3}", ["3"]),
-        (r"} { \boxed{5}", ["5"]),
-        (r"\boxed{a \boxed{b} c}", [r"a \boxed{b} c"]),
-        (r"boxed{5}", []),
-        (r"\framebox{9}", ["9"]),
-    ],
-)
-def test_boxes(text: str, contents: list[str]) -> None:
-    assert [box.text for box in boxes(text)] == contents
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("The answer is 5. It could be.", "5"),
-        ("Answer: 3.5", "3.5"),
-        ("**Final answer:**\n\n7", "7"),
-        ("The final answer to the question is yes!", "yes"),
-        ("Answer: 4\nAnswer: 5 or 6", "5 or 6"),
-        ("6 * 12 = 72\n#### 72", "72"),
-        ("#### Step 3", None),
-        ("6 * 12 = 72\n#### x = 72", "x = 72"),
-        ("The answer is not 5", None),
-        ("My answer depends on it", None),
-        ("答案是 5", "5"),
-        ("The answer is\n\n5", "5"),
-        ("The answer is:\n$$\nx = 5.\n$$\nSee 3.", "$$\nx = 5.\n$$"),
-        ("The answer is\n\\[\n5\n\\]", "\\[\n5\n\\]"),
-        ("The answer is Rs. 7.2. So it is.", "Rs. 7.2"),
-        ("The answer is 5. Or 6.", "5. Or 6"),
-        ("The answer is 5\nor 6", "5\nor 6"),
-        ("The answer is 5. Ordinary people know.", "5"),
-    ],
-)
-def test_stated(text: str, said: str | None) -> None:
-    assert stated(text) == said
-
-
-@pytest.mark.parametrize(
-    ("text", "together"),
-    [
-        (r"\boxed{3} or \boxed{4}", ("3", "4")),
-        (r"\boxed{3} \boxed{4}", ("3", "4")),
-        ("\\boxed{3}\n\n\\boxed{4}", ("3", "4")),
-        ("\\boxed{3}\n\nor\n\n\\boxed{4}", ("3", "4")),
-        ("\\boxed{3}\n\nor the answer is\n\n\\boxed{4}", ("3", "4")),
-        (r"$x=\boxed{3}$, $y=\boxed{4}$", ("3", "4")),
-        (r"It is \boxed{3}. It could also be \boxed{4}", ("3", "4")),
-        (r"The answer is \boxed{3}. The answer is \boxed{4}.", ("3", "4")),
-        (r"The answer is \boxed{3}. The final answer is \boxed{4}.", ("4",)),
-        (r"\boxed{3} is \boxed{4}", ("4",)),
-        (r"First \boxed{3}, so finally \boxed{4}", ("4",)),
-        (r"\boxed{3}. Wait, that is wrong. \boxed{4}", ("4",)),
-        (r"\boxed{3} counts the odd or even ones. So \boxed{4}", ("4",)),
-        (r"\boxed{3} \boxed{ 3 }", ("3",)),
-    ],
-)
-def test_a_hedge_is_told_from_a_correction(text: str, together: tuple[str, ...]) -> None:
-    assert different(last_together(text, boxes(text))) == together
 
 
 @given(
@@ -181,34 +84,11 @@ def test_any_text_can_be_read(text: str) -> None:
     assert stated(text) != ""
 
 
-PUMPS = [
-    *(
-        "\\",
-        "{",
-        "}",
-        "$",
-        "$a",
-        "\\(",
-        "\\[",
-        "$$a",
-        "$ a",
-        "$ a ",
-        "<answer>",
-        "1 2/3",
-        "10^",
-        "9",
-        "1.",
-        "1e",
-        "-",
-        ".",
-        "answer ",
-        "answer is: ",
-        "answer*",
-        "a ",
-        "\n",
-    ),
-    *("\\boxed{", "\\boxed{1}", "\\boxed ", "####\n", "<think>", "\\text{", "\u0301", "answer" + " a" * 20, "1 or "),
-]
+PUMPS = (
+    "\\", "{", "}", "$", "$a", "\\(", "\\[", "$$a", "$ a", "$ a ", "<answer>", "1 2/3", "10^", "9", "1.", "1e", "-",
+    ".", "answer ", "answer is: ", "answer*", "a ", "\n", "\\boxed{", "\\boxed{1}", "\\boxed ", "####\n", "<think>",
+    "\\text{", "\u0301", "answer" + " a" * 20, "1 or ",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("pump", PUMPS, ids=range(len(PUMPS)))

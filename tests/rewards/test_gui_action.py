@@ -1,18 +1,18 @@
-"""Is an action on a screen right, and what does a policy get for anything else?"""
+"""Actions on a screen: every gold can be written, more guesses pay no more, and any text is read."""
 
 from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from morl.registry import REWARDS, ValidationError, check_options
-from morl.rewards.checks import check_examples
-from morl.rewards.pool.runner import Runner
+from morl.rewards.parsing.gui_formats import MAX_ACTIONS, read_actions
+from morl.rewards.parsing.gui_steps import Action, Unread, place, to_action
 from morl.rewards.reward import Verdict
 from morl.rewards.verifiers.gui_action import gui_action
 from morl.traits import traits_of
@@ -64,16 +64,13 @@ def written(gold: Any, **options: Any) -> str:
     return answer(gold, **options)
 
 
-def test_examples_hold(runner: Runner) -> None:
-    assert check_examples("gui_action", runner) == []
+def test_the_examples_name_every_kind_of_action_right_and_wrong() -> None:
     kinds = {"click", "scroll", "input", "drag", "open", "press", "finished", "longpress", "hover", "select", "wait"}
+    kinds |= {"appswitch"}
     for value in (1.0, 0.0):
-        named = " ".join(f"{example.response} {example.gold}" for example in _examples() if example.value == value)
-        assert {kind for kind in (*kinds, "appswitch") if kind in named.lower()} == {*kinds, "appswitch"}
-
-
-def _examples() -> Any:
-    return traits_of(REWARDS.load("gui_action")).examples
+        examples = [example for example in traits_of(gui_action).examples if example.value == value]
+        named = " ".join(f"{example.response} {example.gold}" for example in examples).lower()
+        assert {kind for kind in kinds if kind in named} == kinds
 
 
 @pytest.mark.parametrize("gold", GOLDS, ids=range(len(GOLDS)))
@@ -88,155 +85,12 @@ def test_a_gold_written_as_an_answer_scores_one_and_every_other_type_nothing(gol
             assert value(written(other), gold) == 0.0
 
 
-def test_a_gold_in_other_units_is_written_in_those_of_the_answer() -> None:
-    options = {
-        "frame": "absolute_resized",
-        "gold_frame": "relative_1",
-        "gold_format": "xywh",
-        "size_from": ["w", "h"],
-        "scroll": "content",
-        "gold_scroll": "finger",
-        "distance_within": 0.01,
-    }
-    meta = {"w": 1000, "h": 500}
-    golds = [
-        {"action": "click", "bbox": [0.5, 0.5, 0.6, 0.6]},
-        {"action": "scroll", "direction": "up", "scroll_distance": 0.5},
-        {"action": "drag", "start_point": [0.1, 0.2], "end_point": [0.3, 0.4]},
-    ]
-    for gold in golds:
-        assert gui_action(written(gold, meta=meta, **options), gold, (), meta, **options).value == 1.0
-        assert gui_action(written(gold), gold, (), meta, **options).value == 0.0
-    assert gui_action(written(golds[0]), golds[0], (), {}, **options).status == "bad_gold"
-    assert gui_action('{"action": "wait"}', {"action": "wait"}, (), {}, **options).value == 1.0
-
-
-@pytest.mark.parametrize(("x", "y"), [(100, 200), (180, 240), (100, 240), (180, 200), (140, 220)])
-def test_the_edges_of_a_box_are_in_it(x: int, y: int) -> None:
-    assert value(f'{{"action": "click", "start_point": [{x}, {y}]}}', BUTTON) == 1.0
-    for across, down in ((-100, 0), (100, 0), (0, -60), (0, 60)):
-        assert value(f'{{"action": "click", "start_point": [{x + across}, {y + down}]}}', BUTTON) == 0.0
-
-
 @given(st.integers(-50, 50), st.integers(-50, 50), st.integers(0, 40))
 def test_a_point_is_right_within_the_radius(across: int, down: int, radius: int) -> None:
     response = f'{{"action": "click", "start_point": [{500 + across}, {500 + down}]}}'
     near = across**2 + down**2 <= radius**2
     assert value(response, {"action": "click", "start_point": [500, 500]}, radius=radius) == float(near)
     assert value(response, {"action": "click", "x": 500, "y": 500, "radius": radius}, radius=1000) == float(near)
-
-
-@pytest.mark.parametrize(
-    ("frame", "scale"), [("relative_1000", (1000, 1000)), ("relative_1", (1, 1)), ("absolute", (640, 480))]
-)
-@pytest.mark.parametrize(
-    ("gold_frame", "gold_scale"), [("relative_1000", (1000, 1000)), ("relative_1", (1, 1)), ("absolute", (640, 480))]
-)
-def test_frames_are_converted(frame: Any, scale: Any, gold_frame: Any, gold_scale: Any) -> None:
-    gold = {
-        "action": "click",
-        "bbox": [0.1 * gold_scale[0], 0.2 * gold_scale[1], 0.3 * gold_scale[0], 0.4 * gold_scale[1]],
-    }
-    for x, y, right in ((0.1, 0.2, True), (0.3, 0.4, True), (0.31, 0.3, False), (0.2, 0.41, False)):
-        response = json.dumps({"action": "click", "start_point": [x * scale[0], y * scale[1]]})
-        verdict = gui_action(
-            response, gold, (), {"size": [640, 480]}, frame=frame, gold_frame=gold_frame, size_from="size"
-        )
-        assert verdict.value == float(right)
-
-
-def test_a_size_is_asked_for_only_where_it_is_needed() -> None:
-    click = '{"action": "click", "start_point": [500, 500]}'
-    assert gui_action(click, BUTTON, frame="relative_1000").status == "bad_gold"
-    assert value(click, BUTTON, frame="relative_1000", gold_frame="relative_1000") == 0.0
-    for gold in ({"action": "wait"}, {"action": "input", "text": "a", "start_point": [1, 2]}):
-        assert value(written(gold), gold, frame="relative_1000") == 1.0
-    gold = {"action": "input", "text": "a", "start_point": [1, 2]}
-    assert gui_action(written(gold), gold, frame="relative_1000", check_input_point=True).status == "bad_gold"
-
-
-def test_corner_and_extent() -> None:
-    gold = {"operation": "CLICK", "value": "", "bbox": [[534.0, 45.0, 151.0, 22.0]]}
-    assert value('{"action": "click", "start_point": [600, 60]}', gold, gold_format="xywh") == 1.0
-    assert value('{"action": "click", "start_point": [100, 30]}', gold, gold_format="xywh") == 0.0
-    assert gui_action('{"action": "wait"}', gold).status == "bad_gold"
-
-
-UP_5 = '{"action": "scroll", "direction": "up", "scroll_distance": 5}'
-UP_6 = UP_5.replace("5", "6")
-UP_7 = {"action": "scroll", "direction": "up", "distance": 7}
-RED = {"action": "input", "text": "red shoes"}
-INPUT_THERE = {"action": "input", "text": "a", "bbox": [0, 0, 2, 2]}
-DRAG = {"action": "drag", "start_point": [1, 2], "end_point": [3, 4]}
-
-
-@pytest.mark.parametrize(
-    ("response", "gold", "options", "expected"),
-    [
-        ('{"action": "double_click", "start_point": [140, 220]}', BUTTON, {}, 0.0),
-        ('{"action": "double_click", "start_point": [140, 220]}', BUTTON, {"any_click": True}, 1.0),
-        ('{"action": "right_click", "start_point": [140, 220]}', BUTTON, {}, 0.0),
-        ('{"action": "double_click", "start_point": [0, 0]}', BUTTON, {"any_click": True}, 0.0),
-        ('{"action": "click", "start_point": [1, 2]}', "left_double(start_box='(1,2)')", {}, 0.0),
-        ('{"action": "hover"}', {"action": "hover", "bbox": [0, 0, 9, 9]}, {}, 0.0),
-        ("mouse_move(point='<point>5 5</point>')", {"action": "hover", "bbox": [0, 0, 9, 9]}, {}, 1.0),
-        ('{"action": "click", "start_point": [8, 8]}', "click(start_box='(0,0,9,9)')", {}, 1.0),
-        # Scrolls
-        ('{"action": "scroll", "direction": "up"}', {"action_type": "scroll", "direction": "down"}, {}, 0.0),
-        ("scroll(direction='up')", {"action_type": "scroll", "direction": "down"}, {"gold_scroll": "content"}, 1.0),
-        ("scroll(direction='down')", {"action_type": "scroll", "direction": "down"}, {"scroll": "content"}, 1.0),
-        ("swipe(start_box='(5,9)', end_box='(5,1)')", "SCROLL [DOWN]", {"scroll": "content"}, 1.0),
-        ("swipe(start_box='(5,9)', end_box='(5,1)')", "SCROLL [UP]", {}, 1.0),
-        (UP_5, "SCROLL [UP]", {"distance_within": 1}, 1.0),
-        (UP_5, UP_7, {}, 1.0),
-        (UP_5, UP_7, {"distance_within": 1}, 0.0),
-        (UP_6, UP_7, {"distance_within": 1}, 1.0),
-        ('{"action": "scroll", "direction": "up"}', UP_7, {"distance_within": 1}, 0.0),
-        # Texts
-        (r"type(content='Hello  World\n')", {"action": "input", "text": "hello world"}, {}, 1.0),
-        ("TYPE [hello]", {"action": "input", "text": "Hello"}, {"ignore_case": False}, 0.0),
-        ("TYPE [\uff28ello\u200b]", {"action": "input", "text": "Hello"}, {}, 1.0),
-        ("TYPE [h\u0435llo]", {"action": "input", "text": "hello"}, {}, 0.0),
-        ("TYPE [hello.]", {"action": "input", "text": "hello"}, {}, 0.0),
-        ("TYPE []", {"action": "input", "text": "hello"}, {"text_metric": "f1"}, 0.0),
-        ("TYPE [hello]", {"action": "select", "text": "hello"}, {}, 0.0),
-        ("TYPE [08817]", {"operation": "TYPE", "value": "08817", "bbox": []}, {}, 1.0),
-        ("TYPE [big red shoes]", {"action": "input", "text": "red shoes"}, {"text_metric": "f1"}, 0.8),
-        ("TYPE [big red shoes]", RED, {"text_metric": "f1", "text_threshold": 0.9}, 0.0),
-        ("TYPE [a b c d e f g red shoes]", {"action": "input", "text": "red shoes"}, {"text_metric": "f1"}, 0.0),
-        ("TYPE [shoes]", {"action": "input", "text": "shoe"}, {"text_metric": "anls"}, 0.8),
-        ("TYPE [a]", {"action": "input", "text": "a", "start_point": [1, 1]}, {}, 1.0),
-        ("TYPE [a]", {"action": "input", "text": "a", "start_point": [1, 1]}, {"check_input_point": True}, 0.0),
-        ("TYPE [a]", {"action": "input", "text": "a"}, {"check_input_point": True}, 1.0),
-        ("type(content='a', start_box='(1,1)')", INPUT_THERE, {"check_input_point": True}, 1.0),
-        # Drags
-        ("drag(start_box='(3,4)', end_box='(1,2)')", DRAG, {}, 0.0),
-        ('{"action": "drag", "end_point": [3, 4]}', DRAG, {}, 0.0),
-        # Keys
-        ("hotkey(key='ctrl')", {"action": "press", "keys": ["ctrl", "c"]}, {}, 0.0),
-        ('{"action": "press", "keys": ["Return"]}', "ENTER", {}, 1.0),
-        ('{"action": "press", "keys": ["back"]}', {"action_type": "navigate_back"}, {}, 1.0),
-        ('{"action": "press", "keys": ["back", "home"]}', {"action_type": "navigate_back"}, {}, 0.0),
-        # Applications
-        ('{"action": "open", "app": "google_chrome"}', {"action": "open", "app": "Google Chrome"}, {}, 1.0),
-        ('{"action": "open", "app": "Chrome Gmail Maps"}', {"action": "open", "app": "Gmail"}, {}, 0.0),
-        ('{"action": "open", "app": ""}', {"action": "open", "app": "Gmail"}, {}, 0.0),
-        ('{"action": "open", "app": "C"}', {"action": "open", "app": "C++"}, {}, 0.0),
-        ('{"action": "appswitch"}', {"action": "appswitch", "app": "Maps"}, {}, 0.0),
-        ('{"action": "appswitch", "app": "Maps"}', {"action": "appswitch"}, {}, 1.0),
-        ('{"action": "appswitch", "app": "Maps"}', {"action": "appswitch", "app": ""}, {}, 1.0),
-        ('{"action": "finished", "status": "success"}', {"action": "finished", "status": ""}, {}, 1.0),
-        # Ends
-        ("COMPLETE", {"action_type": "status", "goal_status": "successful"}, {}, 1.0),
-        ("finished(content='It is done.')", "COMPLETE", {}, 1.0),
-        ('{"action": "finished"}', "COMPLETE", {}, 0.0),
-        ('{"action": "terminate", "status": "failure"}', "IMPOSSIBLE", {}, 1.0),
-        ('{"action": "terminate", "status": "failure"}', "COMPLETE", {}, 0.0),
-        ('{"action": "finished", "status": "anything"}', {"action": "finished"}, {}, 1.0),
-    ],
-)  # fmt: skip
-def test_arguments(response: str, gold: Any, options: dict[str, Any], expected: float) -> None:
-    assert value(response, gold, **options) == pytest.approx(expected)
 
 
 STEPS = [{"action": "wait"}, {"action": "hover"}, {"action": "press", "keys": ["enter"]}]
@@ -259,33 +113,8 @@ def test_more_guesses_pay_no_more_than_one(answer: list[Any]) -> None:
 
 
 HACKS = [
-    "click scroll input drag open press finished longpress hover select wait appswitch",
     json.dumps([json.loads(written(gold)) for gold in GOLDS if isinstance(gold, dict)]),
     "\n".join(written(gold) for gold in GOLDS if isinstance(gold, dict)),
-    '{"action": "click", "bbox": [0, 0, 10000, 10000]}',
-    '{"action": "click", "start_point": [0, 0, 10000, 10000]}',
-    '{"action": "click", "radius": 100000, "start_point": [0, 0]}',
-    '{"action": "click", "start_point": [[140, 220], [500, 500]]}',
-    '{"action": "click", "start_point": [NaN, NaN]}',
-    '{"action": "click", "start_point": [1e308, 1e308]}',
-    '{"action": "click", "start_point": [-1e999, 1e999]}',
-    '{"action": "click", "start_point": [true, true]}',
-    '{"action": ["click", "wait"], "start_point": [140, 220]}',
-    '{"action": "click", "start_point": [140, 220], "action": "wait"}',
-    '{"action": "", "start_point": [140, 220]}',
-    '{"action": "click"}',
-    '"{\\"action\\": \\"click\\", \\"start_point\\": [140, 220]}"',
-    '<think>{"action": "click", "start_point": [140, 220]}</think>',
-    '<think>{"action": "click", "start_point": [140, 220]}',
-    '<think></think>\n{"action": "wait"}\n<think>{"action": "click", "start_point": [140, 220]}',
-    "__import__('os').system('true')",
-    "click(start_box=__import__('os'))",
-    "CLICK <point>[[140,220]]</point> or WAIT",
-    "140 220",
-    "(140, 220)",
-    '{"start_point": [140, 220]}',
-    '{"action": "\uff43lick", "start_point": [140, 220]}',
-    '{"action": "click", "start_point": ["\u0661\u0664\u0660", "\u0662\u0662\u0660"]}',
     "<|image_pad|>" * 100,
 ]
 
@@ -295,82 +124,6 @@ def test_a_cheap_text_pays_nothing(response: str) -> None:
     assert value(response, BUTTON) in (0.0, pytest.approx(1 / sum(isinstance(gold, dict) for gold in GOLDS)))
     for gold in ({"action": "input", "text": "red shoes"}, {"action": "press", "keys": ["enter"]}, "SCROLL [LEFT]"):
         assert value(response, gold) == 0.0
-
-
-@pytest.mark.parametrize(
-    "gold",
-    [
-        None,
-        "",
-        [],
-        {},
-        3,
-        1.5,
-        True,
-        b"wait()",
-        [None],
-        ["wait", 3],
-        ["wait()\nhover()"],
-        "wait",
-        "a button",
-        {"action": "fly"},
-        {"action": None},
-        {"action": "click"},
-        {"action": "click", "bbox": []},
-        {"action": "click", "bbox": [1, 2, 3]},
-        {"action": "click", "bbox": [1, 2, 1, 4]},
-        {"action": "click", "bbox": [3, 2, 1, 4]},
-        {"action": "click", "bbox": [1, 2, 3, float("nan")]},
-        {"action": "click", "bbox": "a box"},
-        {"action": "click", "bbox": 5},
-        {"action": "click", "start_point": [1, 2], "radius": -1},
-        {"action": "click", "start_point": [1, 2], "radius": "wide"},
-        {"action": "click", "start_point": [1, None]},
-        {"action_type": "click", "element": "the blue button"},
-        {"action": "longpress"},
-        {"action": "input"},
-        {"action": "input", "text": ""},
-        {"action": "input", "text": " \u200b\n"},
-        {"action": "select", "text": ""},
-        {"action": "scroll"},
-        {"action": "scroll", "direction": "sideways"},
-        {"action": "drag", "start_point": [1, 2]},
-        {"action": "press", "keys": []},
-        {"action": "open", "app": " "},
-        [{"action": "wait"}, {"action": "click"}],
-        '{"action": "wait"} or {"action": "hover"}',
-    ],
-)
-def test_a_gold_that_cannot_be_compared_is_told(gold: Any) -> None:
-    for response in ('{"action": "wait"}', "", '{"action": "click", "start_point": [1, 2]}'):
-        verdict = gui_action(response, gold)
-        assert (verdict.value, verdict.status) == (None, "bad_gold")
-        assert verdict.detail
-
-
-def test_partial_credit_is_for_the_type_only() -> None:
-    assert value('{"action": "click", "start_point": [0, 0]}', BUTTON, type_credit=0.25) == 0.25
-    assert value('{"action": "click"}', BUTTON, type_credit=0.25) == 0.25
-    assert value('{"action": "wait"}', BUTTON, type_credit=0.25) == 0.0
-    assert value('{"action": "click", "start_point": [NaN, 0]}', BUTTON, type_credit=0.25) == 0.0
-    assert value('{"action": "click", "start_point": [140, 220]}', BUTTON, type_credit=0.25) == 1.0
-    assert value('[{"action": "wait"}, {"action": "click"}]', [BUTTON, BUTTON], type_credit=0.5) == 0.25
-
-
-WRONG: list[dict[str, Any]] = [
-    {"radius": -1},
-    {"radius": float("inf")},
-    {"frame": "pixels"},
-    {"scroll": "up"},
-    {"factor": 0},
-]
-WRONG += [{"type_credit": 1}, {"text_threshold": 0}, {"distance_within": -1}, {"gold_format": "cxcywh"}, {"raduis": 3}]
-
-
-@pytest.mark.parametrize("options", WRONG)
-def test_a_wrong_option_fails_at_load(options: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
-        check_options(gui_action, options)
 
 
 def verdict_holds(verdict: Verdict) -> bool:
@@ -413,3 +166,62 @@ def test_a_plain_click_is_scored_at_once() -> None:
             gui_action(response, BUTTON)
         seconds.append((time.perf_counter() - begun) / 100)
     assert min(seconds) < 500e-6
+
+
+WAIT = '{"action": "wait"}'
+
+
+@pytest.mark.parametrize("form", ["[{}]", "{}"])
+def test_too_many_actions_are_none(form: str) -> None:
+    assert len(read_actions(form.format(", ".join([WAIT] * MAX_ACTIONS)))) == MAX_ACTIONS
+    with pytest.raises(ValueError, match="more than"):
+        read_actions(form.format(", ".join([WAIT] * (MAX_ACTIONS + 1))))
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
+def test_a_point_survives_being_written(x: float, y: float) -> None:
+    for form in ("({!r}, {!r})", "<point>{!r} {!r}</point>", "<|box_start|>({!r},{!r})<|box_end|>", "[[{!r},{!r}]]"):
+        assert place(form.format(x, y)) == ((x, y), None)
+    assert place([x, y]) == ((x, y), None)
+    assert to_action("click", {"x": x, "y": y}) == to_action("tap", {"start_point": [x, y]})
+
+
+MARKS = (
+    "[", "]", "{", "}", ", ", "\n", "'", '"', "\\", "(", ")", "=", "; ", " or ", "```json\n", "1e999", "\ud800",
+    "\u202e", "\uff11",
+)  # fmt: skip
+PARTS = (
+    WAIT, '{"action": ', '"click"', "Action: ", "click(", "start_box=", "'(1,2)'", "TYPE [", "SCROLL [UP]", "CLICK ",
+    "<point>", "</point>", "<tool_call>", "{'action': ", "wait()", "DRAG ", "press_", "content=",
+)  # fmt: skip
+pieces = st.sampled_from((*MARKS, *PARTS))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(pieces, max_size=15).map("".join) | st.text(max_size=80))
+@example("{'action': 'wait', 'a': (}")
+@example("a(=)")
+def test_any_text_has_actions_or_none(text: str) -> None:
+    try:
+        steps = read_actions(text)
+    except ValueError:
+        return
+    assert 0 < len(steps) <= MAX_ACTIONS
+    assert all(isinstance(step, Action | Unread) for step in steps)
+
+
+LONG = (
+    "9", "[", '{"a":', '{"', "type(content='", "type(content='\n", "TYPE [\n", "TYPE [a", "Action: ", "{'a':",
+    "{'a':1,", "{'a':'", "click(", "click(\n", "click()\n", "WAIT\n", "wait();", " \n", "\na(b='',", '["",',
+    "CLICK 1 2 ", "DRAG <point>", "\\", "\na(b=[[1", "\na(b='' ", "{'a':(", "<|image_pad|>", f"{WAIT} or ",
+    f"{WAIT}\n", "actions:\n\n", "- 1. ", "a(b='x')'", '{"a":1,', '{"a":"\\', "action: a", ", ", "drag(1,2,",
+    "drag((1,2),", "press(['a',", "# a\n", "time.sleep(1)\n", "a <point>", 'TYPE "', "SCROLL UP ",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("pump", LONG, ids=range(len(LONG)))
+@pytest.mark.timeout(10)
+def test_a_megabyte_is_read_at_once(pump: str) -> None:
+    for text in (pump * ((1 << 20) // len(pump)), "Action: type(content='" + pump * ((1 << 20) // len(pump))):
+        with suppress(ValueError):
+            assert read_actions(text)

@@ -1,4 +1,4 @@
-"""Loops are found; prose, code, lists and tables are left alone."""
+"""Length and loops: each value falls as it is defined, and what people write is left alone."""
 
 from __future__ import annotations
 
@@ -9,17 +9,48 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morl.registry import ValidationError, check_options
-from morl.rewards.checks import check_examples
-from morl.rewards.parsing import text_metrics
-from morl.rewards.pool.runner import Runner
-from morl.rewards.verifiers import exact
-from morl.rewards.verifiers import repetition as module
+from morl.registry import REWARDS
+from morl.rewards.parsing.text_metrics import f1
+from morl.rewards.verifiers.length import length
+from morl.rewards.verifiers.overlong import overlong
 from morl.rewards.verifiers.repetition import repeats, repetition
+from morl.types import Sample
+
+# Whatever a policy may write: the pieces that verifiers look for, in any order.
 
 
-def test_examples_hold(runner: Runner) -> None:
-    assert check_examples("repetition", runner) == []
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 20), st.integers(0, 100))
+def test_length_falls_in_a_straight_line(minimum: int, room: int, margin: int, count: int) -> None:
+    sample = Sample("p", 0, (1,) * count, (1,) * count, (0.0,) * count, 0, "stop", "x" * count)
+    maximum = minimum + room
+    value = length(sample.text, sample, minimum=minimum, maximum=maximum, margin=margin).value
+    beyond = max(minimum - count, count - maximum, 0)
+    expected = 1.0 if beyond == 0 else max(0.0, 1 - beyond / margin) if margin else 0.0
+    assert value == pytest.approx(expected)
+    assert length(sample.text, None, unit="characters", minimum=minimum, maximum=maximum, margin=margin).value == value
+
+
+def sample_of(count: int, tools: int = 0) -> Sample:
+    """A response of `count` tokens of the policy, with `tools` tokens of a tool among them."""
+    total = count + tools
+    return Sample("p", 0, (1,) * total, (1,) * count + (0,) * tools, (0.0,) * total, 0, "stop", "x" * total)
+
+
+def punishment(length: int, maximum: int, cache: int) -> float:
+    """Equation 13 of arXiv 2503.14476, as it is printed."""
+    if length <= maximum - cache:
+        return 0.0
+    if length <= maximum:
+        return ((maximum - cache) - length) / cache
+    return -1.0
+
+
+@given(st.integers(0, 300), st.integers(1, 100), st.integers(1, 100))
+def test_it_is_one_plus_the_punishment_of_the_paper(length: int, cache: int, room: int) -> None:
+    maximum = cache + room
+    value = overlong("x" * length, sample_of(length), maximum=maximum, buffer=cache).value
+    assert value == pytest.approx(1 + punishment(length, maximum, cache))
+    assert overlong("x" * length, None, maximum=maximum, buffer=cache, unit="characters").value == value
 
 
 def naive(units: list[str], n: int) -> tuple[int, int, int]:
@@ -35,14 +66,6 @@ def test_repeats_are_counted_as_a_direct_count_does(units: list[str], n: int) ->
     assert repeats(units, n) == naive(units, n)
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.text(max_size=200))
-def test_any_text_gets_a_value(text: str) -> None:
-    value = repetition(text).value
-    assert value is not None
-    assert 0.0 <= value <= 1.0
-
-
 words = [f"word{index}" for index in range(5000)]
 random.Random(0).shuffle(words)
 PROSE = " ".join(words[:400])
@@ -51,21 +74,15 @@ PROSE = " ".join(words[:400])
 @pytest.mark.parametrize(
     "text",
     [
-        "4",
-        "No.",
-        "no no no no no",
         PROSE,
-        inspect.getsource(module),
-        inspect.getsource(text_metrics),
-        inspect.getsource(exact),
+        *(inspect.getsource(inspect.getmodule(function)) for function in (repetition, f1, REWARDS.load("exact"))),
         "".join(f"- item {i}: costs {i * 3} dollars per unit\n" for i in range(60)),
         "".join(f"Step {i}: Add {i} to the total to get {i + 5}.\n" for i in range(30)),
         "| a | b |\n|---|---|\n" + "".join(f"| {i} | {i * i} |\n" for i in range(60)),
         ("-" * 80 + "\nPart\n").join(PROSE.split("7")),
-        "今天天气很好，午饭后我们去公园。" * 2,
         f"<think>{PROSE}</think>{PROSE}",
     ],
-    ids=range(13),
+    ids=range(9),
 )
 def test_what_people_write_is_not_punished(text: str) -> None:
     assert repetition(text).value == 1.0
@@ -125,21 +142,3 @@ def test_options() -> None:
     assert repetition(f"{PROSE}\n{'so ' * 200}", maximum_run=1000).value > repetition(f"{PROSE}\n{'so ' * 200}").value
     assert repetition(f"<think>{'so ' * 2000}</think>Yes.", part="answer").value == 1.0
     assert repetition("<think>so", part="answer").status == "no_answer"
-    for options in ({"n": 0}, {"allowed": 1.0}, {"maximum_run": 0}):
-        with pytest.raises(ValidationError):
-            check_options(repetition, options)
-
-
-@pytest.mark.parametrize("text", ["", " \n", "<think></think>"])
-def test_no_text_is_no_answer(text: str) -> None:
-    verdict = repetition(text)
-    assert (verdict.value, verdict.status) == (0.0, "no_answer")
-
-
-PUMPS = ["9", "a ", "[", '{"a":', "中", "ab", "! ? ", "a\n", "a" * 39 + " ", "\u0301"]
-
-
-@pytest.mark.parametrize("pump", PUMPS, ids=range(len(PUMPS)))
-@pytest.mark.timeout(60)
-def test_a_megabyte_gets_a_verdict(pump: str) -> None:
-    assert repetition(pump * ((1 << 20) // len(pump))).value < 0.01
