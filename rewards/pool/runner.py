@@ -45,8 +45,10 @@ CHUNK_S = 0.05
 LEAST_S = 0.01
 """Work that is worth being handed out on its own."""
 CHUNK_BYTES = 1 << 20
-GATHER_ITEMS = 200
-"""Replies are read together: when half of so many are due, or of those that are left."""
+GATHER_S = 0.002
+"""How long replies are left to gather, at least, while a worker has more to do."""
+WAKEUPS_PER_S = 5000
+"""How often the threads of all workers read replies, at most."""
 
 Outcome = tuple[Item, list[TermScore] | RunError]
 
@@ -270,8 +272,7 @@ class Runner:
                 self._deliver(outcomes)
                 outcomes = []
                 if items:
-                    each = self._seconds.get(items[0].call.target, 0.0)
-                    time.sleep(min(each * min(len(items), GATHER_ITEMS), CHUNK_S) / 2)
+                    time.sleep(max(GATHER_S, self.workers / WAKEUPS_PER_S))
         except WorkerError as error:
             if items and (score := self._charge(items[0], error, worker)):
                 item = items.popleft()
