@@ -7,9 +7,8 @@ prefer. Each batch of answers then updates once the policy that wrote it.
     python examples/one_page.py          # a model of 3 million parameters learns sums and manners, in two minutes
     python examples/one_page.py --model ./smollm2 --lr 2e-5 --data math=sums.jsonl text=capitals.jsonl
 
-Only the rewards are morl's. With the same seed and settings the losses are those of `morl train --local`, which a test
-holds it to. What `morl train` adds: images and videos, several rewards an objective, 16-bit weights, fast engines, many
-GPUs, prompts that open the thinking, deadlines for rewards, checkpoints.
+Only the rewards are morl's. A test holds its losses to those of `morl train --local` with the same seed and settings.
+What `morl train` adds: pictures, several rewards an objective, deadlines for rewards, vLLM, many GPUs, checkpoints, …
 
 Shapes: P prompts of a step, G answers of a prompt, B = P * G, L tokens of a prompt, T of an answer, V vocabulary.
 """
@@ -52,7 +51,7 @@ class Settings:
 
     seed: int = 0
     steps: int = 30
-    prompts_per_step: int = 32
+    prompts_per_step: int = 16
     samples_per_prompt: int = 8
     max_new_tokens: int = 48
     temperature: float = 1.0
@@ -86,7 +85,7 @@ class Answers(NamedTuple):
 
 
 class Policy:
-    """A language model, and the distribution pi(token | all before it) that it writes with."""
+    """A language model, and pi(token | all before it): a stop token ends an answer, a banned one is never written."""
 
     def __init__(self, folder: str | Path, temperature: float = 1.0) -> None:
         guard_torchvision()  # else one that was built for CUDA does not load beside a torch for the CPU
@@ -96,7 +95,6 @@ class Policy:
         self.model = kind.from_pretrained(folder, dtype=torch.float32).to(self.device)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.temperature = temperature
-        # Any of these tokens ends an answer; the placeholders of images and videos are never written.
         ends = [getattr(own, "eos_token_id", None) for own in (self.tokenizer, config, self.model.generation_config)]
         self.stop_ids = torch.tensor([i for ids in ends if ids is not None for i in np.atleast_1d(ids)]).to(self.device)
         placeholders = [f"{name}_token_id" for name in ("image", "video", "vision_start", "vision_end", "vision")]
@@ -156,7 +154,8 @@ def uniforms(seed: int, step: int, P: int, G: int, T: int) -> torch.Tensor:
 # Rewards: r(q, o) in [0, 1] by the prompt's own objective. Nothing is added to it, no reward of format or length.
 def score(objective: Objective, row: Mapping[str, Any], response: str) -> float:
     """The reward of a response; NaN where there is none, as for a gold that cannot be read."""
-    known = {"response": response, "gold": row.get("gold"), "messages": (), "media": (), "meta": row, "sample": None}
+    asked = [{"role": "user", "content": row["prompt"]}]
+    known = {"messages": asked, "media": (), "gold": row.get("gold"), "meta": row, "response": response, "sample": None}
     verdict = call_by_name(REWARDS.load(objective.reward), known, objective.options)
     value = verdict.value if isinstance(verdict, Verdict) else verdict
     return math.nan if value is None else float(value)
@@ -178,9 +177,10 @@ def backward(policy: Policy, prompts: Sequence[torch.Tensor], answers: Answers, 
     """
     A_PG = advantages(r_PG).float().to(policy.device)
     mask_PGT = answers.mask_PGT & ~r_PG.isnan().to(policy.device)[:, :, None]
-    P, loss = mask_PGT.any(dim=(1, 2)).sum(), 0.0
+    P, loss = mask_PGT.any(dim=(1, 2)).sum().clamp(min=1), 0.0
     for ids_L, A_G, tokens_GT, rollout_GT, mask_GT in zip(prompts, A_PG, *answers[:2], mask_PGT, strict=True):
-        (G, T), L = tokens_GT.shape, len(ids_L)
+        T, G, L = int(mask_GT.any(dim=0).sum()), len(A_G), len(ids_L)  # T of this prompt's longest answer
+        tokens_GT, rollout_GT, mask_GT = tokens_GT[:, :T], rollout_GT[:, :T], mask_GT[:, :T]
         ids_GN = torch.cat([ids_L.expand(G, L), tokens_GT], dim=1)
         positions_GN = torch.arange(L + T, device=policy.device).expand(G, L + T)
         out = policy.model(input_ids=ids_GN, position_ids=positions_GN, use_cache=False, logits_to_keep=T + 1)

@@ -86,6 +86,8 @@ def test_the_page_computes_what_the_framework_computes(
         rewards = [row[f"objective/{name}/reward"] for row in framework]
         assert [step.rewards[name] for step in page] == pytest.approx(rewards, abs=1e-9, rel=0)
         assert all(0 < reward < 1 for reward in rewards), "no signal: the comparison would show nothing"
+    lengths = [row[f"objective/{name}/length"] for row in framework for name in objectives]
+    assert any(length < ROLLOUT["max_new_tokens"] for length in lengths), "no answer ended by itself"
     # Two hundred times the tolerance, so that a wrong weight, advantage or update shows.
     assert all(abs(loss) > 2e-3 for loss in losses)
     assert all(abs(a - b) > 2e-3 for a, b in pairwise(losses))
