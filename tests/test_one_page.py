@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[1] / "examples" / "one_page.py"
 STEPS = 3
 REWARDS: dict[str, tuple[float, str, dict[str, Any]]] = {
     "brief": (0.6, "length", {"unit": "characters", "maximum": 10, "margin": 40}),
-    "digits": (0.4, "regex", {"pattern": "[0-4]"}),
+    "digits": (0.4, "regex", {"pattern": " 3"}),
 }
 """Share, reward and its options; of both, a random model's answers have some more and some less."""
 ROLLOUT = {"prompts_per_step": 5, "samples_per_prompt": 4, "max_new_tokens": 24, "temperature": 0.9}
