@@ -32,8 +32,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 from morl.compat import guard_torchvision
-from morl.registry import call_by_name
-from morl.rewards import REWARDS, Verdict
+from morl.registry import REWARDS, call_by_name
+from morl.rewards.reward import Verdict
 
 
 class Objective(NamedTuple):

@@ -15,7 +15,7 @@ from morl.evaluation import evaluate, unmeasured
 from morl.event_loop import run_coroutine
 from morl.recipe import Recipe
 from morl.run import Interrupt, Parts, RunFolder, assemble, recovering
-from morl.track import metrics as step_metrics
+from morl.track import step_metrics
 
 
 def train(recipe: Recipe, *, resume: bool | Path = False, local: bool = False) -> bool:

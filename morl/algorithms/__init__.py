@@ -40,6 +40,7 @@ from __future__ import annotations
 
 from morl.algorithms.aggregation import Aggregation, token_weights, without_masked
 from morl.algorithms.importance import masked, truncated
+from morl.algorithms.kl_estimators import kl
 from morl.registry import ADVANTAGES, LOSSES
 
 advantage = ADVANTAGES.register
@@ -49,6 +50,7 @@ loss = LOSSES.register
 __all__ = [
     "Aggregation",
     "advantage",
+    "kl",
     "loss",
     "masked",
     "token_weights",

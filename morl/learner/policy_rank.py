@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from morl.algorithms import kl_estimators as kl
+from morl.algorithms import kl
 from morl.learner.frozen_reference import frozen_copy
 from morl.learner.importance_correction import importance_weights, without_outliers
 from morl.learner.packing import Microbatch
