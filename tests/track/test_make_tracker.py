@@ -13,7 +13,7 @@ from track.groups import make_group
 from morl.errors import MissingExtraError
 from morl.recipe.load import load_recipe
 from morl.recipe.train_recipe import Recipe
-from morl.track import metrics as step_metrics
+from morl.track.metrics import step_metrics
 from morl.track.jsonl_files import read_rows, write_samples
 from morl.track.trackers import make_tracker
 
