@@ -6,9 +6,9 @@ from morl.media.items import KINDS, UNLIMITED, Limits, Picture, Video, upright_s
 
 __all__ = [
     "KINDS",
+    "UNLIMITED",
     "Limits",
     "Picture",
-    "UNLIMITED",
     "Video",
     "upright_size",
     "without_media",

@@ -13,8 +13,8 @@ from track.groups import make_group
 from morl.errors import MissingExtraError
 from morl.recipe.load import load_recipe
 from morl.recipe.train_recipe import Recipe
-from morl.track.metrics import step_metrics
 from morl.track.jsonl_files import read_rows, write_samples
+from morl.track.metrics import step_metrics
 from morl.track.trackers import make_tracker
 
 RECIPE = """
