@@ -8,7 +8,7 @@ prefer. Each batch of answers then updates once the policy that wrote it.
     python examples/one_page.py --model ./smollm2 --lr 2e-5 --data math=sums.jsonl text=capitals.jsonl
 
 Only the rewards are morl's. A test holds its losses to those of `morl train --local` with the same seed and settings.
-What `morl train` adds: pictures, several rewards an objective, deadlines for rewards, vLLM, many GPUs, checkpoints, …
+What `morl train` adds: images, several rewards an objective, deadlines for rewards, vLLM, many GPUs, checkpoints, …
 
 Shapes: P prompts of a step, G answers of a prompt, B = P * G, L tokens of a prompt, T of an answer, V vocabulary.
 """

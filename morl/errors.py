@@ -31,7 +31,7 @@ class AbsentDataError(DataError, UsageError):
 
 
 class BadMediaError(DataError):
-    """A picture or a video of a row is missing, broken, or of a size that no model takes."""
+    """An image or a video of a row is missing, broken, or of a size that no model takes."""
 
 
 class RunError(MorlError, RuntimeError):

@@ -20,7 +20,7 @@ from morl.evaluation import Measured, describe, judge
 from morl.learner import RankGroup, RewardMetrics, RewardRank, RewardSettings, TokenPair, pair_batch
 from morl.model import CALIBRATION, ChatCodec, resolve_model
 from morl.recipe import PreferenceRecipe, PreferenceSpec, go_offline
-from morl.run import Fitting, Interrupt, RunFolder, fitting, recovering
+from morl.run import Interrupt, RunFolder, SupervisedRun, recovering
 from morl.track import LineTracker
 
 PORTION = 256
@@ -70,7 +70,7 @@ def _train(recipe: PreferenceRecipe, folder: RunFolder, interrupt: Interrupt, lo
     console = LineTracker(steps, SHOWN)
     with (
         Cluster(recipe.cluster, local=local) as cluster,
-        fitting(recipe, folder, cluster, RewardRank, settings, console=console) as fit,
+        open_supervised_run(recipe, folder, cluster, RewardRank, settings, console=console) as fit,
     ):
         if fit.resumed is None:
             _measure(fit, held, encoder)
@@ -96,7 +96,7 @@ def _named(total: RewardMetrics) -> dict[str, float]:
     }
 
 
-def _measure(fit: Fitting[RewardMetrics], held: Sequence[Pair], encoder: Encoder) -> Measured:
+def _measure(fit: SupervisedRun[RewardMetrics], held: Sequence[Pair], encoder: Encoder) -> Measured:
     found = measure(fit.ranks, held, encoder)
     fit.tracker.log_eval({"step": fit.step, "set": "held_out", **asdict(found)})
     announce(f"step {fit.step}: {describe(found)}")
@@ -106,7 +106,7 @@ def _measure(fit: Fitting[RewardMetrics], held: Sequence[Pair], encoder: Encoder
 class Encoder:
     """Makes tokens of pairs; those that are too long fail or are left out, as the recipe says.
 
-    A pair of texts is encoded once; one with pictures whenever it is used, because pictures take memory.
+    A pair of texts is encoded once; one with images whenever it is used, because images take memory.
     """
 
     def __init__(self, spec: PreferenceSpec, codec: ChatCodec) -> None:

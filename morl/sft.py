@@ -19,7 +19,7 @@ from morl.errors import DataError
 from morl.learner import Example, RankGroup, RankSettings, SupervisedMetrics, SupervisedRank, example_batch
 from morl.model import ChatCodec, resolve_model
 from morl.recipe import LearnerSpec, SftRecipe, StageSpec, go_offline
-from morl.run import Fitting, Interrupt, RunFolder, fitting, recovering
+from morl.run import Interrupt, RunFolder, SupervisedRun, recovering
 from morl.track import LineTracker
 from morl.types import Prompt
 
@@ -98,7 +98,9 @@ def _run_stage(stage: _Stage, folder: RunFolder, cluster: Cluster, interrupt: In
         plugins=tuple(recipe.plugins),
     )
     console = LineTracker(recipe.steps, SHOWN)
-    with fitting(recipe, folder, cluster, SupervisedRank, settings, console=console, start=stage.start) as fit:
+    with open_supervised_run(
+        recipe, folder, cluster, SupervisedRank, settings, console=console, start=stage.start
+    ) as fit:
         if fit.resumed is not None:
             examples.restore(fit.resumed["examples"])
         for batch in examples.batches(stage.end - fit.step, spec.examples_per_step):
@@ -152,7 +154,7 @@ class _Examples:
 
     @property
     def skipped_rows(self) -> dict[str, float]:
-        """Metrics: how often a row of a data set was passed over for its bad pictures, up to the last batch."""
+        """Metrics: how often a row of a data set was passed over for its bad images, up to the last batch."""
         return {f"sft/{name}/skipped_rows": float(count) for name, count in self._drawn["passed_over"].items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -212,7 +214,7 @@ class _Examples:
         return found
 
 
-def _measure(fit: Fitting[SupervisedMetrics], examples: _Examples, stage: _Stage) -> None:
+def _measure(fit: SupervisedRun[SupervisedMetrics], examples: _Examples, stage: _Stage) -> None:
     """Loss on the held-out rows of each data set."""
     for name, prompts in examples.held_out.items():
         usable = [prompt for index in range(len(prompts)) if (prompt := prompts.usable(index)) is not None]

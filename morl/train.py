@@ -14,7 +14,7 @@ from pathlib import Path
 from morl.evaluation import evaluate, unmeasured
 from morl.event_loop import run_coroutine
 from morl.recipe import Recipe
-from morl.run import Interrupt, Parts, RunFolder, assemble, recovering
+from morl.run import Interrupt, Parts, RunFolder, build_parts, recovering
 from morl.track import step_metrics
 
 
@@ -38,7 +38,7 @@ def train(recipe: Recipe, *, resume: bool | Path = False, local: bool = False) -
 
 async def _train(recipe: Recipe, folder: RunFolder, interrupt: Interrupt, local: bool) -> bool:
     every, steps = recipe.run.checkpoint_every, recipe.run.steps
-    async with assemble(recipe, folder, local=local) as parts:
+    async with build_parts(recipe, folder, local=local) as parts:
         await _evaluate_if_due(parts, interrupt)
         while parts.step < steps and not interrupt.requested:
             await _step(parts, recipe)
@@ -66,7 +66,7 @@ async def _step(parts: Parts, recipe: Recipe) -> None:
         sampling=parts.sampling,
         version=learner.policy_version,
     )
-    parts.watch.look_at_scores(step, rollout.groups, recipe.scoring.min_scored)
+    parts.health.check_scores(step, rollout.groups, recipe.scoring.min_scored)
     batch = learner.batch(rollout.groups)
     learned = learner.step(batch)
     synced = await parts.sync.publish(learner, parts.engines)

@@ -126,7 +126,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """The pictures and videos of one prompt, as the model's own processor made them."""
+    """The images and videos of one prompt, as the model's own processor made them."""
 
     tensors: Mapping[str, torch.Tensor]
     """Arguments of the model's forward pass by name (`pixel_values`, `image_grid_thw`, …), the first axis being
@@ -159,10 +159,10 @@ class Clip:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pixels:
-    """The pictures and videos of one prompt before the model's processor, for engines with a processor of their own."""
+    """The images and videos of one prompt before the model's processor, for engines with a processor of their own."""
 
     prompt_ids_T: tuple[int, ...]
-    """The prompt with one placeholder for each picture or video."""
+    """The prompt with one placeholder for each image or video."""
     images: tuple[Any, ...]
     """PIL images, upright and RGB."""
     videos: tuple[Clip, ...]
@@ -176,7 +176,7 @@ class Encoded:
 
     token_ids_T: tuple[int, ...]
     features: Features | None = None
-    """Of the prompt's pictures and videos, if it has any, for whoever runs the model on them."""
+    """Of the prompt's images and videos, if it has any, for whoever runs the model on them."""
     pixels: Pixels | None = None
     """Of the same, for engines with a processor of their own."""
     opened: str = ""
@@ -222,7 +222,7 @@ class Batch:
     """int64."""
     positions_AT: torch.Tensor
     """int64; restart in each row, and in each answer at the prompt's end. A axes: 1 for text, 3 where a row has
-    pictures (M-RoPE)."""
+    images (M-RoPE)."""
     segments_T: torch.Tensor
     """int64; 0 on the prompt, 1.. on the answers of a row."""
     row_starts_B1: torch.Tensor
@@ -246,7 +246,7 @@ class Batch:
     kept_N: torch.Tensor | None = None
     """bool; False where the importance mask left a target out, once the ranks know; its weight is 0 then."""
     features_B: tuple[Features | None, ...] = ()
-    """Of the rows' pictures; empty when no row has any."""
+    """Of the rows' images; empty when no row has any."""
     returns_N: torch.Tensor | None = None
     """float32; what a critic should have said before each target was written; None where there is no critic."""
 

@@ -1,4 +1,4 @@
-"""What an answer and its gold point at in a picture, for people to look at."""
+"""What an answer and its gold point at in an image, for people to look at."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from morl.rewards.parsing.coordinates import Side
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A point or a box in the first picture of a prompt.
+    """A point or a box in the first image of a prompt.
 
     >>> Mark("gold", (0.1, 0.1, 0.5, 0.5), "cat").is_box
     True
@@ -17,7 +17,7 @@ class Mark:
 
     side: Side
     at: tuple[float, ...]
-    """`(x, y)` or `(x1, y1, x2, y2)`, in parts of the picture's width and height."""
+    """`(x, y)` or `(x1, y1, x2, y2)`, in parts of the image's width and height."""
     label: str = ""
 
     @property

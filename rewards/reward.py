@@ -72,7 +72,7 @@ def reward(
         resource: made with the term's options, kept for the run, and given to the function as its
             argument `resource`; the function must be a coroutine function or run `inline`.
         deadline_s: seconds that a call may take where the recipe does not say.
-        marks: boxes and points of an answer and its gold, which a report draws into the picture. Called with
+        marks: boxes and points of an answer and its gold, which a report draws into the image. Called with
             those of `response`, `gold`, `media` and `meta` that it names, and options of the reward as `answer` is.
 
     Raises: UsageError when the name is taken, or a worker could not import the function.

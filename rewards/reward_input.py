@@ -26,7 +26,7 @@ class RewardInput:
     messages: Sequence[Mapping[str, Any]] = ()
     """The prompt: chat messages `{"role", "content"}`; empty where it is not known, as in `morl score`."""
     media: Sequence[Any] = ()
-    """The prompt's images and videos in order, or what tells their sizes: see `picture_size`."""
+    """The prompt's images and videos in order, or what tells their sizes: see `image_size`."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """The row of data that the prompt was made of."""
     sample: Sample | None = None

@@ -91,7 +91,7 @@ class EngineInfo:
     """Has a processor of its own: is sent the `pixels` of a prompt, and not its `features`."""
     takes_media_limits: bool = False
     """Is started with the options `images_per_prompt`, `videos_per_prompt`, `image_pixels` and `video_pixels`: the
-    most that a prompt has, and the largest picture and frame."""
+    most that a prompt has, and the largest image and frame."""
     takes_adapters: bool = False
     """Loads a LoRA adapter alone, too, where it was started with the option `max_lora_rank`."""
     receives_weights: bool = False

@@ -53,7 +53,7 @@ class EngineSpec:
         return engine
 
     def sent(self, request: Request) -> Request:
-        """The request without what this engine has no use for: pictures are heavy."""
+        """The request without what this engine has no use for: images are heavy."""
         whole = request.prompt
         takes_pixels = engine_info(self.entry.name).takes_pixels
         return replace(request, prompt=replace(whole, features=None) if takes_pixels else replace(whole, pixels=None))

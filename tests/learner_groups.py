@@ -1,4 +1,4 @@
-"""Random groups over the tiny models' vocabulary, with pictures and without."""
+"""Random groups over the tiny models' vocabulary, with images and without."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ SIZES = [(100, 60), (28, 28), (90, 140)]
 
 
 def noise(size: tuple[int, int], seed: int) -> Image.Image:
-    """A picture of random pixels; `size` is width and height."""
+    """An image of random pixels; `size` is width and height."""
     pixels = torch.randint(0, 256, (*size[::-1], 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
     return Image.fromarray(pixels.numpy())
 
 
-def picture_prompts(seed: int = 0) -> list[Prompt]:
-    """Questions about one picture of each size, about two, and about none."""
-    pictures = [[noise(size, seed * 10 + i)] for i, size in enumerate(SIZES)]
-    pictures += [[noise(SIZES[0], seed * 10 + 7), noise(SIZES[2], seed * 10 + 8)], []]
+def image_prompts(seed: int = 0) -> list[Prompt]:
+    """Questions about one image of each size, about two, and about none."""
+    images = [[noise(size, seed * 10 + i)] for i, size in enumerate(SIZES)]
+    images += [[noise(SIZES[0], seed * 10 + 7), noise(SIZES[2], seed * 10 + 8)], []]
     prompts = []
-    for number, seen in enumerate(pictures):
+    for number, seen in enumerate(images):
         content = [*({"type": "image"} for _ in seen), {"type": "text", "text": f"What is {number}?"}]
         prompts.append(Prompt(f"o/{number}", "o", ({"role": "user", "content": content},), tuple(seen)))
     return prompts
@@ -59,13 +59,11 @@ def clip_prompt(seed: int = 0) -> Prompt:
     return Prompt("o/clip", "o", ({"role": "user", "content": content},), (frames,))
 
 
-def make_picture_groups(
-    codec: ChatCodec, seed: int = 0, samples: int = 3, prompts: Sequence[Prompt] = ()
-) -> list[Group]:
-    """Random answers to `picture_prompts`, or to these."""
+def make_image_groups(codec: ChatCodec, seed: int = 0, samples: int = 3, prompts: Sequence[Prompt] = ()) -> list[Group]:
+    """Random answers to `image_prompts`, or to these."""
     draw = random.Random(seed)
     groups = []
-    for prompt in prompts or picture_prompts(seed):
+    for prompt in prompts or image_prompts(seed):
         encoded = replace(codec.encode(prompt), pixels=None)
         answers = [tuple(draw.randrange(10, 380) for _ in range(draw.randrange(1, 9))) for _ in range(samples)]
         made = [

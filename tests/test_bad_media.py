@@ -1,4 +1,4 @@
-"""Bad pictures and videos: `morl check` names row and reason, or skips and counts; none is held that is too large."""
+"""Bad images and videos: `morl check` names row and reason, or skips and counts; none is held that is too large."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def encoded(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -88,7 +88,7 @@ BAD = {
     "empty.jpg": "empty.jpg cannot be read: ",
     "dot.png": "dot.png: 1 x 1 pixels: too small to show anything; each side needs 4",
     "strip.png": "strip.png: 20000 x 10 pixels: one side is more than 200 times the other",
-    "gone.png": "no such picture: gone.png",
+    "gone.png": "no such image: gone.png",
     "bomb.png": "bomb.png: more pixels than the 89478485 that are decoded (a decompression bomb?)",
     "large.png": "large.png: 10000 x 10000 pixels: more than the 89478485 that are decoded",
     "no-frames.avi": "no-frames.avi",
@@ -101,7 +101,7 @@ MAKE: dict[str, Callable[[], bytes]] = {
     "animated.gif": animation,
     "whole.avi": lambda: video(5),
     "truncated.png": lambda: encoded(noise(40, 30))[:2000],
-    "text.png": lambda: b"not a picture",
+    "text.png": lambda: b"not an image",
     "empty.jpg": lambda: b"",
     "dot.png": lambda: encoded(noise(1, 1)),
     "strip.png": lambda: encoded(noise(20_000, 10)),
@@ -114,7 +114,7 @@ MAKE: dict[str, Callable[[], bytes]] = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every good and bad picture and video, and a row of each in the data of two objectives."""
+    """Every good and bad image and video, and a row of each in the data of two objectives."""
     folder = tmp_path_factory.mktemp("bad")
     for name, make in MAKE.items():
         (folder / name).write_bytes(make())
@@ -127,7 +127,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def own(kind: str) -> list[str]:
-    """Names of the pictures, or of the videos, in the order of their rows."""
+    """Names of the images, or of the videos, in the order of their rows."""
     return [name for name in (*GOOD, *BAD) if name.endswith(".avi") == (kind == "video")]
 
 
@@ -169,7 +169,7 @@ def test_pairs_of_answers_leave_out_what_the_recipe_says_to_skip(
             load_pairs(spec)
         return
     assert [pair.chosen for pair in load_pairs(spec)] == GOOD[:3]
-    assert f"8 of {len(own('image'))} pairs are left out: their pictures are bad" in caplog.text
+    assert f"8 of {len(own('image'))} pairs are left out: their images are bad" in caplog.text
 
 
 PEAK = """
@@ -184,9 +184,9 @@ print(peak() - before)
 """
 
 
-def test_a_picture_too_large_costs_check_no_memory(folder: Path) -> None:
-    for name, pictures in {"harmless": GOOD[:3], "huge": ["bomb.png", "large.png", "strip.png"]}.items():
-        rows = (json.dumps({"medium": picture, "n": n}) + "\n" for n, picture in enumerate(pictures))
+def test_an_image_too_large_costs_check_no_memory(folder: Path) -> None:
+    for name, images in {"harmless": GOOD[:3], "huge": ["bomb.png", "large.png", "strip.png"]}.items():
+        rows = (json.dumps({"medium": image, "n": n}) + "\n" for n, image in enumerate(images))
         (folder / f"{name}.jsonl").write_text("".join(rows))
     ran = subprocess.run([sys.executable, "-c", PEAK, str(folder)], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

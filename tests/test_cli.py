@@ -188,12 +188,12 @@ def test_the_recipes_in_the_readme_are_recipes(tmp_path: Path) -> None:
     files = [tmp_path / f"{number}.yaml" for number in range(len(blocks))]
     for file, block in zip(files, blocks, strict=True):
         file.write_text(block)
-    mixture, pictures, update, preferences, stages = files
+    mixture, images, update, preferences, stages = files
     assert set(load_recipe(mixture).objectives) == {"math", "brief"}
     whole = YAML(typ="safe").load(mixture)
-    for part in (pictures, update):  # sections of a recipe
+    for part in (images, update):  # sections of a recipe
         YAML().dump({key: whole[key] for key in ("run", "model", "objectives", "rollout")} | YAML().load(part), part)
-    assert set(load_recipe(pictures).objectives) == {"grounding", "clips"}
+    assert set(load_recipe(images).objectives) == {"grounding", "clips"}
     assert load_recipe(update).algorithm.importance.level == "geometric"
     assert load_document(PreferenceRecipe, preferences).preference.held_out == 0.1
     assert load_document(SftRecipe, stages).steps == 1000

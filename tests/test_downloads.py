@@ -1,4 +1,4 @@
-"""Pictures and videos that rows name by URL, from a real server."""
+"""Images and videos that rows name by URL, from a real server."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ def prompts(tmp_path: Path, url: str, **media: Any) -> PromptSet:
 @pytest.mark.parametrize("path", ["/a.png", "/busy.png", "/moved.png"])
 def test_a_url_is_fetched_once_and_kept(server: Server, tmp_path: Path, path: str) -> None:
     for _ in range(2):
-        (picture,) = prompts(tmp_path, server.url + path, downloads=str(tmp_path / "kept"))[0].media
-        assert (picture.width, picture.height) == (31, 17)
-        assert picture.load().getpixel((0, 0)) == (0, 128, 128)
+        (image,) = prompts(tmp_path, server.url + path, downloads=str(tmp_path / "kept"))[0].media
+        assert (image.width, image.height) == (31, 17)
+        assert image.load().getpixel((0, 0)) == (0, 128, 128)
     assert server.asked[path] == (3 if path == "/busy.png" else 1)
     (kept,) = (tmp_path / "kept").iterdir()
     assert kept.read_bytes() == png()

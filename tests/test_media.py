@@ -1,4 +1,4 @@
-"""Pictures and videos of rows: every way to name one, the same pixels from each, and a plain word about a bad one."""
+"""Images and videos of rows: every way to name one, the same pixels from each, and a plain word about a bad one."""
 
 from __future__ import annotations
 
@@ -6,92 +6,92 @@ import json
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
-from PIL import Image
 
 from morl.data.mixture import Mixture
 from morl.data.prompt_set import load_prompts
 from morl.errors import BadMediaError, DataError, MissingExtraError
-from morl.media.items import Limits, Picture, Video
+from morl.media.items import Image, Limits, Video
 from morl.preflight.recipe_check import check
 from morl.recipe.schema.objective_section import ObjectiveSpec
-from morl.rewards.parsing.image_size import Size, picture_size
+from morl.rewards.parsing.image_size import Size, image_size
 from morl.track.jsonl_files import plain
 
 
-def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+def noise(width: int, height: int, seed: int = 0) -> PIL.Image.Image:
+    return PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def saved(path: Path, picture: Image.Image | None = None, **options) -> Path:
-    (picture or noise(60, 40)).save(path, **options)
+def saved(path: Path, image: PIL.Image.Image | None = None, **options) -> Path:
+    (image or noise(60, 40)).save(path, **options)
     return path
 
 
-def pixels(picture: Picture) -> np.ndarray:
-    return np.asarray(picture.load())
+def pixels(image: Image) -> np.ndarray:
+    return np.asarray(image.load())
 
 
-def test_every_way_to_name_a_picture_gives_the_same_pixels(tmp_path):
+def test_every_way_to_name_an_image_gives_the_same_pixels(tmp_path):
     path = saved(tmp_path / "a.png")
     data = path.read_bytes()
     named = ["a.png", path, data, {"bytes": data, "path": None}, {"bytes": None, "path": "a.png"}, noise(60, 40)]
     for value in named:
-        picture = Picture.of(value, tmp_path)
-        assert (picture.width, picture.height) == (60, 40)
-        assert np.array_equal(pixels(picture), np.asarray(noise(60, 40)))
-    assert Picture.of("a.png", tmp_path).name == str(path)
-    assert Picture.of(data).name == Picture.of(named[3]).name != Picture.of(noise(60, 40, seed=1)).name
+        image = Image.of(value, tmp_path)
+        assert (image.width, image.height) == (60, 40)
+        assert np.array_equal(pixels(image), np.asarray(noise(60, 40)))
+    assert Image.of("a.png", tmp_path).name == str(path)
+    assert Image.of(data).name == Image.of(named[3]).name != Image.of(noise(60, 40, seed=1)).name
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
-def test_pictures_are_turned_upright_as_their_metadata_ask(tmp_path, orientation, suffix):
+def test_images_are_turned_upright_as_their_metadata_ask(tmp_path, orientation, suffix):
     from PIL import ImageOps
 
-    exif = Image.Exif()
+    exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     path = saved(tmp_path / f"a.{suffix}", exif=exif)
-    picture = Picture.of(path)
-    upright = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    assert (picture.width, picture.height) == upright.size == ((40, 60) if orientation >= 5 else (60, 40))
-    assert np.array_equal(pixels(picture), np.asarray(upright))
-    for told in (picture, str(path), {"bytes": path.read_bytes()}):
-        assert picture_size((told,), {}) == Size(*upright.size)
+    image = Image.of(path)
+    upright = ImageOps.exif_transpose(PIL.Image.open(path)).convert("RGB")
+    assert (image.width, image.height) == upright.size == ((40, 60) if orientation >= 5 else (60, 40))
+    assert np.array_equal(pixels(image), np.asarray(upright))
+    for told in (image, str(path), {"bytes": path.read_bytes()}):
+        assert image_size((told,), {}) == Size(*upright.size)
 
 
 def test_all_modes_become_rgb(tmp_path):
     grey = np.linspace(0, 255, 60 * 40).reshape(40, 60).astype(np.uint8)
-    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+    deep = PIL.Image.fromarray(grey.astype(np.uint16) * 257)
     for mode in ("1", "L", "P", "RGBA", "LA", "CMYK"):
-        source = Image.fromarray(grey).convert("L" if mode == "LA" else "RGB").convert(mode)
-        shown = pixels(Picture.of(saved(tmp_path / f"{mode}.{'jpg' if mode == 'CMYK' else 'png'}", source)))
+        source = PIL.Image.fromarray(grey).convert("L" if mode == "LA" else "RGB").convert(mode)
+        shown = pixels(Image.of(saved(tmp_path / f"{mode}.{'jpg' if mode == 'CMYK' else 'png'}", source)))
         assert shown.shape == (40, 60, 3)
         if mode not in ("1", "P"):
             assert np.abs(shown[..., 0].astype(int) - grey).max() <= 4, mode
-    assert np.abs(pixels(Picture.of(saved(tmp_path / "16.png", deep)))[..., 1].astype(int) - grey).max() <= 1
-    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
-    assert (pixels(Picture.of(clear)) == 255).all()
+    assert np.abs(pixels(Image.of(saved(tmp_path / "16.png", deep)))[..., 1].astype(int) - grey).max() <= 1
+    clear = PIL.Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    assert (pixels(Image.of(clear)) == 255).all()
 
 
 def test_of_an_animation_the_first_frame_is_shown(tmp_path):
-    first, *rest = (Image.new("RGB", (20, 20), colour) for colour in ("red", "green", "blue"))
+    first, *rest = (PIL.Image.new("RGB", (20, 20), colour) for colour in ("red", "green", "blue"))
     path = saved(tmp_path / "a.gif", first, save_all=True, append_images=rest)
-    assert (pixels(Picture.of(path)) == (255, 0, 0)).all()
+    assert (pixels(Image.of(path)) == (255, 0, 0)).all()
 
 
 def broken(folder: Path) -> dict[str, object]:
-    """Every kind of bad picture, by what is said of it."""
+    """Every kind of bad image, by what is said of it."""
     whole = saved(folder / "whole.png").read_bytes()
     (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "text.png").write_text("not a picture")
+    (folder / "text.png").write_text("not an image")
     (folder / "empty.png").touch()
-    bomb, smaller = Image.new("1", (20_000, 10_000)), Image.new("1", (10_000, 10_000))
+    bomb, smaller = PIL.Image.new("1", (20_000, 10_000)), PIL.Image.new("1", (10_000, 10_000))
     return {
         "cut.png": "cut.png cannot be read",
         "text.png": "text.png cannot be read: cannot identify",
         "empty.png": "empty.png cannot be read",
-        "gone.png": f"no such picture: gone.png; paths are relative to {folder}",
+        "gone.png": f"no such image: gone.png; paths are relative to {folder}",
         str(saved(folder / "dot.png", noise(1, 1))): "1 x 1 pixels: too small",
         str(saved(folder / "strip.png", noise(20_000, 10))): "20000 x 10 pixels: one side is more than 200 times",
         str(saved(folder / "bomb.png", bomb)): "more pixels than the 89478485 that are decoded (a decompression bomb?)",
@@ -101,24 +101,24 @@ def broken(folder: Path) -> dict[str, object]:
     }
 
 
-def test_bad_pictures_say_what_is_wrong(tmp_path):
+def test_bad_images_say_what_is_wrong(tmp_path):
     for value, told in broken(tmp_path).items():
         with pytest.raises(BadMediaError) as raised:
-            Picture.of(value, tmp_path).check()
+            Image.of(value, tmp_path).check()
         assert told in str(raised.value)
     with pytest.raises(BadMediaError, match="not int"):
-        Picture.of(3)
+        Image.of(3)
     with pytest.raises(BadMediaError, match="floating-point"):
-        Picture.of(Image.new("F", (9, 9))).load()
+        Image.of(PIL.Image.new("F", (9, 9))).load()
 
 
 def test_a_bomb_is_refused_by_its_header_alone(tmp_path):
     import tracemalloc
 
-    saved(tmp_path / "bomb.png", Image.new("1", (20_000, 10_000)))
+    saved(tmp_path / "bomb.png", PIL.Image.new("1", (20_000, 10_000)))
     tracemalloc.start()
     with pytest.raises(BadMediaError, match="decompression bomb"):
-        Picture.of("bomb.png", tmp_path)
+        Image.of("bomb.png", tmp_path)
     assert tracemalloc.get_traced_memory()[1] < 2_000_000
     tracemalloc.stop()
 
@@ -126,7 +126,7 @@ def test_a_bomb_is_refused_by_its_header_alone(tmp_path):
 def frames(folder: Path, count: int) -> Path:
     folder.mkdir()
     for number in range(count):
-        saved(folder / f"frame-{number}.png", Image.new("RGB", (30, 20), (number, 0, 0)))
+        saved(folder / f"frame-{number}.png", PIL.Image.new("RGB", (30, 20), (number, 0, 0)))
     return folder
 
 
@@ -246,7 +246,7 @@ def test_paths_in_rows_are_relative_to_the_data_file(tmp_path, monkeypatch):
         assert pixels(prompt.media[0]).shape == (40, 60, 3)
 
 
-def test_pictures_of_datasets_stay_encoded_until_they_are_wanted(tmp_path):
+def test_images_of_datasets_stay_encoded_until_they_are_wanted(tmp_path):
     import datasets
 
     features = datasets.Features(
@@ -261,22 +261,22 @@ def test_pictures_of_datasets_stay_encoded_until_they_are_wanted(tmp_path):
     for data in ({"source": "huggingface", "path": "disk"}, {"source": "parquet", "path": "a.parquet"}):
         spec = objective(tmp_path / data["path"], prompt, source=data["source"])
         made = load_prompts(spec, "o")[0]
-        assert all(isinstance(picture.source, bytes) for picture in made.media)
+        assert all(isinstance(image.source, bytes) for image in made.media)
         assert np.array_equal(pixels(made.media[0]), np.asarray(noise(60, 40)))
         assert np.array_equal(pixels(made.media[1]), np.asarray(noise(20, 20, seed=2)))
         assert made.meta["n"] == 0
-        assert len(json.dumps(dict(made.meta))) < 300  # names, not pictures
+        assert len(json.dumps(dict(made.meta))) < 300  # names, not images
 
 
-def test_samples_on_disk_name_pictures_and_hold_none(tmp_path):
+def test_samples_on_disk_name_images_and_hold_none(tmp_path):
     path = saved(tmp_path / "a.png")
-    named = plain([Picture.of(path), Picture.of(path.read_bytes()), Video.of([path, path])])
+    named = plain([Image.of(path), Image.of(path.read_bytes()), Video.of([path, path])])
     assert named[0] == str(path)
     assert named[1].startswith("sha256:")
     assert named[2] == f"{path} … {path}"
 
 
-def test_check_names_the_row_of_each_bad_picture_or_counts_it(tmp_path, capsys):
+def test_check_names_the_row_of_each_bad_image_or_counts_it(tmp_path, capsys):
     bad = broken(tmp_path)
     path = rows(tmp_path, ["whole.png", *bad])
     recipe = tmp_path / "r.yaml"
@@ -301,7 +301,7 @@ rollout: {{prompts_per_step: 1, samples_per_prompt: 2, max_new_tokens: 4}}
     assert (skipping.exit_code, skipping.rows, skipping.skipped) == (0, 1, len(bad))
 
 
-def test_a_mixture_passes_over_bad_pictures_and_goes_on_the_same_after_a_restart(tmp_path):
+def test_a_mixture_passes_over_bad_images_and_goes_on_the_same_after_a_restart(tmp_path):
     saved(tmp_path / "good.png")
     broken(tmp_path)
     path = rows(tmp_path, ["good.png", "cut.png", "good.png", "gone.png", "good.png"])
@@ -318,7 +318,7 @@ def test_a_mixture_passes_over_bad_pictures_and_goes_on_the_same_after_a_restart
     second = mixture()
     second.restore(json.loads(json.dumps(first.state())))
     assert early + [prompt.gold for prompt in second.draw(5)] == drawn
-    with pytest.raises(DataError, match=r"rows\.jsonl:4: no such picture"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:4: no such image"):
         Mixture({"o": load_prompts(objective(path), "o")}, {"o": 1.0}, seed=0).draw(5)
     hopeless = load_prompts(objective(rows(tmp_path, ["gone.png"] * 3), bad_media="skip"), "o")
     with pytest.raises(DataError, match="none of its 3 rows can be used"):

@@ -41,24 +41,24 @@ MADE = {
     "palette.png": ((301, 199), [150, 30, 280, 120]),
     "plain.jpg": ((400, 113), [10, 8, 210, 100]),
 }
-"""Width and height as one sees the picture, and the box of the one blue thing in it."""
+"""Width and height as one sees the image, and the box of the one blue thing in it."""
 
 
 def make_photographs(folder: Path) -> None:
-    """Pictures with a blue thing each, laid out as the recipe wants them: a folder to find in, and one to count in."""
+    """Images with a blue thing each, laid out as the recipe wants them: a folder to find in, and one to count in."""
     rows = []
     for name, (size, box) in MADE.items():
-        picture = Image.new("RGB", size, PAPER)
-        ImageDraw.Draw(picture).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=BLUE)
+        image = Image.new("RGB", size, PAPER)
+        ImageDraw.Draw(image).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=BLUE)
         options: dict[str, object] = {"quality": 95} if name.endswith("jpg") else {}
         if name == "turned.jpg":  # lies on its side, and says so
-            picture = picture.transpose(Image.Transpose.ROTATE_90)
+            image = image.transpose(Image.Transpose.ROTATE_90)
             options["exif"] = Image.Exif()
             options["exif"][0x0112] = 6
-        picture = picture.convert("P") if name == "palette.png" else picture
+        image = image.convert("P") if name == "palette.png" else image
         for place in ("raccoon", "bccd"):
             (folder / place / "img").mkdir(parents=True, exist_ok=True)
-            picture.save(folder / place / "img" / name, **options)
+            image.save(folder / place / "img" / name, **options)
         objects = [{"label": "raccoon", "bbox_xyxy": box}]
         rows.append({"image": f"img/{name}", "size": size, "objects": objects, "counts": {"RBC": 1}})
     for place in ("raccoon", "bccd"):
@@ -137,7 +137,7 @@ def test_a_step_scores_and_learns(run: Path) -> None:
 
 
 def shifted(prompt: Prompt, by: int) -> str:
-    """The gold box, in pixels of the resized picture, moved to the right and down."""
+    """The gold box, in pixels of the resized image, moved to the right and down."""
     (thing,) = prompt.gold
     box = [
         round(value / side * resized(side)) + by
@@ -146,9 +146,9 @@ def shifted(prompt: Prompt, by: int) -> str:
     return f'```json\n[{{"bbox_2d": {box}, "label": "there"}}]\n```'
 
 
-def extent(picture: Image.Image, colour: tuple[int, ...], tolerance: int = 0) -> list[int]:
+def extent(image: Image.Image, colour: tuple[int, ...], tolerance: int = 0) -> list[int]:
     """The smallest box around the pixels of a colour."""
-    far = np.abs(np.asarray(picture).astype(int) - colour).max(axis=-1)
+    far = np.abs(np.asarray(image).astype(int) - colour).max(axis=-1)
     y, x = np.nonzero(far <= tolerance)
     return [int(x.min()), int(y.min()), int(x.max()), int(y.max())]
 
@@ -177,22 +177,22 @@ def test_the_report_draws_gold_and_answer_where_they_are(run: Path, overrides: l
 
 
 def box_as_seen(prompt: Prompt) -> tuple[float, float]:
-    """Width and height of the gold box in the resized picture."""
+    """Width and height of the gold box in the resized image."""
     x1, y1, x2, y2 = prompt.gold[0]["bbox_xyxy"]
     width, height = prompt.meta["size"]
     return (x2 - x1) / width * resized(width), (y2 - y1) / height * resized(height)
 
 
-def check_drawing(picture: Image.Image, prompt: Prompt, by: int) -> None:
-    """See that the gold and an answer beside it by so many pixels of the resized picture are where they should be."""
+def check_drawing(image: Image.Image, prompt: Prompt, by: int) -> None:
+    """See that the gold and an answer beside it by so many pixels of the resized image are where they should be."""
     size, box = prompt.meta["size"], prompt.gold[0]["bbox_xyxy"]
     scale = scale_of(size)
-    assert picture.size == (round(size[0] * scale), round(size[1] * scale))
+    assert image.size == (round(size[0] * scale), round(size[1] * scale))
     gold, answer = (tuple(int(COLOURS[side][i : i + 2], 16) for i in (1, 3, 5)) for side in ("gold", "answer"))
     wanted = [value * scale for value in box]
     moved = [min(value + by * side / resized(side), side) * scale for value, side in zip(box, size * 2, strict=True)]
     # Of a gold that the answer hits, what is inside the answer's line is to be seen.
-    assert extent(picture, gold) == pytest.approx(wanted, abs=2 if by else 5)
-    assert extent(picture, answer) == pytest.approx(moved, abs=3)
+    assert extent(image, gold) == pytest.approx(wanted, abs=2 if by else 5)
+    assert extent(image, answer) == pytest.approx(moved, abs=3)
     if Path(prompt.meta["image"]).name in MADE:
-        assert extent(picture, BLUE, tolerance=60) == pytest.approx(wanted, abs=8)  # inside the gold's line
+        assert extent(image, BLUE, tolerance=60) == pytest.approx(wanted, abs=8)  # inside the gold's line

@@ -22,7 +22,7 @@ from morl.recipe.load import load_recipe
 
 NODES = {"mimo_vl_7b": 1, "mimo_vl_7b_multinode": 4, "qwen2_5_vl_3b": 1}
 """Of 8 GPUs of 80 GiB each."""
-SHOWN: dict[str, Any] = {"image": "picture.png"}
+SHOWN: dict[str, Any] = {"image": "image.png"}
 ROWS: dict[str, dict[str, Any]] = {
     "math": {"problem": "What is $1 + 1$?", "answer": "2"},
     "visual_math": {**SHOWN, "problem": "How long is the side of the square?", "answer": "\\frac{1}{2}"},
@@ -31,7 +31,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "pointing": {**SHOWN, "instruction": "Open the settings", "bbox": [10, 10, 60, 40]},
     "gui_action": {**SHOWN, "instruction": "Go on", "action": {"action_type": "scroll", "direction": "down"}},
     "counting": {**SHOWN, "label": "cats", "count": 3},
-    "temporal": {"video": {"frames": ["picture.png"] * 4, "fps": 2}, "query": "the door opens.", "span": [0.5, 1.5]},
+    "temporal": {"video": {"frames": ["image.png"] * 4, "fps": 2}, "query": "the door opens.", "span": [0.5, 1.5]},
     "helpful_text": {"query": "Why is the sky blue?"},
     "helpful_image": {**SHOWN, "query": "What is to be seen?"},
 }
@@ -77,7 +77,7 @@ def written(tmp_path: Path, vision_model: Path, monkeypatch: pytest.MonkeyPatch)
         for objective, row in ROWS.items():
             folder = Path("data") / objective
             folder.mkdir(parents=True)
-            Image.new("RGB", (300, 200), "white").save(folder / "picture.png")
+            Image.new("RGB", (300, 200), "white").save(folder / "image.png")
             for split in ("train", "test"):
                 (folder / f"{split}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
         for judge in ("judge-text", "judge-image"):

@@ -1,4 +1,4 @@
-"""The report: whatever a run wrote is in one file, and pictures show where gold and answer point."""
+"""The report: whatever a run wrote is in one file, and images show where gold and answer point."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ objectives:
   boxes:
     share: 1
     data: {{source: jsonl, path: {folder}/rows.jsonl}}
-    prompt: [{{image: "{{{{ picture }}}}"}}, "Where is the <cat>?"]
+    prompt: [{{image: "{{{{ image }}}}"}}, "Where is the <cat>?"]
     gold: "{{{{ box }}}}"
     rewards: [{{use: box, metric: iou}}]
 rollout: {{prompts_per_step: 2, samples_per_prompt: 2, max_new_tokens: 8}}
@@ -39,9 +39,9 @@ ANSWERS = ["[20, 20, 60, 60]", "</pre><script>alert(1)</script>"]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """The folder of a run with a picture of 100 x 80 whose gold is the box 10, 10, 50, 50."""
+    """The folder of a run with an image of 100 x 80 whose gold is the box 10, 10, 50, 50."""
     Image.new("RGB", (100, 80), "white").save(tmp_path / "p.png")
-    row = {"picture": str(tmp_path / "p.png"), "box": [10, 10, 50, 50]}
+    row = {"image": str(tmp_path / "p.png"), "box": [10, 10, 50, 50]}
     (tmp_path / "rows.jsonl").write_text(2 * (json.dumps(row) + "\n"))
     (tmp_path / "r.yaml").write_text(RECIPE.format(folder=tmp_path))
     recipe = load_recipe(tmp_path / "r.yaml")
@@ -67,7 +67,7 @@ def run(tmp_path: Path) -> Path:
     return folder.path
 
 
-def pictures(page: str) -> list[Image.Image]:
+def images(page: str) -> list[Image.Image]:
     found = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
     return [Image.open(io.BytesIO(base64.b64decode(item))).convert("RGB") for item in found]
 
@@ -92,7 +92,7 @@ def test_what_a_model_wrote_stays_text(run: Path) -> None:
 
 def test_gold_and_answer_are_drawn_where_they_are(run: Path) -> None:
     page = write_report(run, run / "other.html", samples=1).read_text()
-    seen = pictures(page)
+    seen = images(page)
     assert len(seen) == 3  # held out before and after; the worst of the last step
     before, after, worst = seen
     assert before.size == after.size == worst.size == (400, 320)
@@ -103,10 +103,10 @@ def test_gold_and_answer_are_drawn_where_they_are(run: Path) -> None:
     assert colours["answer"] not in {colour for _, colour in worst.getcolors(10000)}  # an answer without a box
 
 
-def test_a_run_whose_pictures_are_gone_has_a_report(run: Path, tmp_path: Path) -> None:
+def test_a_run_whose_images_are_gone_has_a_report(run: Path, tmp_path: Path) -> None:
     (tmp_path / "p.png").unlink()
     page = write_report(run).read_text()
-    assert not pictures(page)
+    assert not images(page)
     assert "[20, 20, 60, 60]" in page
 
 

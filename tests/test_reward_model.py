@@ -110,15 +110,15 @@ def test_what_cannot_be_trained_is_said(tiny_model, tmp_path, capsys, change, to
     assert told in capsys.readouterr().err
 
 
-def test_a_reward_model_that_sees_prefers_by_the_picture(vision_model, tmp_path):
+def test_a_reward_model_that_sees_prefers_by_the_image(vision_model, tmp_path):
     draw, lines = random.Random(0), []
     for number in range(80):
         red = draw.random() < 0.5
         shade = draw.randrange(150, 256)
-        picture = tmp_path / f"{number}.png"
-        Image.new("RGB", (56, 28), (shade, 0, 0) if red else (0, 0, shade)).save(picture)
+        image = tmp_path / f"{number}.png"
+        Image.new("RGB", (56, 28), (shade, 0, 0) if red else (0, 0, shade)).save(image)
         good, bad = ("red", "blue") if red else ("blue", "red")
-        lines.append(json.dumps({"image": str(picture), "good": good, "bad": bad}))
+        lines.append(json.dumps({"image": str(image), "good": good, "bad": bad}))
     (tmp_path / "pairs.jsonl").write_text("\n".join(lines) + "\n")
     recipe = tmp_path / "rm.yaml"
     recipe.write_text(RECIPE.format(folder=tmp_path, model=vision_model, steps=30))
@@ -128,14 +128,14 @@ def test_a_reward_model_that_sees_prefers_by_the_picture(vision_model, tmp_path)
     assert last["accuracy"]["low"] > 0.6
     content = [{"type": "image"}, {"type": "text", "text": "Which colour?"}]
     with scorer(tmp_path / "runs" / "rm") as made:
-        for picture in (tmp_path / "0.png", tmp_path / "1.png", tmp_path / "2.png"):
-            good = json.loads(lines[int(picture.stem)])["good"]
-            prompt = Prompt("o/0", "o", ({"role": "user", "content": content},), (str(picture),))
+        for image in (tmp_path / "0.png", tmp_path / "1.png", tmp_path / "2.png"):
+            good = json.loads(lines[int(image.stem)])["good"]
+            prompt = Prompt("o/0", "o", ({"role": "user", "content": content},), (str(image),))
             red, blue = (asyncio.run(made.score(prompt, answer(text))).value for text in ("red", "blue"))
             assert (red > blue) == (good == "red")
 
 
-def test_a_pair_with_a_picture_that_is_too_long_is_named_or_left_out(vision_model, tmp_path, capsys):
+def test_a_pair_with_an_image_that_is_too_long_is_named_or_left_out(vision_model, tmp_path, capsys):
     lines = []
     for number in range(12):
         Image.new("RGB", (56, 280 if number % 6 == 0 else 28), (99, 20 * number, 0)).save(tmp_path / f"{number}.png")

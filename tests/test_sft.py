@@ -20,7 +20,7 @@ from morl.model.load import load_policy
 from morl.recipe.load import load_document
 from morl.recipe.sft_recipe import SftRecipe
 from morl.run.export_policy import export
-from morl.run.supervised_run import Fitting
+from morl.run.supervised_run import SupervisedRun
 from morl.sft import train_supervised
 from morl.types import Encoded
 
@@ -133,15 +133,15 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
     finished: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_after: int
 ) -> None:
     path = write_recipe(tmp_path, tiny_model)
-    learn = Fitting.learn
+    learn = SupervisedRun.learn
 
-    def learn_or_stop(fit: Fitting, *batch: Any, **schedule: Any) -> None:
+    def learn_or_stop(fit: SupervisedRun, *batch: Any, **schedule: Any) -> None:
         if fit.step == stopped_after:
             raise KeyboardInterrupt
         learn(fit, *batch, **schedule)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Fitting, "learn", learn_or_stop)
+        patch.setattr(SupervisedRun, "learn", learn_or_stop)
         with pytest.raises(KeyboardInterrupt):
             run(path, "run.checkpoint_every=1")
     assert run(path, "run.checkpoint_every=1", resume=True)
@@ -174,13 +174,13 @@ def test_the_loss_is_the_mean_over_tokens_or_over_answers(tiny_model: Path, aggr
     assert float(-(logprobs * micro.weights_N).sum()) == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_pictures_are_learnt_from_and_only_what_is_named(vision_model: Path, tmp_path: Path) -> None:
+def test_images_are_learnt_from_and_only_what_is_named(vision_model: Path, tmp_path: Path) -> None:
     tmp_path.mkdir(exist_ok=True)
     for number in range(4):
         noise((28, 56), number).save(tmp_path / f"{number}.png")
     (tmp_path / "4.png").write_bytes((tmp_path / "3.png").read_bytes()[:-100])
-    lines = [{"picture": str(tmp_path / f"{i}.png"), "answer": "yes" if i % 2 else "no"} for i in range(5)]
-    (tmp_path / "pictures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    lines = [{"image": str(tmp_path / f"{i}.png"), "answer": "yes" if i % 2 else "no"} for i in range(5)]
+    (tmp_path / "images.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
     (tmp_path / "projector.yaml").write_text(
         f"""
 run: {{name: projector, dir: {tmp_path}/runs}}
@@ -192,10 +192,10 @@ stages:
     lr: 1.0e-3
     train: ["*.merger.*"]
     datasets:
-      pictures:
-        data: &rows {{source: jsonl, path: {tmp_path}/pictures.jsonl, bad_media: skip}}
+      images:
+        data: &rows {{source: jsonl, path: {tmp_path}/images.jsonl, bad_media: skip}}
         held_out: *rows
-        prompt: [{{image: "{{{{ picture }}}}"}}, "Is it?"]
+        prompt: [{{image: "{{{{ image }}}}"}}, "Is it?"]
         answer: "{{{{ answer }}}}"
 """
     )
@@ -205,7 +205,7 @@ stages:
     assert moved == {name for name in before if ".merger." in name}
     ChatCodec.load(tmp_path / "runs/projector/models/projector", 100)  # all its files came along
     (step,) = rows(tmp_path / "runs/projector/metrics.jsonl")
-    assert step["sft/pictures/skipped_rows"] in (1, 2)  # a picture that is cut off, once an epoch
+    assert step["sft/images/skipped_rows"] in (1, 2)  # an image that is cut off, once an epoch
     assert [row["n"] for row in rows(tmp_path / "runs/projector/eval.jsonl")] == [4]
 
 

@@ -1,4 +1,4 @@
-"""Tiny random models, of text and of pictures, with a real byte-level BPE tokenizer and a ChatML template."""
+"""Tiny random models, of text and of images, with a real byte-level BPE tokenizer and a ChatML template."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def print_report(report: CheckReport) -> int:
     sys.stderr.write("".join(f"note: {note}\n" for note in notes))
     looked = f"{_counted(report.rows, 'row')} of {_counted(report.sets, 'set')} read"
     if report.skipped:
-        looked += f", {_counted(report.skipped, 'row')} skipped: bad pictures or videos, or prompts too long"
+        looked += f", {_counted(report.skipped, 'row')} skipped: bad images or videos, or prompts too long"
     if report.exit_code:
         wrong = _counted(len(report.recipe), "problem")
         models = f", {_counted(len(report.checkpoints), 'model')}" if report.checkpoints else ""

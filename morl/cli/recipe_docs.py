@@ -39,7 +39,7 @@ stands in the last `\boxed{}` of a text."""
 _PATHS = """
 ## Paths
 
-They are relative to the working folder; those of pictures and videos in rows, to their data file. A path
+They are relative to the working folder; those of images and videos in rows, to their data file. A path
 `package:MODULE/FILE` lies in an installed Python package, as `package:morl.recipes/sums.jsonl` does: data of the
 sources jsonl, json, csv and parquet, models and `media.downloads` may be named so."""
 

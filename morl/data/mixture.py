@@ -21,7 +21,7 @@ class Mixture:
     The next prompt is of the objective that lags most behind its share of all prompts so far,
     so that shares hold at any time to within a few prompts, however the stream is cut into
     draws. An objective's rows come in an order shuffled anew each epoch, each once an epoch;
-    a row that is not usable, for its bad pictures or its length, is passed over, and the next one takes its place.
+    a row that is not usable, for its bad images or its length, is passed over, and the next one takes its place.
     All follows from the seed and from how many rows each objective has given and passed over: the state. Shares that
     a resumed run has changed hold from there on, and make up for nothing that was drawn before.
     """
@@ -56,7 +56,7 @@ class Mixture:
                 return prompt
             self._passed_over[name] += 1
         raise DataError(
-            f"'{name}': none of its {len(prompts)} rows can be used: their pictures or videos are bad, or their "
+            f"'{name}': none of its {len(prompts)} rows can be used: their images or videos are bad, or their "
             "prompts too long"
         )
 

@@ -54,7 +54,7 @@ def load_pairs(spec: PreferenceSpec) -> list[Pair]:
     if same:
         logger.warning("%d of %d pairs are left out: their two answers are the same", same, len(prompts))
     if prompts.skipped:
-        logger.warning("%d of %d pairs are left out: their pictures are bad", prompts.skipped, len(prompts))
+        logger.warning("%d of %d pairs are left out: their images are bad", prompts.skipped, len(prompts))
     return pairs
 
 

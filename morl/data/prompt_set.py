@@ -72,7 +72,7 @@ class PromptSet:
         self._fits = fits
 
     def usable(self, index: int) -> Prompt | None:
-        """Prompt 0 <= index < len; None when it is to be skipped: its pictures are bad, or it does not fit."""
+        """Prompt 0 <= index < len; None when it is to be skipped: its images are bad, or it does not fit."""
         prompt = self._sound(index)
         if prompt is None or self._fits is None or self._fits(prompt):
             return prompt
@@ -82,7 +82,7 @@ class PromptSet:
         return None
 
     def _sound(self, index: int) -> Prompt | None:
-        """The prompt; None when its pictures are bad and the recipe says to skip such rows.
+        """The prompt; None when its images are bad and the recipe says to skip such rows.
 
         To know it they are decoded, which the recipe's `bad_media: fail` leaves to whoever looks at them.
         Raises: DataError naming the row's place when it cannot be made.

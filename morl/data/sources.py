@@ -272,7 +272,7 @@ def reasoning_gym(*, dataset: str, size: int, seed: int = 0, config: dict[str, A
 
 
 class _Undecoded:
-    """Rows of a Hugging Face dataset as they are stored: pictures and videos as `{"bytes", "path"}`."""
+    """Rows of a Hugging Face dataset as they are stored: images and videos as `{"bytes", "path"}`."""
 
     def __init__(self, table: Any) -> None:
         self._table = table.with_format("arrow")
@@ -286,7 +286,7 @@ class _Undecoded:
 
 
 def _undecoded(table: Any) -> Any:
-    """The dataset, such that no picture or video is decoded before it is wanted."""
+    """The dataset, such that no image or video is decoded before it is wanted."""
     return _Undecoded(table) if _holds_media(dict(table.features)) else table
 
 

@@ -97,7 +97,7 @@ class PromptTemplate:
             `{"messages": "{{ field }}"}` for a field that holds a conversation.
         gold: a template; a list or mapping that may hold templates; or a constant. A template
             that is one expression, `"{{ box }}"`, gives the field's own value; any other, text.
-        folder: what the paths of pictures and videos are relative to; the working folder if it is not given.
+        folder: what the paths of images and videos are relative to; the working folder if it is not given.
         limits: how large these may be when the model sees them.
         downloads: where those that are named by URL are kept; URLs are refused if it is not given.
 
@@ -136,7 +136,7 @@ class PromptTemplate:
             where: the row's place, for errors.
 
         Raises: DataError when a field is missing or null, the prompt is empty, or a template fails; BadMediaError
-            when a picture or video is not there, or its header says that it is of no use.
+            when an image or video is not there, or its header says that it is of no use.
         """
         fields = {"row": row, **row}
         media: list[Any] = []

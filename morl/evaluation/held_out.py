@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 PREFIX = "eval."
 """Evaluation sets are scored as objectives of this prefix, apart from the trained ones."""
 PORTION = 64
-"""Prompts with pictures that are asked at a time."""
+"""Prompts with images that are asked at a time."""
 
 
 class _Log(Protocol):
@@ -119,7 +119,7 @@ def unmeasured(recipe: Recipe, file: Path, step: int) -> set[str]:
 
 
 async def _groups(collector: Collector, eval_set: EvalSet, version: int) -> list[Group]:
-    """The scored answers to a set's prompts; to those with pictures by portions, because pictures take memory."""
+    """The scored answers to a set's prompts; to those with images by portions, because images take memory."""
     every = (eval_set.prompts.usable(index) for index in range(len(eval_set.prompts)))
     prompts = [prompt for prompt in every if prompt is not None]
     size = PORTION if any(prompt.media for prompt in prompts) else max(1, len(prompts))

@@ -30,7 +30,7 @@ def score_responses(recipe: Recipe, name: str, file: Path) -> dict[str, Any]:
             it, line after line. Several answers to a row are several samples.
 
     Returns: what `morl.evaluation.held_out.measure` says of them, `length` in characters: there are no tokens. Rows without an
-        answer are left out, with a warning. Prompts are not rendered, so pictures need not be there.
+        answer are left out, with a warning. Prompts are not rendered, so images need not be there.
     Raises: UsageError, DataError.
     """
     spec = Evaluation.objectives(recipe)[f"eval.{name}"]

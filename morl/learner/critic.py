@@ -241,13 +241,13 @@ def critic_settings(recipe: Recipe, policy: Path) -> RankSettings | None:
 
 
 def _check_reads_alike(critic: Path, policy: Path) -> None:
-    """A critic is given the policy's tokens and pictures as they are. Raises: UsageError."""
+    """A critic is given the policy's tokens and images as they are. Raises: UsageError."""
     from transformers import AutoConfig, AutoTokenizer
 
     configs = [AutoConfig.from_pretrained(folder) for folder in (critic, policy)]
     if len({getattr(config, "vision_config", None) is None for config in configs}) > 1:
         raise UsageError(
-            f"{KEY}: of '{critic}' and the policy one sees pictures and the other does not: take a critic that is "
+            f"{KEY}: of '{critic}' and the policy one sees images and the other does not: take a critic that is "
             "of the policy's kind, or leave the path out to begin with the policy itself"
         )
     vocabularies = [AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (critic, policy)]

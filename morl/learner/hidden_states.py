@@ -28,10 +28,10 @@ def _as_others_do(body: Any, micro: Microbatch) -> Iterator[None]:
     """Use every part of the model that other ranks may use on their rows, in the same order and as often.
 
     Ranks gather weights and reduce gradients in the order of their use. So each runs the vision tower once for the
-    batch's pictures and once for its videos, after the embedding and before the language model: on nothing, where its
+    batch's images and once for its videos, after the embedding and before the language model: on nothing, where its
     own rows have none. With ZeRO 3 anything else ends in ranks that wait for each other.
     """
-    # A batch without any picture still has the tower's gradients reduced.
+    # A batch without any image still has the tower's gradients reduced.
     absent = micro.absent or (() if micro.features else ("pixel_values",))
     if not absent or not hasattr(body, "get_image_features") or not _several_ranks():
         yield
@@ -54,7 +54,7 @@ def _several_ranks() -> bool:
 
 
 def _look_at_nothing(body: Any, like: torch.Tensor) -> torch.Tensor:
-    """A number that depends on the vision tower: what it makes of the smallest picture there is."""
+    """A number that depends on the vision tower: what it makes of the smallest image there is."""
     vision = body.config.vision_config
     side = vision.spatial_merge_size
     pieces = like.new_zeros(side * side, vision.in_channels * vision.temporal_patch_size * vision.patch_size**2)

@@ -120,9 +120,9 @@ class Learner:
             "time/learner_s": seconds,
         }
 
-    def spoiled_rows(self, batch: Batch) -> list[int]:
+    def nonfinite_rows(self, batch: Batch) -> list[int]:
         """Rows of a batch whose loss is not finite, each computed alone; nothing is learnt."""
-        return self._ranks.spoiled_rows(batch)
+        return self._ranks.nonfinite_rows(batch)
 
     def publish(self, folder: Path) -> None:
         """Write the current weights as a checkpoint folder that engines can load."""

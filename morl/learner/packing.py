@@ -67,7 +67,7 @@ class _LaidOut:
 def _lay_out(row: Row) -> _LaidOut:
     prompt, features = row.prompt.token_ids_T, row.prompt.features
     laid = _LaidOut(row, list(prompt), list(range(len(prompt))), [PROMPT] * len(prompt))
-    # A picture takes as many positions as its longer side, not as many as its tokens.
+    # An image takes as many positions as its longer side, not as many as its tokens.
     after = len(prompt) if features is None else int(features.positions_3T.max()) + 1
     first_token_of: dict[tuple[int, ...], int] = {}
     for number, answer in enumerate(row.answers):
@@ -103,7 +103,7 @@ def _numbered(laid: Sequence[_LaidOut]) -> torch.Tensor:
 
 
 def _positions(laid: Sequence[_LaidOut]) -> torch.Tensor:
-    """All rows' positions: one axis for text, three as soon as one row has pictures."""
+    """All rows' positions: one axis for text, three as soon as one row has images."""
     if not any(own.row.prompt.features for own in laid):
         return torch.tensor([[i for own in laid for i in own.positions]], dtype=torch.long)
     parts = []
@@ -150,7 +150,7 @@ class Microbatch:
 
     input_ids_BL: torch.Tensor
     positions: torch.Tensor
-    """`BL`, or `3BL` where there are pictures."""
+    """`BL`, or `3BL` where there are images."""
     layout: Layout
     """Tokens of each row's prompt and answers."""
     attention_mask_B1LL: torch.Tensor | None
@@ -171,9 +171,9 @@ class Microbatch:
     kept_N: torch.Tensor | None = None
     returns_N: torch.Tensor | None = None
     features: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    """The rows' pictures, end to end, by the names of the model's arguments."""
+    """The rows' images, end to end, by the names of the model's arguments."""
     absent: tuple[str, ...] = ()
-    """Names of pictures or videos that other rows of the batch have, and none of these."""
+    """Names of images or videos that other rows of the batch have, and none of these."""
 
     @property
     def arguments(self) -> dict[str, Any]:

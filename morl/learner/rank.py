@@ -175,7 +175,7 @@ class Rank(Generic[M]):
             seconds=time.perf_counter() - began,
         )
 
-    def spoiled_rows(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> list[int]:
+    def nonfinite_rows(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> list[int]:
         """Rows of this rank's microbatches whose loss is not finite; nothing is learnt."""
         batch = self._before_step(batch, plan)
         module, backward = self.engine.module, self.engine.backward

@@ -62,9 +62,9 @@ class RankGroup(ABC, Generic[M]):
         parts: list[M] = self.call_on_rows("step", batch, rate)
         return add_up(parts)
 
-    def spoiled_rows(self, batch: Batch) -> list[int]:
+    def nonfinite_rows(self, batch: Batch) -> list[int]:
         """Rows of a batch whose loss is not finite, each computed alone by one of the ranks; nothing is learnt."""
-        return sorted(row for part in self.call_on_rows("spoiled_rows", batch, budget=1) for row in part)
+        return sorted(row for part in self.call_on_rows("nonfinite_rows", batch, budget=1) for row in part)
 
     def saved(self) -> bool:
         """Whether everything that the ranks' `save` began is on the disk; any thread may ask.

@@ -14,7 +14,7 @@ from morl.model import read_calibration, resolve_model
 from morl.types import Encoded, Prompt
 
 Question = tuple[tuple[Mapping[str, Any], ...], tuple[Any, ...]]
-"""Messages up to the answer, and the pictures that they name."""
+"""Messages up to the answer, and the images that they name."""
 Told = float | str
 """A score, or why there is none."""
 
@@ -68,7 +68,7 @@ class RewardModelServer:
         prompts: dict[Any, Encoded | str] = {}
         rows: dict[Any, tuple[Encoded, dict[tuple[int, ...], list[int]]]] = {}
         for place, (question, answer) in enumerate(zip(questions, answers, strict=True)):
-            # Answers to one prompt come with the very same messages and pictures: read them once.
+            # Answers to one prompt come with the very same messages and images: read them once.
             asked = tuple(map(id, question))
             if asked not in prompts:
                 prompts[asked] = self._encode(*question)
@@ -82,7 +82,7 @@ class RewardModelServer:
                 most = self._settings.max_tokens
                 told[place] = f"question and answer have {length} tokens, more than max_tokens={most}"
                 continue
-            # Equal tokens with other pictures are another prompt.
+            # Equal tokens with other images are another prompt.
             same = asked if prompt.features else prompt.token_ids_T
             # Alone in its row, unless a GPU wants full ones.
             key = (same, answer_T) if self._device.type == "cpu" else same
@@ -99,7 +99,7 @@ class RewardModelServer:
         """The prompt, or why there is none."""
         try:
             return self._codec.encode(Prompt("of this answer", "reward", messages, media), limit=False)
-        except ValueError as error:  # no messages, unreadable pictures, roles that the template refuses
+        except ValueError as error:  # no messages, unreadable images, roles that the template refuses
             return str(error)
 
     def _forward(self, rows: list[tuple[Encoded, list[tuple[int, ...]]]]) -> dict[int, list[float]]:

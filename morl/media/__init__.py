@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from morl.media.items import KINDS, UNLIMITED, Limits, Picture, Video, upright_size, without_media
+from morl.media.items import KINDS, UNLIMITED, Image, Limits, Video, upright_size, without_media
 
 __all__ = [
     "KINDS",
     "UNLIMITED",
+    "Image",
     "Limits",
-    "Picture",
     "Video",
     "upright_size",
     "without_media",

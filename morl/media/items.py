@@ -1,7 +1,7 @@
-"""Pictures and videos of rows: what names them, what is wrong with them, and their pixels when they are wanted.
+"""Images and videos of rows: what names them, what is wrong with them, and their pixels when they are wanted.
 
-A row holds a picture as a path or URL, as encoded bytes, as the `{"bytes", "path"}` of a Hugging Face
-dataset, or as a PIL image. What flows through a run is a `Picture` or a `Video`: a name and a size,
+A row holds an image as a path or URL, as encoded bytes, as the `{"bytes", "path"}` of a Hugging Face
+dataset, or as a PIL image. What flows through a run is a `Image` or a `Video`: a name and a size,
 read from the header. Pixels are decoded where they are needed, and nowhere kept.
 """
 
@@ -22,8 +22,8 @@ from morl.media.downloads import fetch
 
 if TYPE_CHECKING:
     import numpy as np
+    import PIL.Image
     from numpy.typing import NDArray
-    from PIL import Image
 
 MIN_SIDE = 4
 """Pixels of a side, at least: less shows nothing, and is a slip of whoever made the data."""
@@ -51,9 +51,9 @@ class Limits:
 
     min_pixels: int | None = None
     max_pixels: int | None = None
-    """Of a picture, or of each frame of a video."""
+    """Of an image, or of each frame of a video."""
     max_tokens: int | None = None
-    """Of a picture, or of a whole video."""
+    """Of an image, or of a whole video."""
     fps: float = 2.0
     """Frames of a second of video that are shown."""
     max_frames: int = 256
@@ -64,8 +64,8 @@ UNLIMITED = Limits()
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture, undecoded."""
+class Image:
+    """One image, undecoded."""
 
     source: Path | bytes | Any
     """A file, its bytes, or a PIL image."""
@@ -77,20 +77,20 @@ class Picture:
     @classmethod
     def of(
         cls, value: Any, folder: Path | None = None, limits: Limits = UNLIMITED, downloads: Path | None = None
-    ) -> Picture:
-        """The picture that a row's value names; its header is read, its pixels are not.
+    ) -> Image:
+        """The image that a row's value names; its header is read, its pixels are not.
 
         Args:
-            value: a path, URL, bytes, `{"bytes", "path"}`, a PIL image or a picture.
+            value: a path, URL, bytes, `{"bytes", "path"}`, a PIL image or an image.
             folder: what paths are relative to; the working folder when it is not given.
             limits: how large it may be when the model sees it.
             downloads: where what is named by URL is kept; URLs are refused when it is not given.
 
-        Raises: BadMediaError when it is not there, no picture, or of a size that no model takes.
+        Raises: BadMediaError when it is not there, no image, or of a size that no model takes.
         """
-        if isinstance(value, Picture):
+        if isinstance(value, Image):
             return value
-        source = _source(value, folder, "picture", downloads)
+        source = _source(value, folder, "image", downloads)
         with _opened(source) as image:
             return cls(source, *upright_size(image), limits)
 
@@ -99,19 +99,19 @@ class Picture:
         """The path, or `sha256:` and the first half of the hash of what is in memory."""
         return _name(self.source)
 
-    def load(self) -> Image.Image:
+    def load(self) -> PIL.Image.Image:
         """The pixels: upright and RGB, what is transparent on white, of an animation the first frame.
 
         Raises: BadMediaError when it cannot be decoded.
         """
-        from PIL import Image
+        import PIL.Image
 
-        with _opened(self.source) as image:
-            orientation = _orientation(image)
-            picture = _rgb(image)
+        with _opened(self.source) as opened:
+            orientation = _orientation(opened)
+            pixels = _rgb(opened)
         if orientation in _UPRIGHT:
-            picture = picture.transpose(Image.Transpose[_UPRIGHT[orientation]])
-        return picture
+            pixels = pixels.transpose(PIL.Image.Transpose[_UPRIGHT[orientation]])
+        return pixels
 
     def check(self) -> None:
         """Raises: BadMediaError when it cannot be decoded."""
@@ -122,7 +122,7 @@ class Picture:
 class Video:
     """One video, undecoded: the frames that are shown of it."""
 
-    source: Path | bytes | tuple[Picture, ...]
+    source: Path | bytes | tuple[Image, ...]
     """A file, its bytes, or its frames."""
     width: int
     """Pixels of each frame."""
@@ -140,7 +140,7 @@ class Video:
         """The video that a row's value names; of its frames only headers are read.
 
         Args:
-            value: a file, its URL or its bytes (read by PyAV), a folder of frames, a list of pictures, `{"bytes",
+            value: a file, its URL or its bytes (read by PyAV), a folder of frames, a list of images, `{"bytes",
                 "path"}`, `{"frames", "fps"}` or a video. Frames without an `fps` were taken at `limits.fps`.
             folder: what paths are relative to; the working folder when it is not given.
             limits: how large it may be when the model sees it, and how many frames of it.
@@ -161,10 +161,10 @@ class Video:
             if not (isinstance(source, Path) and source.is_dir()):
                 return cls._of_file(source, limits)
             listed = sorted((file for file in source.iterdir() if file.is_file()), key=_natural)
-        return cls._of_frames([Picture.of(frame, folder, limits, downloads) for frame in listed], recorded, limits)
+        return cls._of_frames([Image.of(frame, folder, limits, downloads) for frame in listed], recorded, limits)
 
     @classmethod
-    def _of_frames(cls, frames: Sequence[Picture], recorded: float, limits: Limits) -> Video:
+    def _of_frames(cls, frames: Sequence[Image], recorded: float, limits: Limits) -> Video:
         sizes = {(frame.width, frame.height) for frame in frames}
         if not sizes:
             raise BadMediaError("the video has no frames")
@@ -225,12 +225,12 @@ class Video:
         self.load()
 
 
-KINDS: dict[str, type[Picture] | type[Video]] = {"image": Picture, "video": Video}
+KINDS: dict[str, type[Image] | type[Video]] = {"image": Image, "video": Video}
 """By the names that prompts have for them."""
 
 
 def without_media(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The row with names in the place of encoded or decoded pictures, which are too big to be carried along."""
+    """The row with names in the place of encoded or decoded images, which are too big to be carried along."""
     return {key: _lighter(value) for key, value in row.items()}
 
 
@@ -248,14 +248,14 @@ def _lighter(value: Any) -> Any:
 
 def check_size(width: int, height: int) -> None:
     """Refuse what no model takes. Raises: BadMediaError."""
-    from PIL import Image
+    import PIL.Image
 
     short, long = sorted((width, height))
     if short < MIN_SIDE:
         raise BadMediaError(f"{width} x {height} pixels: too small to show anything; each side needs {MIN_SIDE}")
     if long > MAX_RATIO * short:
         raise BadMediaError(f"{width} x {height} pixels: one side is more than {MAX_RATIO} times the other")
-    most = Image.MAX_IMAGE_PIXELS
+    most = PIL.Image.MAX_IMAGE_PIXELS
     if most is not None and width * height > most:
         raise BadMediaError(f"{width} x {height} pixels: more than the {most} that are decoded (a decompression bomb?)")
 
@@ -281,8 +281,8 @@ def _source(value: Any, folder: Path | None, kind: str, downloads: Path | None) 
         if not path.exists():
             raise BadMediaError(f"no such {kind}: {text}; paths are relative to {(folder or Path()).resolve()}")
         return path
-    if kind == "picture" and not hasattr(value, "tobitmap"):
-        raise BadMediaError(f"a picture is a path, bytes, {{bytes, path}} or a PIL image, not {type(value).__name__}")
+    if kind == "image" and not hasattr(value, "tobitmap"):
+        raise BadMediaError(f"an image is a path, bytes, {{bytes, path}} or a PIL image, not {type(value).__name__}")
     return value
 
 
@@ -294,22 +294,22 @@ def _name(source: Any) -> str:
 
 
 @contextlib.contextmanager
-def _opened(source: Path | bytes | Any) -> Iterator[Image.Image]:
+def _opened(source: Path | bytes | Any) -> Iterator[PIL.Image.Image]:
     """The image behind a source, its size checked before anything is decoded.
 
     Raises: BadMediaError for whatever goes wrong with it, in the block too.
     """
-    from PIL import Image
+    import PIL.Image
 
-    name = str(source) if isinstance(source, Path) else "the picture"
+    name = str(source) if isinstance(source, Path) else "the image"
     try:
         with warnings.catch_warnings():
             # Of large sizes; ours are checked below, and are an error.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             if isinstance(source, Path | bytes):
-                Image.init()
-                known = [kind for kind in FORMATS if kind in Image.OPEN]
-                opened = Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=known)
+                PIL.Image.init()
+                known = [kind for kind in FORMATS if kind in PIL.Image.OPEN]
+                opened = PIL.Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=known)
             else:
                 opened = source.copy()  # ours to close
         with opened as image:
@@ -317,33 +317,33 @@ def _opened(source: Path | bytes | Any) -> Iterator[Image.Image]:
             yield image
     except BadMediaError as error:
         raise BadMediaError(f"{name}: {error}") from error
-    except Image.DecompressionBombError as error:  # so large that even the header is not given
-        most = Image.MAX_IMAGE_PIXELS
+    except PIL.Image.DecompressionBombError as error:  # so large that even the header is not given
+        most = PIL.Image.MAX_IMAGE_PIXELS
         raise BadMediaError(f"{name}: more pixels than the {most} that are decoded (a decompression bomb?)") from error
     except Exception as error:  # decoders raise anything on broken data
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise BadMediaError(f"{name} cannot be read: {reason:.200}") from error
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: PIL.Image.Image) -> int:
     """EXIF orientation, 1 to 8; 1 is upright. Only the header is read."""
     if image.format == "PNG" and "exif" not in image.info:
-        return 1  # PIL would decode the whole picture to look behind it
+        return 1  # PIL would decode the whole image to look behind it
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001  # broken metadata of a picture that may be good
+    except Exception:  # noqa: BLE001  # broken metadata of an image that may be good
         return 1
 
 
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height in pixels, after a rotation that the picture's metadata ask for."""
+def upright_size(image: PIL.Image.Image) -> tuple[int, int]:
+    """Width and height in pixels, after a rotation that the image's metadata ask for."""
     width, height = image.size
     return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     """As 8-bit RGB. Raises: ValueError for numbers that are no brightness."""
-    from PIL import Image
+    import PIL.Image
 
     if image.mode.startswith("I"):  # 16 bits a pixel, whatever PIL keeps them in
         return image.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
@@ -351,7 +351,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         raise ValueError("its pixels are floating-point numbers, and which of them is white it does not say")
     if image.has_transparency_data:
         layered = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), layered).convert("RGB")
+        return PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), layered).convert("RGB")
     return image.convert("RGB")
 
 

@@ -69,9 +69,9 @@ class ChatCodec:
             encoded = Encoded(tuple(found["input_ids"]))
             if self.media is not None and (wrong := set(self.media.placeholder_ids.values()) & set(found["input_ids"])):
                 token = self.tokenizer.convert_ids_to_tokens(min(wrong))
-                raise DataError(f"prompt {prompt.id} has the token {token} in its text, and no picture for it")
+                raise DataError(f"prompt {prompt.id} has the token {token} in its text, and no image for it")
         elif self.media is None:
-            raise DataError(f"prompt {prompt.id} has pictures, and the model sees none")
+            raise DataError(f"prompt {prompt.id} has images, and the model sees none")
         else:
             try:
                 encoded = self.media.encode(messages, prompt.media)

@@ -1,4 +1,4 @@
-"""What a model that sees is given: its checkpoint's own processor resizes, cuts and places pictures and videos."""
+"""What a model that sees is given: its checkpoint's own processor resizes, cuts and places images and videos."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from morl.compat import guard_torchvision
 from morl.data import PromptTemplate
 from morl.errors import BadMediaError, DataError, UsageError
-from morl.media import KINDS, Limits, Picture, Video
+from morl.media import KINDS, Image, Limits, Video
 from morl.registry import REWARDS
 from morl.rollout import engine_info
 from morl.types import Clip, Encoded, Features, Pixels
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from morl.recipe import ObjectiveSpec
 
 _TEXT_KEYS = {"input_ids", "attention_mask", "mm_token_type_ids", "second_per_grid_ts"}
-"""What a processor returns beside pictures; times of frames are in the positions already."""
+"""What a processor returns beside images; times of frames are in the positions already."""
 
 
 @dataclass(frozen=True, slots=True)
 class MediaProcessor:
-    """Makes of the pictures of a prompt what the checkpoint was trained to see."""
+    """Makes of the images of a prompt what the checkpoint was trained to see."""
 
     processor: Any
     positions: Any
@@ -49,9 +49,7 @@ class MediaProcessor:
         with torch.device("meta"):  # only its arithmetic is wanted, not its weights
             model = AutoModel.from_config(config)
         if not hasattr(model, "get_rope_index"):
-            raise UsageError(
-                f"model.path: pictures are supported for models with M-RoPE, not for '{config.model_type}'"
-            )
+            raise UsageError(f"model.path: images are supported for models with M-RoPE, not for '{config.model_type}'")
         return cls(AutoProcessor.from_pretrained(folder), model.get_rope_index)
 
     @property
@@ -60,11 +58,11 @@ class MediaProcessor:
         return {"image": self.processor.image_token_id, "video": self.processor.video_token_id}
 
     def encode(self, messages: Sequence[Mapping[str, Any]], media: Sequence[Any]) -> Encoded:
-        """A chat up to the answer, with a token for each piece of a picture or video.
+        """A chat up to the answer, with a token for each piece of an image or video.
 
         Args:
             messages: their typed parts name the media in order.
-            media: pictures and videos, or what they can be made of.
+            media: images and videos, or what they can be made of.
 
         Raises: DataError when one of them cannot be read or does not fit.
         """
@@ -76,39 +74,39 @@ class MediaProcessor:
             if part["type"] != "text"
         ]
         if len(kinds) != len(media):
-            raise DataError(f"the messages name {len(kinds)} pictures, and there are {len(media)}")
+            raise DataError(f"the messages name {len(kinds)} images, and there are {len(media)}")
         items = [KINDS[kind].of(item) for kind, item in zip(kinds, media, strict=True)]
-        pictures = [item for item in items if isinstance(item, Picture)]
+        images = [item for item in items if isinstance(item, Image)]
         videos = [item for item in items if isinstance(item, Video)]
-        images = tuple(picture.load() for picture in pictures)
+        decoded = tuple(image.load() for image in images)
         clips = tuple(Clip(video.load(), video.shown_fps) for video in videos)
-        options = self._options(pictures, videos)
+        options = self._options(images, videos)
         text = self.processor.apply_chat_template([dict(message) for message in messages], add_generation_prompt=True)
         short_ids = self._short_ids(text, kinds)
         try:
             made = self.processor(
                 text=[text],
-                images=list(images) or None,
+                images=list(decoded) or None,
                 videos=[clip.frames for clip in clips] or None,
                 return_tensors="pt",
                 **options,
                 **({"video_metadata": [clip.metadata for clip in clips]} if clips else {}),
             )
         except ValueError as error:
-            raise BadMediaError(f"the pictures cannot be used: {error}") from error
+            raise BadMediaError(f"the images cannot be used: {error}") from error
         ids = tuple(made["input_ids"][0].tolist())
         tensors = {name: value for name, value in made.items() if name not in _TEXT_KEYS}
         self._check_counts(ids, short_ids, kinds, items, tensors)
-        return Encoded(ids, Features(tensors, self._positions(made)), Pixels(short_ids, images, clips, options))
+        return Encoded(ids, Features(tensors, self._positions(made)), Pixels(short_ids, decoded, clips, options))
 
-    def _options(self, pictures: Sequence[Picture], videos: Sequence[Video]) -> dict[str, Any]:
+    def _options(self, images: Sequence[Image], videos: Sequence[Video]) -> dict[str, Any]:
         """Arguments of the processor's call: limits of size, and that frames were chosen already.
 
         Sizes are named although they may be the processor's own: an engine may be set up for larger ones.
         """
         options: dict[str, Any] = {}
-        if pictures:
-            size = _size(self.processor.image_processor, [(picture.limits, 1) for picture in pictures])
+        if images:
+            size = _size(self.processor.image_processor, [(image.limits, 1) for image in images])
             options["images_kwargs"] = {"size": size}
         if videos:
             processor = self.processor.video_processor
@@ -120,7 +118,7 @@ class MediaProcessor:
         return options
 
     def _short_ids(self, text: str, kinds: Sequence[str]) -> tuple[int, ...]:
-        """Token ids with one placeholder for each picture or video. Raises: DataError when the text has its own."""
+        """Token ids with one placeholder for each image or video. Raises: DataError when the text has its own."""
         ids = tuple(self.processor.tokenizer(text)["input_ids"])
         for kind, placeholder in self.placeholder_ids.items():
             if ids.count(placeholder) != kinds.count(kind):
@@ -136,10 +134,10 @@ class MediaProcessor:
         ids: Sequence[int],
         short_ids: Sequence[int],
         kinds: Sequence[str],
-        items: Sequence[Picture | Video],
+        items: Sequence[Image | Video],
         tensors: Mapping[str, torch.Tensor],
     ) -> None:
-        """Each placeholder must have become as many tokens as its picture has features, within its limit."""
+        """Each placeholder must have become as many tokens as its image has features, within its limit."""
         merged = self.processor.image_processor.merge_size**2
         counts = {
             kind: iter((tensors[f"{kind}_grid_thw"].prod(-1) // merged).tolist() if kind in kinds else ())
@@ -163,7 +161,7 @@ class MediaProcessor:
     def _positions(self, made: Mapping[str, Any]) -> torch.Tensor:
         """M-RoPE positions of the prompt, `(3, T)`.
 
-        What follows a picture or video begins after the largest position in it, in time too. So the models
+        What follows an image or video begins after the largest position in it, in time too. So the models
         were trained, so vLLM counts, and so an answer goes on from its prompt; transformers forgets the time.
         """
         grids = {name: value for name, value in made.items() if name.endswith("_grid_thw")}
@@ -210,7 +208,7 @@ def engine_options(engine: str, media: MediaProcessor | None, specs: Iterable[Ob
 
 
 def check_frames(media: MediaProcessor | None, specs: Mapping[str, ObjectiveSpec]) -> None:
-    """See that rewards read pixels of the resized picture in the size that the model sees.
+    """See that rewards read pixels of the resized image in the size that the model sees.
 
     Args:
         media: the model's processor; None if it sees nothing.
@@ -236,17 +234,17 @@ def check_frames(media: MediaProcessor | None, specs: Mapping[str, ObjectiveSpec
             if sees != reads:
                 wanted = ", ".join(f"{name}: {value}" for name, value in sees.items() if reads[name] != value)
                 raise UsageError(
-                    f"{place}.rewards.{number}: 'absolute_resized' is not how the model sees pictures: "
+                    f"{place}.rewards.{number}: 'absolute_resized' is not how the model sees images: "
                     f"'{term.use}' resizes otherwise than the processor; set {wanted}"
                 )
 
 
 def _size(processor: Any, wanted: Sequence[tuple[Limits, int]]) -> dict[str, int]:
-    """Pixels of a picture or frame, at least and at most, for a processor's call; its own where nothing is wanted.
+    """Pixels of an image or frame, at least and at most, for a processor's call; its own where nothing is wanted.
 
     Args:
         processor: of images, or of videos.
-        wanted: for each picture or video of a prompt its limits, and its length in steps of time.
+        wanted: for each image or video of a prompt its limits, and its length in steps of time.
     """
     own = processor.size
     piece = (processor.patch_size * processor.merge_size) ** 2

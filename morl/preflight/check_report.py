@@ -34,7 +34,7 @@ class CheckReport:
     portion: str = ""
     """Told behind the number of rows where not all of them were to be read."""
     skipped: int = 0
-    """Rows that the recipe says to skip: for their bad pictures, or their length."""
+    """Rows that the recipe says to skip: for their bad images, or their length."""
 
     @property
     def exit_code(self) -> int:

@@ -34,7 +34,7 @@ from morl.traits import needs_gold, traits_of
 from morl.types import Prompt
 
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
-"""Files of a checkpoint that say how pictures are resized."""
+"""Files of a checkpoint that say how images are resized."""
 
 TEMPLATE_TOKENS = 256
 """What a chat template adds to a prompt, at most, system prompt included."""
@@ -240,7 +240,7 @@ def _check_answer(prompt: Prompt) -> None:
 
 
 def _check_frames(recipe: Recipe, specs: Mapping[str, ObjectiveSpec]) -> list[Problem]:
-    """Rewards that resize pictures otherwise than the processor of the model does, if that is on this machine."""
+    """Rewards that resize images otherwise than the processor of the model does, if that is on this machine."""
     resized = {
         label: spec
         for label, spec in specs.items()

@@ -22,7 +22,7 @@ from morl.data import PromptSet, load_prompts
 from morl.errors import MorlError, UsageError
 from morl.evaluation import Evaluation, compare
 from morl.files import replacing, require_writable
-from morl.media import Picture, Video
+from morl.media import Image, Video
 from morl.recipe import ObjectiveSpec, Recipe, command_of, load_recipe
 from morl.registry import REWARDS
 from morl.report.curves import Chart, draw
@@ -33,7 +33,7 @@ from morl.traits import traits_of
 from morl.types import Prompt
 
 if TYPE_CHECKING:
-    from PIL import Image
+    import PIL.Image
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ PER_OBJECTIVE = {
 MOST_FRAMES = 8
 """Of a video, side by side."""
 LONGEST_SIDE = 480
-"""Pixels that pictures are brought to or near, so that the file stays small and small pictures are seen."""
+"""Pixels that images are brought to or near, so that the file stays small and small images are seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Answer:
     response: str
     value: float | None
     terms: Mapping[str, Row]
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     """As data URIs, with what gold and answer point at drawn into the first."""
 
 
@@ -181,7 +181,7 @@ def _times(steps: Sequence[Row]) -> Chart:
 
 
 class _Looker:
-    """Finds the prompts of saved samples again, for their pictures."""
+    """Finds the prompts of saved samples again, for their images."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._specs: dict[str, ObjectiveSpec] = {**recipe.objectives, **Evaluation.objectives(recipe)}
@@ -203,8 +203,8 @@ class _Looker:
     def _prompts(self, objective: str) -> PromptSet:
         return load_prompts(self._specs[objective], objective)
 
-    def pictures(self, row: Row) -> tuple[str, ...]:
-        """The pictures of a sample, the first with what its gold and its answer point at."""
+    def images(self, row: Row) -> tuple[str, ...]:
+        """The images of a sample, the first with what its gold and its answer point at."""
         prompt = self.prompt(row) if row["media"] else None
         if prompt is None:
             return ()
@@ -227,15 +227,15 @@ class _Looker:
         return found
 
 
-def _seen(item: Picture | Video) -> Image.Image:
-    """A picture, or the frames of a video side by side."""
-    from PIL import Image
+def _seen(item: Image | Video) -> PIL.Image.Image:
+    """An image, or the frames of a video side by side."""
+    import PIL.Image
 
-    if isinstance(item, Picture):
+    if isinstance(item, Image):
         return item.load()
     frames = item.load()
     chosen = frames[:: -(-len(frames) // MOST_FRAMES)]
-    return Image.fromarray(np.concatenate(list(chosen), axis=1))
+    return PIL.Image.fromarray(np.concatenate(list(chosen), axis=1))
 
 
 COLOURS = {"gold": "#1a9e3f", "answer": "#d62728"}
@@ -244,19 +244,20 @@ WIDTH = {"gold": 5, "answer": 3}
 
 
 def scale_of(size: tuple[int, int]) -> float:
-    """How much larger or smaller a picture is drawn; a whole factor keeps a small one sharp, and the file small."""
+    """How much larger or smaller an image is drawn; a whole factor keeps a small one sharp, and the file small."""
     scale = LONGEST_SIDE / max(size)
     return math.floor(scale) if scale >= 1 else scale
 
 
-def _data_uri(picture: Image.Image, marks: Iterable[Mark]) -> str:
-    """A picture as PNG in the page itself, with boxes and points drawn in."""
-    from PIL import Image, ImageDraw
+def _data_uri(image: PIL.Image.Image, marks: Iterable[Mark]) -> str:
+    """An image as PNG in the page itself, with boxes and points drawn in."""
+    import PIL.Image
+    from PIL import ImageDraw
 
-    scale = scale_of(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    picture = picture.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS)
-    pen = ImageDraw.Draw(picture)
+    scale = scale_of(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    image = image.resize(size, PIL.Image.Resampling.NEAREST if scale >= 1 else PIL.Image.Resampling.LANCZOS)
+    pen = ImageDraw.Draw(image)
     for mark in marks:
         places = [value * size[i % 2] for i, value in enumerate(mark.at)]
         if mark.is_box:
@@ -268,7 +269,7 @@ def _data_uri(picture: Image.Image, marks: Iterable[Mark]) -> str:
         if mark.label:
             pen.text((places[0] + 4, places[1] + 4), mark.label, fill=COLOURS[mark.side])
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
@@ -309,7 +310,7 @@ def _show(rows: Sequence[tuple[str, Row]], looker: _Looker) -> Shown:
         prompt=_text(first["prompt"]),
         gold="" if gold is None else gold if isinstance(gold, str) else json.dumps(gold, ensure_ascii=False),
         answers=tuple(
-            Answer(title, row["response"], row["value"], row["terms"], looker.pictures(row)) for title, row in rows
+            Answer(title, row["response"], row["value"], row["terms"], looker.images(row)) for title, row in rows
         ),
     )
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from morl.run.build import Parts, assemble
+from morl.run.build import Parts, build_parts
 from morl.run.evaluation_run import evaluate_models
 from morl.run.export_policy import export
 from morl.run.folder import RunFolder
 from morl.run.interrupt import Interrupt
 from morl.run.recovery import recovering
-from morl.run.supervised_run import Fitting, fitting
+from morl.run.supervised_run import SupervisedRun, open_supervised_run
 
 __all__ = [
-    "Fitting",
+    "SupervisedRun",
     "Interrupt",
     "Parts",
     "RunFolder",
-    "assemble",
+    "build_parts",
     "evaluate_models",
     "export",
     "fitting",

@@ -21,7 +21,7 @@ from morl.rewards import Scorer
 from morl.rollout import Collector, EnginePool, Rollout, Sampling, choose_engine, start_engines
 from morl.run.checkpoint import CheckpointStore, read_state, write_state
 from morl.run.folder import RunFolder
-from morl.run.health import Watch
+from morl.run.health import HealthCheck
 from morl.sync import DiskSync, NcclSync, check_sync, open_sync, plan_sync
 from morl.track import Tracker, make_tracker, write_samples
 from morl.types import Batch
@@ -45,7 +45,7 @@ class Parts:
     evaluation: Evaluation
     checkpoints: CheckpointStore
     tracker: Tracker
-    watch: Watch
+    health: HealthCheck
     step: int = 0
     """Steps that are done."""
     saved: int = 0
@@ -68,12 +68,12 @@ class Parts:
         self.checkpoint_s = 0.0
         self.tracker.log(self.step, metrics | measured)
         self.checkpoints.check()
-        self.watch.look(
+        self.health.check_step(
             self.step,
             batch,
             metrics,
             loss=metrics["learner/loss"],
-            spoiled_rows=self.learner.spoiled_rows,
+            nonfinite_rows=self.learner.nonfinite_rows,
             prompts=[group.prompt.id for group in rollout.groups],
         )
 
@@ -102,7 +102,7 @@ class Parts:
 
 
 @asynccontextmanager
-async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIterator[Parts]:
+async def build_parts(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIterator[Parts]:
     """All parts of the recipe's run, at its newest good checkpoint or at step 0."""
     go_offline(recipe)
     async with AsyncExitStack() as stack:
@@ -161,7 +161,7 @@ async def assemble(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIt
             evaluation=Evaluation.load(recipe, engines, collector, codec, folder.path),
             checkpoints=checkpoints,
             tracker=make_tracker(recipe, folder.path, _step_of(newest)),
-            watch=Watch(recipe.learner, recipe.model.dtype, folder.skipped),
+            health=HealthCheck(recipe.learner, recipe.model.dtype, folder.skipped),
         )
         stack.callback(parts.tracker.close)
         if newest is not None:

@@ -30,11 +30,11 @@ STEPS_OF_MISMATCH = 3
 """Steps in a row above `learner.mismatch_stop` that end the run."""
 
 
-class Watch:
+class HealthCheck:
     """Counts what goes wrong in a row; a run that goes on from a checkpoint counts from 0."""
 
     def __init__(self, spec: LearnerSpec, dtype: str, folder: Path) -> None:
-        """Watch the steps of a learner, keeping skipped batches in `folder`."""
+        """HealthCheck the steps of a learner, keeping skipped batches in `folder`."""
         self.spec = spec
         self.folder = folder
         self._scales_loss = dtype == "float16"
@@ -44,14 +44,14 @@ class Watch:
         self._silent: set[str] = set()
         """Objectives without a score in their last step."""
 
-    def look(
+    def check_step(
         self,
         step: int,
         batch: Batch,
         metrics: Mapping[str, float],
         *,
         loss: float,
-        spoiled_rows: Callable[[Batch], Sequence[int]],
+        nonfinite_rows: Callable[[Batch], Sequence[int]],
         prompts: Sequence[str] = (),
     ) -> None:
         """Look at the step that was just taken.
@@ -61,19 +61,19 @@ class Watch:
             batch: what it learnt from.
             metrics: of the step: `learner/skipped`, and `policy/logprob_mismatch` where there is a rollout.
             loss: of the step.
-            spoiled_rows: finds the rows whose loss is not finite; asked only when that of the step is not.
+            nonfinite_rows: finds the rows whose loss is not finite; asked only when that of the step is not.
             prompts: names of the prompts, by the numbers in `batch.prompts_N`.
 
         Raises: RunError when the run must not go on.
         """
         if metrics["learner/skipped"]:
-            self._look_at_skipped(step, batch, loss, spoiled_rows, prompts)
+            self._check_skipped(step, batch, loss, nonfinite_rows, prompts)
         else:
             self._skipped = 0
         if "policy/logprob_mismatch" in metrics:
-            self._look_at_mismatch(step, metrics["policy/logprob_mismatch"])
+            self._check_mismatch(step, metrics["policy/logprob_mismatch"])
 
-    def look_at_scores(self, step: int, groups: Sequence[Group], least: float) -> None:
+    def check_scores(self, step: int, groups: Sequence[Group], least: float) -> None:
         """Look at the scores that the step's update would rest on, and tell of an objective that has none.
 
         Raises: RunError when less than the share `least` of the samples has one, or none has.
@@ -101,12 +101,12 @@ class Watch:
                 )
             (self._silent.add if silent else self._silent.discard)(name)
 
-    def _look_at_skipped(
+    def _check_skipped(
         self,
         step: int,
         batch: Batch,
         loss: float,
-        spoiled_rows: Callable[[Batch], Sequence[int]],
+        nonfinite_rows: Callable[[Batch], Sequence[int]],
         prompts: Sequence[str],
     ) -> None:
         if self._scales_loss and math.isfinite(loss):
@@ -114,7 +114,7 @@ class Watch:
             logger.info("step %d is skipped: the gradient overflows at this loss scale, which is lowered", step)
             return
         self._skipped += 1
-        rows = () if math.isfinite(loss) else tuple(spoiled_rows(batch))
+        rows = () if math.isfinite(loss) else tuple(nonfinite_rows(batch))
         skipped = Skipped(step, batch, rows, _names(batch, rows, prompts))
         file = self._keep(skipped)
         if math.isfinite(loss):
@@ -143,7 +143,7 @@ class Watch:
             return f"not saved ({error})"
         return file
 
-    def _look_at_mismatch(self, step: int, mismatch: float) -> None:
+    def _check_mismatch(self, step: int, mismatch: float) -> None:
         warn, stop = self.spec.mismatch_warn, self.spec.mismatch_stop
         said = f"step {step}: rollout and learner differ by {mismatch:.3g} nats a token in the mean"
         if mismatch > warn and not self._above_warn:

@@ -15,19 +15,19 @@ from morl.learner import M, Rank, RankGroup, RankSettings, start_rank_group
 from morl.recipe import PreferenceRecipe, SftRecipe
 from morl.run.checkpoint import CheckpointStore, read_state, step_of, write_state
 from morl.run.folder import RunFolder
-from morl.run.health import Watch
+from morl.run.health import HealthCheck
 from morl.track import Tracker, make_tracker
 from morl.types import Batch
 
 
-class Fitting(Generic[M]):
+class SupervisedRun(Generic[M]):
     """A model on its ranks, and the checkpoints and metrics of the run that fits it."""
 
     def __init__(
         self,
         ranks: RankGroup[M],
         tracker: Tracker,
-        watch: Watch,
+        health: HealthCheck,
         checkpoints: CheckpointStore,
         every: int,
         step: int,
@@ -39,7 +39,7 @@ class Fitting(Generic[M]):
         """What `save` was given for the checkpoint that this goes on from; None for a beginning."""
         self.step = step
         """Steps of the run that are done."""
-        self._watch = watch
+        self._health = health
         self._checkpoints = checkpoints
         self._every = every
 
@@ -64,7 +64,7 @@ class Fitting(Generic[M]):
             "time/learner_s": total.seconds,
         }
         self.tracker.log(self.step, metrics)
-        self._watch.look(self.step, batch, metrics, loss=total.loss, spoiled_rows=self.ranks.spoiled_rows)
+        self._health.check_step(self.step, batch, metrics, loss=total.loss, nonfinite_rows=self.ranks.nonfinite_rows)
         self._checkpoints.check()
 
     @property
@@ -89,7 +89,7 @@ class Fitting(Generic[M]):
 
 
 @contextmanager
-def fitting(
+def open_supervised_run(
     recipe: SftRecipe | PreferenceRecipe,
     folder: RunFolder,
     cluster: Cluster,
@@ -98,7 +98,7 @@ def fitting(
     *,
     console: Tracker,
     start: int = 0,
-) -> Iterator[Fitting[M]]:
+) -> Iterator[SupervisedRun[M]]:
     """A model at the newest good checkpoint of the run, or as `settings` loads it; ended with the block.
 
     Args:
@@ -123,10 +123,10 @@ def fitting(
         stack.push(checkpoints.close)
         if newest is not None:
             ranks.call("load", newest / "learner")
-        yield Fitting(
+        yield SupervisedRun(
             ranks,
             tracker,
-            Watch(settings.learner, settings.dtype, folder.skipped),
+            HealthCheck(settings.learner, settings.dtype, folder.skipped),
             checkpoints,
             recipe.run.checkpoint_every,
             step,

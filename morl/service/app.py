@@ -26,9 +26,9 @@ from morl.service.router import Router
 from morl.service.wire import (
     ErrorResponse,
     Health,
+    Image,
     Item,
     ObjectiveInfo,
-    Picture,
     RewardsResponse,
     ScoreRequest,
     ScoreResponse,
@@ -46,7 +46,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     503: {"model": ErrorResponse, "description": "Too much to do, or not ready: ask again after `Retry-After`."},
     504: {"model": ErrorResponse, "description": "Not done in time."},
 }
-_KEYS = [*ScoreRequest.model_fields, *Item.model_fields, *Tokens.model_fields, *Picture.model_fields]
+_KEYS = [*ScoreRequest.model_fields, *Item.model_fields, *Tokens.model_fields, *Image.model_fields]
 
 
 def make_app(

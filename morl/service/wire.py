@@ -16,8 +16,8 @@ class Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
 
 
-class Picture(Wire):
-    """A picture's size in pixels; the picture itself does not travel, nor does a path on the server."""
+class Image(Wire):
+    """An image's size in pixels; the image itself does not travel, nor does a path on the server."""
 
     width: Annotated[int, Field(gt=0, le=10**7)]
     height: Annotated[int, Field(gt=0, le=10**7)]
@@ -57,14 +57,14 @@ class Item(Wire):
     """The prompt: `{"role", "content"}` each."""
     meta: dict[str, Any] | None = None
     """The row of data, for rewards that read other columns."""
-    media: list[Picture] = []
-    """Sizes of the prompt's pictures, in order."""
+    media: list[Image] = []
+    """Sizes of the prompt's images, in order."""
     sample: Tokens | None = None
     """Only for rewards that read tokens or the reason of the end; `GET /rewards` says which do."""
 
     def reward_input(self) -> RewardInput:
         """What rewards are given, as in a run."""
-        media = tuple(picture.model_dump() for picture in self.media)
+        media = tuple(image.model_dump() for image in self.media)
         messages = tuple(self.messages or ())
         return RewardInput(self.response, self.gold, messages, media, self.meta or {}, self._sample())
 

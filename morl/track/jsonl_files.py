@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from morl.errors import AbsentDataError, DataError
 from morl.files import replacing
-from morl.media import Picture, Video
+from morl.media import Image, Video
 from morl.types import Group, Sample, Score
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def truncate(path: Path, after_step: int) -> None:
 def write_samples(path: Path, step: int, groups: Iterable[Group]) -> None:
     """Write every sample of a step with its score; the file is whole or not there.
 
-    Pictures and other media are named, never embedded.
+    Images and other media are named, never embedded.
     """
     import zstandard
 
@@ -161,7 +161,7 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, Picture | Video):
+    if isinstance(value, Image | Video):
         return value.name
     return _foreign(value)
 

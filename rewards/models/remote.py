@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 
 from morl.rewards import reward
 from morl.rewards.models.connection import Connection, FailedError
-from morl.rewards.parsing.image_size import picture_size
+from morl.rewards.parsing.image_size import image_size
 from morl.rewards.reward import Example, Verdict
 from morl.rewards.verdict import clip, describe
 from morl.types import Sample, Status
@@ -75,7 +75,7 @@ async def remote(
     url, objective: the service's address (http or https), and which of its objectives is asked.
     token_env: name of the environment variable with the token; a recipe holds none itself.
     send: what travels beside the response. `sample` are its tokens, for rewards that read them. Of `media`
-        go only the pictures' sizes; what JSON cannot hold goes as null.
+        go only the images' sizes; what JSON cannot hold goes as null.
     timeout_s: seconds for an answer, retries included; the term's `deadline_s` ends it, too, if that is less.
     retries: further attempts when there is no connection, or status 429, 502, 503 or 504; after random pauses that
         grow, and not before the time that the service asks for (`Retry-After`).
@@ -141,10 +141,10 @@ def _item(item: dict[str, Any]) -> bytes:
 
 
 def _sizes(media: Sequence[Any]) -> Iterator[dict[str, int]]:
-    """Of the first pictures, up to one whose size nothing tells."""
-    for picture in media:
+    """Of the first images, up to one whose size nothing tells."""
+    for image in media:
         try:
-            size = picture_size((picture,), {})
+            size = image_size((image,), {})
         except ValueError:
             return
         if size is None:

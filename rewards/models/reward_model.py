@@ -19,7 +19,7 @@ from morl.rewards.resource import Resource
 from morl.rewards.reward import Verdict, reward
 
 Question = tuple[tuple[Mapping[str, Any], ...], tuple[Any, ...]]
-"""Messages up to the answer, and the pictures that they name."""
+"""Messages up to the answer, and the images that they name."""
 
 DECAY = 0.9
 """Share of the running mean that stays from step to step."""
@@ -137,7 +137,7 @@ class ServedModel(Resource):
 
 
 def _key(question: Question) -> str:
-    """The same text for the same question: pictures by their names, which say what is in them."""
+    """The same text for the same question: images by their names, which say what is in them."""
     messages, media = question
     return json.dumps([[dict(message) for message in messages], [item.name for item in media]], sort_keys=True)
 
@@ -165,7 +165,7 @@ async def reward_model(
     `max_tokens` gets no score.
 
     `path` is a folder that `morl rm` wrote (`runs/<name>/model`), or any sequence classifier with one output. A model
-    that sees is shown the prompt's pictures.
+    that sees is shown the prompt's images.
     `center` is what scores 0.5: the mean score that `morl rm` found on held-out answers (`stored`), a mean that
     follows the policy from step to step (`running`), the score of the gold as an answer to the same prompt, so
     that the value is the probability to be preferred to it (`reference`), or a number.

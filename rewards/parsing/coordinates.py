@@ -1,6 +1,6 @@
 r"""Coordinates: which frame numbers are in, and how they go from one frame to another. A frame is never guessed.
 
-What answers write, and how large pictures are, is read by `places` and `picture`; all of it is imported from here.
+What answers write, and how large images are, is read by `places` and `image`; all of it is imported from here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Literal
 
-from morl.rewards.parsing.image_size import Resize, Size, picture_size, smart_resize
+from morl.rewards.parsing.image_size import Resize, Size, image_size, smart_resize
 from morl.rewards.parsing.locations import (
     Box,
     LabelledBox,
@@ -44,7 +44,7 @@ __all__ = [
     "explicitly_empty",
     "find_json",
     "finite",
-    "picture_size",
+    "image_size",
     "point_from",
     "read_boxes",
     "read_points",
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 Frame = Literal["absolute", "absolute_resized", "relative_1000", "relative_1"]
-"""What a coordinate counts: pixels of the picture as it came; pixels of the picture as the processor resized it;
+"""What a coordinate counts: pixels of the image as it came; pixels of the image as the processor resized it;
 thousandths of its width and height; or parts of them."""
 BoxFormat = Literal["xyxy", "xywh"]
 """How a box is written: two corners, or a corner with width and height."""
@@ -62,9 +62,9 @@ Side = Literal["gold", "answer"]
 
 
 def units(frame: Frame, size: Size | None, resize: Resize | None = None) -> tuple[float, float]:
-    """Extent of the whole picture in a frame: `(x, y) / units` is in `relative_1`.
+    """Extent of the whole image in a frame: `(x, y) / units` is in `relative_1`.
 
-    Raises: ValueError when the frame needs the picture's size and there is none, or it cannot be resized.
+    Raises: ValueError when the frame needs the image's size and there is none, or it cannot be resized.
     """
     if frame == "relative_1":
         return (1.0, 1.0)
@@ -72,7 +72,7 @@ def units(frame: Frame, size: Size | None, resize: Resize | None = None) -> tupl
         return (1000.0, 1000.0)
     if size is None:
         raise ValueError(
-            f"the frame '{frame}' needs the size of the picture, and the row has no picture: "
+            f"the frame '{frame}' needs the size of the image, and the row has no image: "
             "name the columns that hold it (size_from)"
         )
     if frame == "absolute_resized":
@@ -90,7 +90,7 @@ class Transfer:
     """
 
     source: tuple[float, float]
-    """Extent of the picture in the frame that the numbers are in."""
+    """Extent of the image in the frame that the numbers are in."""
     target: tuple[float, float]
 
     def __call__(self, numbers: Sequence[float]) -> tuple[float, ...]:
@@ -113,20 +113,20 @@ def transfer(
     size_from: str | Sequence[str] | None = None,
     resize: Resize | None = None,
 ) -> Transfer:
-    """From one frame to another in the picture of a row, whose size is looked up only when it is needed.
+    """From one frame to another in the image of a row, whose size is looked up only when it is needed.
 
-    Raises: ValueError when it is needed and nothing tells it, as `picture_size` and `units` do.
+    Raises: ValueError when it is needed and nothing tells it, as `image_size` and `units` do.
     """
     if source == target:
         return _SAME
     relative = source.startswith("relative") and target.startswith("relative")
-    size = None if relative else picture_size(media, meta, size_from)
+    size = None if relative else image_size(media, meta, size_from)
     return Transfer(units(source, size, resize), units(target, size, resize))
 
 
 @dataclass(frozen=True, slots=True)
 class CoordinateFrames:
-    """What the coordinates of an answer and of its gold count in the picture of a row.
+    """What the coordinates of an answer and of its gold count in the image of a row.
 
     The options of a reward are called as these fields are; the limits of `resize` are options of their own.
 
@@ -140,9 +140,9 @@ class CoordinateFrames:
     gold_format: BoxFormat = "xyxy"
     """How the gold writes boxes: two corners, or a corner with width and height."""
     size_from: str | Sequence[str] | None = None
-    """Columns of the row that hold the picture's size; without them the first picture tells it."""
+    """Columns of the row that hold the image's size; without them the first image tells it."""
     resize: Resize = _RESIZE
-    """How the processor resized the picture, for `absolute_resized`."""
+    """How the processor resized the image, for `absolute_resized`."""
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> CoordinateFrames:
@@ -159,7 +159,7 @@ class CoordinateFrames:
         return transfer(self.gold_frame, self.frame, media, meta, self.size_from, self.resize)
 
     def into_parts(self, side: Side, media: Sequence[Any], meta: Mapping[str, Any]) -> Transfer:
-        """From one side's frame to parts of the picture. Raises: ValueError as `transfer` does."""
+        """From one side's frame to parts of the image. Raises: ValueError as `transfer` does."""
         own = self.gold_frame if side == "gold" else self.frame
         return transfer(own, "relative_1", media, meta, self.size_from, self.resize)
 

@@ -1,4 +1,4 @@
-"""How large a picture is: as it came, and as a processor of the Qwen2-VL family resizes it."""
+"""How large an image is: as it came, and as a processor of the Qwen2-VL family resizes it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from morl.media import upright_size
 from morl.rewards.parsing.stated_values import decoded, finite
 
 MAX_RATIO = 200
-"""Length over breadth of a picture, at most."""
+"""Length over breadth of an image, at most."""
 MAX_SIDE = 10**7
 """Pixels of a side, at most; more is a mistake."""
 FACTOR, MIN_PIXELS, MAX_PIXELS = 28, 3136, 12_845_056
@@ -24,7 +24,7 @@ FACTOR, MIN_PIXELS, MAX_PIXELS = 28, 3136, 12_845_056
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Width and height of a picture, in pixels."""
+    """Width and height of an image, in pixels."""
 
     width: int
     height: int
@@ -42,7 +42,7 @@ class Resize:
 def smart_resize(
     size: Size, *, factor: int = FACTOR, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS
 ) -> Size:
-    """The size at which the model sees the picture.
+    """The size at which the model sees the image.
 
     Each side goes to the nearest multiple of `factor`, ties to the even one. If the area is then outside
     its limits, both sides are scaled alike by the square root of what is missing or too much, and rounded
@@ -54,7 +54,7 @@ def smart_resize(
         raise ValueError(f"no size fits factor {factor} with {min_pixels} to {max_pixels} pixels")
     short, long = sorted((size.width, size.height))
     if long > MAX_RATIO * short:
-        raise ValueError(f"a picture of {size.width} x {size.height} is too narrow to be resized (over {MAX_RATIO}:1)")
+        raise ValueError(f"an image of {size.width} x {size.height} is too narrow to be resized (over {MAX_RATIO}:1)")
     width, height = (round(side / factor) * factor for side in (size.width, size.height))
     if width * height > max_pixels:
         shrink = math.sqrt(size.width * size.height / max_pixels)
@@ -65,17 +65,17 @@ def smart_resize(
     return Size(width, height)
 
 
-def picture_size(
+def image_size(
     media: Sequence[Any], meta: Mapping[str, Any], columns: str | Sequence[str] | None = None
 ) -> Size | None:
-    """The size of a row's first picture, or None when nothing tells it.
+    """The size of a row's first image, or None when nothing tells it.
 
     Args:
-        media: the row's pictures. The first may be an object with `width` and `height` or with
-            `size` (width, height), a mapping of the two, an encoded picture (`{"bytes": …}`), or the path of
+        media: the row's images. The first may be an object with `width` and `height` or with
+            `size` (width, height), a mapping of the two, an encoded image (`{"bytes": …}`), or the path of
             a file, whose header is read: the size is upright, as its metadata ask, and nothing is decoded.
         meta: the row.
-        columns: names of the row's columns that hold the size, and go before the picture: one column with
+        columns: names of the row's columns that hold the size, and go before the image: one column with
             `[width, height]` or `{"width": …, "height": …}`, or two columns, width first.
 
     Raises: ValueError when a column is missing or a size is none.
@@ -94,7 +94,7 @@ def picture_size(
         return _file_size(str(first), _modified(first))
     if isinstance(first, Mapping):
         if isinstance(first.get("bytes"), bytes):
-            return _header_size(io.BytesIO(first["bytes"]), "the row's picture")
+            return _header_size(io.BytesIO(first["bytes"]), "the row's image")
         if isinstance(first.get("path"), str):
             return _file_size(first["path"], _modified(first["path"]))
         return _size(first) if "width" in first else None
@@ -112,10 +112,10 @@ def _size(value: Any) -> Size:
         value = [value.get("width"), value.get("height")]
     value = value.tolist() if callable(getattr(value, "tolist", None)) else value
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ValueError("the size of a picture is [width, height] or {width: …, height: …}")
+        raise ValueError("the size of an image is [width, height] or {width: …, height: …}")
     width, height = (finite(side.item() if callable(getattr(side, "item", None)) else side) for side in value)
     if any(side is None or side % 1 or not 0 < side <= MAX_SIDE for side in (width, height)):
-        raise ValueError(f"the size of a picture is two whole numbers of pixels, not {str(value)[:50]}")
+        raise ValueError(f"the size of an image is two whole numbers of pixels, not {str(value)[:50]}")
     return Size(int(width or 0), int(height or 0))
 
 
@@ -126,7 +126,7 @@ def _modified(path: str | Path) -> int:
     try:
         return Path(path).stat().st_mtime_ns
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read the picture {str(path)[:100]}: {_reason(error)}; {_REMEDY}") from error
+        raise ValueError(f"cannot read the image {str(path)[:100]}: {_reason(error)}; {_REMEDY}") from error
 
 
 @functools.lru_cache(maxsize=4096)
@@ -145,8 +145,8 @@ def _header_size(file: IO[bytes], name: str) -> Size:
         # Nothing is decoded, so its size is no danger.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            with Image.open(file) as picture:
-                return _size(upright_size(picture))
+            with Image.open(file) as image:
+                return _size(upright_size(image))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(f"cannot read the size of {name}: {_reason(error)}; {_REMEDY}") from error
 

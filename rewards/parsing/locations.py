@@ -113,7 +113,7 @@ def labelled_box(numbers: Sequence[Any], label: str | None) -> LabelledBox:
     if -MAX_VALUE <= x1 < x2 <= MAX_VALUE and -MAX_VALUE <= y1 < y2 <= MAX_VALUE:
         return LabelledBox((x1, y1, x2, y2), label)
     if max(abs(x1), abs(y1), abs(x2), abs(y2)) > MAX_VALUE:
-        return LabelledBox(None, label, "beyond any picture")
+        return LabelledBox(None, label, "beyond any image")
     return LabelledBox(None, label, "swapped corners" if x1 > x2 or y1 > y2 else "no area")
 
 
@@ -133,7 +133,7 @@ def labelled_point(numbers: Sequence[Any], label: str | None) -> LabelledPoint:
     if x is None or y is None:
         return LabelledPoint(None, label, "not two finite numbers")
     if max(abs(x), abs(y)) > MAX_VALUE:
-        return LabelledPoint(None, label, "beyond any picture")
+        return LabelledPoint(None, label, "beyond any image")
     return LabelledPoint((x, y), label)
 
 

@@ -103,17 +103,17 @@ def box(
     (1 + GIoU) / 2 and still rises towards a gold that is not touched, but gives every box something. Of several,
     each gold box is paired with one of the answer so that the sum of scores is greatest, and the sum is divided by
     the number of boxes on the side that has more: missing, superfluous and repeated boxes cost, and so do boxes
-    without area, with swapped corners or without finite numbers. Boxes are not cut to the picture. An empty gold
+    without area, with swapped corners or without finite numbers. Boxes are not cut to the image. An empty gold
     list wants an empty list.
 
     `threshold`: a pair that scores less counts 0. `hit`: any other counts 1, if it scores more than 0; without a
-    threshold a box of the whole picture then scores 1.
+    threshold a box of the whole image then scores 1.
     `match_labels`: only boxes with the same label, case and spaces aside, are paired.
 
-    `frame` and `gold_frame` say what the numbers count, and are never guessed: `absolute`, pixels of the picture
+    `frame` and `gold_frame` say what the numbers count, and are never guessed: `absolute`, pixels of the image
     as it came; `absolute_resized`, pixels as the model saw it, resized with `factor`, `min_pixels` and
     `max_pixels` of its processor; `relative_1000`, thousandths of width and height; `relative_1`, parts of them.
-    Where they differ and the size of the picture is needed, it is read from the first picture, or from the columns
+    Where they differ and the size of the image is needed, it is read from the first image, or from the columns
     that `size_from` names: one with [width, height], or two.
     """
     frames = CoordinateFrames(frame, gold_frame, gold_format, size_from, Resize(factor, min_pixels, max_pixels))

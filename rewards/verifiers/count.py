@@ -132,7 +132,7 @@ _THINGS = (
     r"(?!ways?\b|means\b|details?\b|clues?\b|ideas?\b|one\b|image\b|picture\b|answer\b|information\b|doubt\b)"
     r"(?:[a-z'-]{1,30}\s){0,2}[a-z'-]{1,30}"
 )
-_IN_PICTURE = r"(?:\s(?:in|on|at|visible|present|shown|here|depicted)\b[^.\n]{0,100})?\W*"
+_IN_IMAGE = r"(?:\s(?:in|on|at|visible|present|shown|here|depicted)\b[^.\n]{0,100})?\W*"
 _NONE = re.compile(
     r"\W*(?:(?:(?:the|my|final|correct)\s){0,3}(?:answer\W{1,3}(?:is\s)?)?none"
     rf"|none\sof\s(?:them|these|those)(?:\s{_THINGS})?"
@@ -141,12 +141,12 @@ _NONE = re.compile(
     rf"{_THINGS}"
     r"|(?:i\s(?:do\snot|don['’]t|can['’]t|cannot)\ssee|there\s(?:is|are|was|were)(?:\snot|n['’]t))\s"
     rf"(?:any|a\ssingle)\s{_THINGS})"
-    rf"{_IN_PICTURE}",
+    rf"{_IN_IMAGE}",
     re.IGNORECASE,
 )
 _SINGLE = re.compile(
     rf"\W*(?:(?:there\sis|i\s(?:can\s)?see|i\scount|contains|shows|has)\s|[^.\n]{{0,80}}\s(?:contains|shows|has)\s)?"
-    rf"(?:just\s|only\s)?a\ssingle\s{_THINGS}{_IN_PICTURE}",
+    rf"(?:just\s|only\s)?a\ssingle\s{_THINGS}{_IN_IMAGE}",
     re.IGNORECASE,
 )
 

@@ -94,7 +94,7 @@ def _middle(boxes: Sequence[Box]) -> Point | None:
 _Frame = Annotated[
     Frame,
     Field(
-        description="What the answer's coordinates count, never guessed: `absolute`, pixels of the picture as it came; "
+        description="What the answer's coordinates count, never guessed: `absolute`, pixels of the image as it came; "
         "`absolute_resized`, pixels as the model saw it, resized with `factor`, `min_pixels` and `max_pixels` of its "
         "processor; `relative_1000`, thousandths of width and height; `relative_1`, parts of them."
     ),
@@ -104,8 +104,8 @@ _GoldFormat = Annotated[BoxFormat, Field(description="The gold's boxes: two corn
 _SizeFrom = Annotated[
     str | list[str] | None,
     Field(
-        description="Columns with the size of the picture: one with [width, height], or two. Without them it is read "
-        "from the first picture, where frames differ and it is needed."
+        description="Columns with the size of the image: one with [width, height], or two. Without them it is read "
+        "from the first image, where frames differ and it is needed."
     ),
 ]
 _Radius = Annotated[

@@ -1,4 +1,4 @@
-"""A point in a picture: pointing, and clicking on elements of a screen."""
+"""A point in an image: pointing, and clicking on elements of a screen."""
 
 from __future__ import annotations
 

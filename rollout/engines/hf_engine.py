@@ -220,7 +220,7 @@ class HFEngine:
         from morl.rollout.engines.hf_cache import RoomyCache
 
         slots: dict[tuple[tuple[int, ...], int], int] = {}
-        # Equal tokens with other pictures are another prompt.
+        # Equal tokens with other images are another prompt.
         keys = [(row.request.prompt.token_ids_T, id(row.request.prompt.features)) for row in rows]
         slot_of_row = [slots.setdefault(key, len(slots)) for key in keys]
         prompts = [rows[slot_of_row.index(slot)].request.prompt for slot in range(len(slots))]
@@ -230,7 +230,7 @@ class HFEngine:
         positions_APT = _positions(mask_PT, features)
         seen = {name: tensor.to(mask_PT.device) for name, tensor in concatenate_features(features).items()}
         logits_PV = self._logits(token_ids_PT, mask_PT, positions_APT.squeeze(0), cache, seen)
-        # A picture takes as many positions as its longer side, not as many as its tokens.
+        # An image takes as many positions as its longer side, not as many as its tokens.
         state = _State(cache, mask_PT, positions_APT.amax(dim=(0, 2))[:, None] + 1)
         slot_of_row_B = torch.tensor(slot_of_row, device=mask_PT.device)
         state.spread(slot_of_row_B, share=can_share(self._model, cache))
@@ -255,7 +255,7 @@ class HFEngine:
     ) -> torch.Tensor:
         """Float32 logits `BV` after the last of these tokens, which the cache takes up.
 
-        `positions` are `BT`, or `3BT` where there are pictures; `seen` is what the model takes of these.
+        `positions` are `BT`, or `3BT` where there are images; `seen` is what the model takes of these.
         """
         import torch
 
@@ -316,7 +316,7 @@ def batches(requests: Sequence[Request], size: int) -> Iterator[list[_Row]]:
 
 
 def _positions(mask_PT: torch.Tensor, features: Sequence[Features | None]) -> torch.Tensor:
-    """Positions of left-padded prompts, `APT`: A is 1 for text, and 3 where one of them has pictures (M-RoPE)."""
+    """Positions of left-padded prompts, `APT`: A is 1 for text, and 3 where one of them has images (M-RoPE)."""
     positions_APT = (mask_PT.cumsum(-1) - 1).clamp(min=0)[None]
     if any(own is not None for own in features):
         positions_APT = positions_APT.repeat(3, 1, 1)

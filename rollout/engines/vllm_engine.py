@@ -53,7 +53,7 @@ class VLLMEngine:
         `weight_transfer`: be ready for `receive_weights`.
         `max_lora_rank`: be ready for weights that come as LoRA adapters, of at most this rank, on top of `model`.
         `images_per_prompt`, `videos_per_prompt`, `image_pixels`, `video_pixels`: how many a prompt has and how
-        large each picture or frame is, at most, of a model that sees; by default what the checkpoint allows.
+        large each image or frame is, at most, of a model that sees; by default what the checkpoint allows.
 
         Raises: MissingExtraError when vLLM is not installed, UsageError when the rank is beyond what it serves.
         """

@@ -1,4 +1,4 @@
-"""Pictures and videos for vLLM, whose own processor makes of them what the learner was given.
+"""Images and videos for vLLM, whose own processor makes of them what the learner was given.
 
 A prompt comes with one placeholder for each; vLLM resizes, cuts and expands with the checkpoint's processor, told
 the same sizes. Whether that gave the very tokens that the learner has is looked at for every prompt.
@@ -34,7 +34,7 @@ def engine_arguments(
         # Its processor wants the tokenizer.
         "skip_tokenizer_init": False,
         "limit_mm_per_prompt": {kind: count for kind, count in counts.items() if count is not None},
-        # It reserves memory for the largest picture that there can be. Each request names its own sizes, in this same
+        # It reserves memory for the largest image that there can be. Each request names its own sizes, in this same
         # form: what is called max_pixels would win over them.
         "mm_processor_kwargs": {
             kind: {"size": {"shortest_edge": 1, "longest_edge": most}}
@@ -61,7 +61,7 @@ def vllm_prompt(request: Request) -> dict[str, Any]:
             prompt_token_ids=list(pixels.prompt_ids_T),
             multi_modal_data=data,
             mm_processor_kwargs=dict(pixels.options),
-            # Otherwise each sample would have its pictures hashed again.
+            # Otherwise each sample would have its images hashed again.
             multi_modal_uuids={
                 "image": [_digest(image.tobytes(), image.size) for image in pixels.images],
                 "video": [_digest(video.frames.tobytes(), video.frames.shape, video.fps) for video in pixels.videos],
@@ -74,7 +74,7 @@ def check_expanded(request: Request, expanded: Sequence[int] | None) -> None:
     """Raises: RunError when vLLM's prompt is not the one that the learner has."""
     if request.prompt.pixels is not None and tuple(expanded or ()) != request.prompt.token_ids_T:
         raise RunError(
-            f"request {request.id!r}: vLLM made {len(expanded or ())} tokens of a prompt with pictures that has "
+            f"request {request.id!r}: vLLM made {len(expanded or ())} tokens of a prompt with images that has "
             f"{len(request.prompt.token_ids_T)} by the checkpoint's processor; other limits of size in rollout.options?"
         )
 

@@ -1,6 +1,6 @@
 """The update after three steps under every layout of the hardware, as one table.
 
-    python tests/bench/invariance.py            all 64 layouts, for text and for pictures: some 15 minutes
+    python tests/bench/invariance.py            all 64 layouts, for text and for images: some 15 minutes
     python tests/bench/invariance.py --ranks 1  those of one rank: 3 minutes
 
 Each cell is how far the weights lie from the reference's (one rank, ZeRO 0, shared prompts, everything in one
@@ -25,7 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ranks", type=int, nargs="*", default=[1, 2])
     ranks = parser.parse_args().ranks
-    from learner_groups import make_picture_groups
+    from learner_groups import make_image_groups
     from safetensors.torch import load_file
     from test_learner import NARROW_HEADS, STEPS, TEXT_GROUPS, after_steps, distance
     from tiny import make_tiny_model, make_tiny_vision_model
@@ -38,8 +38,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, Cluster(ClusterSpec(), local=False):
         text = make_tiny_model(Path(folder) / "text", seed=0)
         sees = make_tiny_vision_model(Path(folder) / "sees", seed=0, text=NARROW_HEADS)
-        pictures = [make_picture_groups(ChatCodec.load(sees, 512), step) for step in range(STEPS)]
-        kinds = {"text": (text, TEXT_GROUPS), "pictures": (sees, pictures)}
+        images = [make_image_groups(ChatCodec.load(sees, 512), step) for step in range(STEPS)]
+        kinds = {"text": (text, TEXT_GROUPS), "images": (sees, images)}
         origins = {kind: load_file(model / "model.safetensors") for kind, (model, _) in kinds.items()}
         references = {
             kind: after_steps(model, Path(folder) / f"reference-{kind}", groups)[0]

@@ -3,7 +3,7 @@
     python tests/bench/learner.py            everything, ratios in one run
     python tests/bench/learner.py --steps 3  more repetitions
 
-The model is a small Qwen2.5-VL with random weights; prompts hold a picture. A group of G answers of R tokens
+The model is a small Qwen2.5-VL with random weights; prompts hold an image. A group of G answers of R tokens
 to a prompt of P costs P + G R tokens with a shared prefix and G (P + R) without: their ratio bounds the gain.
 """
 
@@ -174,7 +174,7 @@ def useful_flops(policy, batch, plan) -> float:
 def throughput(folder: str, count: int) -> None:
     """A step's arithmetic as a share of what a matrix product reaches; runs in a process of its own.
 
-    `folder` holds the model with pictures; "smol" stands for SmolLM2-135M, on text.
+    `folder` holds the model with images; "smol" stands for SmolLM2-135M, on text.
     """
     import torch
 
@@ -234,7 +234,7 @@ def report(count: int) -> None:
         memory = run("head")
         told = f"{memory['mb']:.0f} MB; all logits at once: {memory['whole_logits_mb']:.0f} MB"
         print(f"head, vocabulary 150,000, 8,192 tokens: {told}")
-        for what, model in (("pictures, width 192", folder), ("text, SmolLM2-135M", "smol")):
+        for what, model in (("images, width 192", folder), ("text, SmolLM2-135M", "smol")):
             share = run("throughput", model, count)
             step, peak = share["step"], share["peak"]
             print(f"step, {what}: {step / 1e9:.0f} of {peak / 1e9:.0f} GFLOP/s: {step / peak:.0%}")

@@ -65,8 +65,8 @@ def test_parts_name_their_media_in_order(tmp_path):
         [{"image": "{{ image }}"}, "Find the {{ what }} in ", {"video": "{{ clip }}"}], None, tmp_path
     )
     prompt = template.render(row, "o/3", "o", "rows.jsonl:4")
-    picture, clip = prompt.media
-    assert (picture.source, picture.width, picture.height) == (tmp_path / "a.png", 40, 30)
+    image, clip = prompt.media
+    assert (image.source, image.width, image.height) == (tmp_path / "a.png", 40, 30)
     assert [frame.source for frame in clip.source] == [tmp_path / "b.png", tmp_path / "c.png"]
     assert prompt.messages[0]["content"] == [
         {"type": "image"},
@@ -97,7 +97,7 @@ def test_messages_keep_their_roles():
         ("q", "{{ nothing }}", "the field 'nothing' is null; give it a value, or write {{ nothing or '' }}"),
         ("{{ answer / 0 }}", None, "the template fails: division by zero"),
         (" {{ '' }}\n", None, "the prompt is empty"),
-        ([{"image": "gone.png"}], None, "no such picture: gone.png; paths are relative to "),
+        ([{"image": "gone.png"}], None, "no such image: gone.png; paths are relative to "),
         ("{{ question.__class__.__mro__ }}", None, "the template fails: access to attribute '__class__' of 'str'"),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from learner_groups import make_groups, make_picture_groups
+from learner_groups import make_groups, make_image_groups
 
 from morl.learner import packing
 from morl.learner.attention_kernel import use_shared_prefix
@@ -18,10 +18,10 @@ from morl.model.chat_codec import ChatCodec
 from morl.model.load import load_policy
 
 
-@pytest.mark.parametrize("pictures", [False, True])
-def test_rows_and_dense_mask_agree(tiny_model: Path, vision_model: Path, monkeypatch, pictures):
-    folder = vision_model if pictures else tiny_model
-    groups = make_picture_groups(ChatCodec.load(folder, 512)) if pictures else make_groups(3, prompts=5)
+@pytest.mark.parametrize("images", [False, True])
+def test_rows_and_dense_mask_agree(tiny_model: Path, vision_model: Path, monkeypatch, images):
+    folder = vision_model if images else tiny_model
+    groups = make_image_groups(ChatCodec.load(folder, 512)) if images else make_groups(3, prompts=5)
     draw = torch.Generator().manual_seed(0)
     advantages = torch.randn(len(groups), len(groups[0].samples_G), generator=draw, dtype=torch.float64)
     batch = build_batch(group_rows(groups, advantages, torch.ones_like(advantages)))

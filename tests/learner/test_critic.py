@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from learner_groups import make_groups, make_picture_groups
+from learner_groups import make_groups, make_image_groups
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
@@ -192,17 +192,17 @@ def trained(
 
 
 @pytest.fixture(scope="module")
-def picture_groups(vision_model: Path) -> list[list[Group]]:
+def image_groups(vision_model: Path) -> list[list[Group]]:
     codec = ChatCodec.load(vision_model, 512)
-    return [make_picture_groups(codec, step) for step in range(STEPS)]
+    return [make_image_groups(codec, step) for step in range(STEPS)]
 
 
 @pytest.fixture(scope="module")
-def reference(tiny_model: Path, vision_model: Path, picture_groups: list[list[Group]], tmp_path_factory):
+def reference(tiny_model: Path, vision_model: Path, image_groups: list[list[Group]], tmp_path_factory):
     folder = tmp_path_factory.mktemp("critic")
     return {
         "text": trained(tiny_model, GROUPS, folder / "text"),
-        "pictures": trained(vision_model, picture_groups, folder / "pictures"),
+        "images": trained(vision_model, image_groups, folder / "images"),
     }
 
 
@@ -213,16 +213,16 @@ def reference(tiny_model: Path, vision_model: Path, picture_groups: list[list[Gr
         ("text", {"share_prefix": False, "tokens_per_microbatch": 64}),
         ("text", {"zero": 2, "activation_checkpointing": True}),
         ("text", {"ranks": 2, "zero": 3, "tokens_per_microbatch": 64}),
-        ("pictures", {"share_prefix": False, "tokens_per_microbatch": 1}),
+        ("images", {"share_prefix": False, "tokens_per_microbatch": 1}),
     ],
     ids=str,
 )
 def test_layout_never_changes_the_critic(
-    request, reference, picture_groups, tiny_model: Path, vision_model: Path, tmp_path: Path, kind: str, layout: Any
+    request, reference, image_groups, tiny_model: Path, vision_model: Path, tmp_path: Path, kind: str, layout: Any
 ) -> None:
     if layout.get("ranks", 1) > 1:
         request.getfixturevalue("ray_cluster")
-    model, batches = {"text": (tiny_model, GROUPS), "pictures": (vision_model, picture_groups)}[kind]
+    model, batches = {"text": (tiny_model, GROUPS), "images": (vision_model, image_groups)}[kind]
     weights, metrics = trained(model, batches, tmp_path / "w", **layout)
     expected, expected_metrics = reference[kind]
     origin = load_file(model / "model.safetensors")
@@ -236,8 +236,8 @@ def test_layout_never_changes_the_critic(
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6), name
 
 
-def test_pictures_are_seen_by_the_critic(reference, vision_model: Path) -> None:
-    weights, _ = reference["pictures"]
+def test_images_are_seen_by_the_critic(reference, vision_model: Path) -> None:
+    weights, _ = reference["images"]
     origin = load_file(vision_model / "model.safetensors")
     moved = {name for name in origin if not torch.equal(weights[name], origin[name])}
     assert any("visual" in name for name in moved)
@@ -435,7 +435,7 @@ def test_a_critic_that_cannot_read_the_policy_is_refused(tiny_model: Path, visio
 
     with pytest.raises(UsageError, match=r"algorithm\.critic\.path: .*nowhere"):
         critic("./nowhere")
-    with pytest.raises(UsageError, match=r"algorithm\.critic\.path: .* one sees pictures and the other does not"):
+    with pytest.raises(UsageError, match=r"algorithm\.critic\.path: .* one sees images and the other does not"):
         critic(vision_model)
     load_policy(tiny_model, "float32").config.save_pretrained(tmp_path)
     make_tokenizer(["<pad>", "<start>", "<end>"]).save_pretrained(tmp_path)

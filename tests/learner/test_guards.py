@@ -13,7 +13,7 @@ import broken_losses
 import psutil
 import pytest
 import torch
-from learner_groups import make_groups, make_picture_groups
+from learner_groups import make_groups, make_image_groups
 from safetensors.torch import load_file
 from track.groups import make_group
 
@@ -28,7 +28,7 @@ from morl.model.chat_codec import ChatCodec
 from morl.recipe.schema.algorithm_section import AlgorithmSpec
 from morl.recipe.schema.learner_section import LearnerSpec
 from morl.recipe.schema.machine_sections import ClusterSpec
-from morl.run.health import KEPT, Watch, read_skipped
+from morl.run.health import KEPT, HealthCheck, read_skipped
 from morl.types import Batch, TermScore
 
 LOSSES = Path(broken_losses.__file__)
@@ -88,7 +88,7 @@ def test_a_step_that_is_not_finite_changes_nothing(tiny_model: Path, tmp_path: P
         assert metrics["learner/skipped"] == 1, name
         assert not math.isfinite(metrics["learner/grad_norm"]), name
         assert math.isfinite(metrics["learner/loss"]) == (name == "gradient"), name
-    assert hit.spoiled_rows(with_advantage(batches[1], 2, math.nan)) == [2]
+    assert hit.nonfinite_rows(with_advantage(batches[1], 2, math.nan)) == [2]
     got = weights_after(hit, tmp_path / "hit", batches[1:])
     # Adam's moments and step count have a part in the last update.
     assert all(torch.equal(got[name], expected[name]) for name in expected)
@@ -102,7 +102,7 @@ def test_one_rank_s_bad_row_makes_all_skip(ray_cluster, tiny_model: Path, tmp_pa
         learner.publish(tmp_path / "before")
         bad = with_advantage(batch, 1, math.nan)
         assert learner.step(bad)["learner/skipped"] == 1
-        assert learner.spoiled_rows(bad) == [1]
+        assert learner.nonfinite_rows(bad) == [1]
         learner.publish(tmp_path / "after")
         assert learner.step(batch)["learner/skipped"] == 0
     finally:
@@ -116,10 +116,12 @@ def text_batch(seed: int = 0) -> Batch:
     return build_batch(group_rows(groups, torch.ones((len(groups), 4)), torch.ones((len(groups), 4))))
 
 
-def look(watch: Watch, step: int, batch: Batch, *, skipped: float = 0.0, loss: float = 0.5, **metrics: float) -> None:
+def look(
+    health: HealthCheck, step: int, batch: Batch, *, skipped: float = 0.0, loss: float = 0.5, **metrics: float
+) -> None:
     names = [f"prompt {number}" for number in range(4)]
     said = {"learner/skipped": skipped} | {name.replace("__", "/"): value for name, value in metrics.items()}
-    watch.look(step, batch, said, loss=loss, spoiled_rows=lambda _: [2], prompts=names)
+    health.check_step(step, batch, said, loss=loss, nonfinite_rows=lambda _: [2], prompts=names)
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -137,14 +139,14 @@ def same(one: Batch, other: Batch) -> bool:
 
 
 def test_a_skipped_batch_is_kept_and_its_prompts_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    watch, batch = Watch(LearnerSpec(), "float32", tmp_path), text_batch()
-    look(watch, 12, batch, skipped=1.0, loss=math.nan)
+    health, batch = HealthCheck(LearnerSpec(), "float32", tmp_path), text_batch()
+    look(health, 12, batch, skipped=1.0, loss=math.nan)
     kept = read_skipped(tmp_path / "step-000012.safetensors")
     assert (kept.step, kept.rows, kept.prompts) == (12, (2,), ("prompt 2",))
     assert same(kept.batch, batch)
     assert "step 12 is skipped" in caplog.text
     assert "row 2 is not finite (prompt prompt 2)" in caplog.text
-    look(watch, 13, batch, skipped=1.0)
+    look(health, 13, batch, skipped=1.0)
     assert "the gradient is not finite although the loss is" in caplog.text
     assert read_skipped(tmp_path / "step-000013.safetensors").rows == ()
     (tmp_path / "torn.safetensors").write_bytes(b"1234")
@@ -152,53 +154,59 @@ def test_a_skipped_batch_is_kept_and_its_prompts_are_named(tmp_path: Path, caplo
         read_skipped(tmp_path / "torn.safetensors")
 
 
-def test_a_skipped_batch_keeps_its_pictures(vision_model: Path, tmp_path: Path) -> None:
-    groups = make_picture_groups(ChatCodec.load(vision_model, 512))
+def test_a_skipped_batch_keeps_its_images(vision_model: Path, tmp_path: Path) -> None:
+    groups = make_image_groups(ChatCodec.load(vision_model, 512))
     batch = build_batch(group_rows(groups, torch.ones((len(groups), 3)), torch.ones((len(groups), 3))))
     assert None in batch.features_B
     assert any(batch.features_B)
-    look(Watch(LearnerSpec(), "float32", tmp_path), 1, batch, skipped=1.0, loss=math.inf)
+    look(HealthCheck(LearnerSpec(), "float32", tmp_path), 1, batch, skipped=1.0, loss=math.inf)
     assert same(read_skipped(tmp_path / "step-000001.safetensors").batch, batch)
 
 
 def test_skipped_steps_in_a_row_end_the_run(tmp_path: Path) -> None:
-    watch, batch = Watch(LearnerSpec(max_skipped_steps=3), "float32", tmp_path), text_batch()
+    health, batch = HealthCheck(LearnerSpec(max_skipped_steps=3), "float32", tmp_path), text_batch()
     for step in range(1, 20, 3):
-        look(watch, step, batch, skipped=1.0, loss=math.nan)
-        look(watch, step + 1, batch, skipped=1.0, loss=math.nan)
-        look(watch, step + 2, batch)
+        look(health, step, batch, skipped=1.0, loss=math.nan)
+        look(health, step + 1, batch, skipped=1.0, loss=math.nan)
+        look(health, step + 2, batch)
     assert len(list(tmp_path.iterdir())) == KEPT
-    look(watch, 31, batch, skipped=1.0, loss=math.nan)
-    look(watch, 32, batch, skipped=1.0, loss=math.nan)
+    look(health, 31, batch, skipped=1.0, loss=math.nan)
+    look(health, 32, batch, skipped=1.0, loss=math.nan)
     with pytest.raises(RunError, match=r"max_skipped_steps=3.*step-000033.safetensors.*--resume"):
-        look(watch, 33, batch, skipped=1.0, loss=math.nan)
+        look(health, 33, batch, skipped=1.0, loss=math.nan)
 
 
 def test_a_full_disk_does_not_make_a_skipped_step_worse(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
-    look(Watch(LearnerSpec(), "float32", tmp_path / "file" / "skipped"), 1, text_batch(), skipped=1.0, loss=math.nan)
+    look(
+        HealthCheck(LearnerSpec(), "float32", tmp_path / "file" / "skipped"),
+        1,
+        text_batch(),
+        skipped=1.0,
+        loss=math.nan,
+    )
     assert "not saved" in caplog.text
 
 
 def test_float16_may_look_for_its_loss_scale(tmp_path: Path) -> None:
-    watch = Watch(LearnerSpec(max_skipped_steps=1), "float16", tmp_path)
+    health = HealthCheck(LearnerSpec(max_skipped_steps=1), "float16", tmp_path)
     for step in range(20):
-        look(watch, step, text_batch(), skipped=1.0, loss=0.5)
+        look(health, step, text_batch(), skipped=1.0, loss=0.5)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(RunError, match="max_skipped_steps"):
-        look(watch, 20, text_batch(), skipped=1.0, loss=math.nan)
+        look(health, 20, text_batch(), skipped=1.0, loss=math.nan)
 
 
 def test_a_mismatch_is_told_once_a_stretch_and_ends_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    watch, batch = Watch(LearnerSpec(mismatch_warn=0.1, mismatch_stop=1.0), "float32", tmp_path), text_batch()
+    health, batch = HealthCheck(LearnerSpec(mismatch_warn=0.1, mismatch_stop=1.0), "float32", tmp_path), text_batch()
     told = []
     for step, mismatch in enumerate([0.01, 0.2, 0.3, 2.0, 2.0, 0.05, math.nan, 0.2, 3.0, 3.0]):
         caplog.clear()
-        look(watch, step, batch, policy__logprob_mismatch=mismatch)
+        look(health, step, batch, policy__logprob_mismatch=mismatch)
         told.append("mismatch_warn" in caplog.text)
     assert [step for step, said in enumerate(told) if said] == [1, 7]
     with pytest.raises(RunError, match=r"3, 3, 4.*mismatch_stop=1.*sync.folder.*temperature"):
-        look(watch, 10, batch, policy__logprob_mismatch=4.0)
+        look(health, 10, batch, policy__logprob_mismatch=4.0)
 
 
 def test_a_stopped_rank_is_named_and_the_group_starts_again(ray_cluster, tiny_model: Path) -> None:
@@ -288,18 +296,18 @@ def test_gather_tells_who_died_who_failed_and_who_is_silent(ray_cluster) -> None
 
 
 def test_an_objective_without_a_score_is_told_of_once_and_too_few_end_the_run(tmp_path, caplog):
-    watch = Watch(LearnerSpec(), "float32", tmp_path)
+    health = HealthCheck(LearnerSpec(), "float32", tmp_path)
     silent = {"box": TermScore(None, "bad_gold", "the gold is no box")}
     boxes, sums = make_group("boxes", [None, None], terms=[silent] * 2), make_group("sums", [1.0, None])
     for step in (1, 2):
-        watch.look_at_scores(step, [boxes, sums], 0.25)
+        health.check_scores(step, [boxes, sums], 0.25)
     (told,) = caplog.messages
     assert told.startswith("step 1: objectives.boxes: none of its 2 samples has a score")
     assert "the gold is no box" in told
-    watch.look_at_scores(3, [make_group("boxes", [1.0, None])], 0.25)
-    watch.look_at_scores(4, [boxes, sums], 0.25)
+    health.check_scores(3, [make_group("boxes", [1.0, None])], 0.25)
+    health.check_scores(4, [boxes, sums], 0.25)
     assert len(caplog.messages) == 2
     with pytest.raises(RunError, match=r"only 1 of 4 samples .* scoring\.min_scored=0\.5; .* the gold is no box"):
-        watch.look_at_scores(5, [boxes, sums], 0.5)
+        health.check_scores(5, [boxes, sums], 0.5)
     with pytest.raises(RunError, match="only 0 of 2"):
-        watch.look_at_scores(6, [boxes], 0.0)
+        health.check_scores(6, [boxes], 0.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from learner_groups import clip_prompt, make_groups, make_picture_groups, picture_prompts
+from learner_groups import clip_prompt, image_prompts, make_groups, make_image_groups
 from safetensors.torch import load_file
 from tiny import make_tiny_vision_model
 
@@ -68,7 +68,7 @@ LAYOUTS = [
     {"zero": 1},
     {"ranks": 2, "zero": 2, "tokens_per_microbatch": 64},
     {"ranks": 2, "zero": 3, "share_prefix": False},
-    {"ranks": 2, "zero": 3, "tokens_per_microbatch": 1},  # a rank without a picture beside one that has some
+    {"ranks": 2, "zero": 3, "tokens_per_microbatch": 1},  # a rank without an image beside one that has some
     {"activation_checkpointing": True},
 ]
 
@@ -87,27 +87,27 @@ def vision_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def picture_groups(vision_model: Path) -> list[list[Group]]:
+def image_groups(vision_model: Path) -> list[list[Group]]:
     codec = ChatCodec.load(vision_model, 512)
-    prompts = [[*picture_prompts(step), clip_prompt(step)] for step in range(STEPS)]
-    return [make_picture_groups(codec, step, prompts=own) for step, own in enumerate(prompts)]
+    prompts = [[*image_prompts(step), clip_prompt(step)] for step in range(STEPS)]
+    return [make_image_groups(codec, step, prompts=own) for step, own in enumerate(prompts)]
 
 
 @pytest.fixture(scope="module")
-def reference(ray_cluster, tiny_model: Path, vision_model: Path, picture_groups, tmp_path_factory):
+def reference(ray_cluster, tiny_model: Path, vision_model: Path, image_groups, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reference")
     return {
         "text": after_steps(tiny_model, folder / "text", TEXT_GROUPS),
-        "pictures": after_steps(vision_model, folder / "pictures", picture_groups),
+        "images": after_steps(vision_model, folder / "images", image_groups),
     }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-@pytest.mark.parametrize("kind", ["text", "pictures"])
+@pytest.mark.parametrize("kind", ["text", "images"])
 def test_layout_never_changes_the_update(
-    reference, picture_groups, tiny_model: Path, vision_model: Path, tmp_path: Path, kind: str, layout: dict[str, int]
+    reference, image_groups, tiny_model: Path, vision_model: Path, tmp_path: Path, kind: str, layout: dict[str, int]
 ) -> None:
-    model, groups = {"text": (tiny_model, TEXT_GROUPS), "pictures": (vision_model, picture_groups)}[kind]
+    model, groups = {"text": (tiny_model, TEXT_GROUPS), "images": (vision_model, image_groups)}[kind]
     weights, metrics = after_steps(model, tmp_path / "w", groups, **layout)
     expected, expected_metrics = reference[kind]
     apart = distance(weights, expected, load_file(model / "model.safetensors"))

@@ -98,9 +98,9 @@ def test_the_same_data_in_another_folder_is_parted_alike(tmp_path):
         folder.mkdir()
         for number in range(40):
             Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
-        rows = [{"picture": f"{number}.png", "good": "yes", "bad": "no"} for number in range(40)]
+        rows = [{"image": f"{number}.png", "good": "yes", "bad": "no"} for number in range(40)]
         (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        asked = [{"image": "{{ picture }}"}, "Which colour?"]
+        asked = [{"image": "{{ image }}"}, "Which colour?"]
         learnt, held = split(load_pairs(spec(folder / "pairs.jsonl", prompt=asked)), 0.5, seed=0)
         sides.append([[Path(pair.where).name for pair in side] for side in (learnt, held)])
     assert sides[0] == sides[1]

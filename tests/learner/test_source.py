@@ -20,8 +20,8 @@ from morl.recipe.schema.machine_sections import ClusterSpec
 
 @pytest.mark.parametrize(
     ("kind", "learner"),
-    [("text", {}), ("text", {"zero": 3, "lora": {"rank": 4, "alpha": 8}}), ("pictures", {})],
-    ids=["text", "text-lora-zero3", "pictures"],
+    [("text", {}), ("text", {"zero": 3, "lora": {"rank": 4, "alpha": 8}}), ("images", {})],
+    ids=["text", "text-lora-zero3", "images"],
 )
 def test_the_stream_is_the_checkpoint(tiny_model: Path, vision_model: Path, tmp_path: Path, kind, learner) -> None:
     settings = PolicySettings(

@@ -1,10 +1,10 @@
-"""Pictures in the learner: encoded once a group, placed by M-RoPE, scored and learnt from as in rows of their own."""
+"""Images in the learner: encoded once a group, placed by M-RoPE, scored and learnt from as in rows of their own."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from learner_groups import make_picture_groups
+from learner_groups import make_image_groups
 from PIL import Image
 
 from morl.errors import DataError
@@ -23,7 +23,7 @@ def codec(vision_model) -> ChatCodec:
 
 
 def alone(model, group: Group, answer_T: tuple[int, ...]):
-    """What transformers makes of one answer in a row of its own, told which tokens are pictures."""
+    """What transformers makes of one answer in a row of its own, told which tokens are images."""
     ids = torch.tensor([group.encoded.token_ids_T + answer_T])
     types = (ids == model.config.image_token_id).int()
     tensors = {} if group.encoded.features is None else group.encoded.features.tensors
@@ -31,9 +31,9 @@ def alone(model, group: Group, answer_T: tuple[int, ...]):
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_shared_rows_with_pictures_give_what_separate_rows_give(vision_model, codec, together):
+def test_shared_rows_with_images_give_what_separate_rows_give(vision_model, codec, together):
     model = load_policy(vision_model, "float32")
-    made = make_picture_groups(codec)
+    made = make_image_groups(codec)
     advantages = torch.linspace(-1, 2, 15, dtype=torch.float64).view(5, 3)
     batch = build_batch(group_rows(made, advantages, torch.ones_like(advantages)))
     policy = Policy(model, temperature=1.0, banned_token_ids=codec.banned_token_ids)
@@ -59,14 +59,14 @@ def test_shared_rows_with_pictures_give_what_separate_rows_give(vision_model, co
     assert float(loss) == pytest.approx(float(separate), rel=1e-5)
     scale = max(float(gradient.abs().max()) for gradient in want)
     assert all(torch.allclose(a, b, atol=1e-5 * scale) for a, b in zip(got, want, strict=True))
-    assert max(float(gradient.abs().max()) for gradient in want[:20]) > 0  # the pictures matter
+    assert max(float(gradient.abs().max()) for gradient in want[:20]) > 0  # the images matter
 
 
 def test_a_reward_model_sees(vision_model, codec):
     torch.manual_seed(0)
     model = load_reward_model(vision_model, "float32").eval()
     torch.nn.init.normal_(model.score.weight)
-    made = make_picture_groups(codec)
+    made = make_image_groups(codec)
     rows = [(g.encoded, [s.token_ids_T for s in g.samples_G]) for g in made]
     with torch.no_grad():
         scores = RewardModel(model)(microbatch(answer_batch(rows), range(5))).tolist()
@@ -93,13 +93,13 @@ def test_a_trained_head_beside_a_seeing_model_is_found_again(vision_model, tmp_p
 @pytest.mark.parametrize(
     ("media", "told"),
     [
-        (("nowhere.png",), "no such picture: nowhere.png"),
+        (("nowhere.png",), "no such image: nowhere.png"),
         ((3,), "or a PIL image, not int"),
-        ((), "name 1 pictures, and there are 0"),
+        ((), "name 1 images, and there are 0"),
         ((Image.new("RGB", (4000, 4)),), "more than 200 times the other"),
     ],
 )
-def test_a_picture_that_cannot_be_used_is_said(codec, media, told):
+def test_an_image_that_cannot_be_used_is_said(codec, media, told):
     content = [{"type": "image"}, {"type": "text", "text": "What?"}]
     with pytest.raises(DataError, match=told):
         codec.media.encode([{"role": "user", "content": content}], media)

@@ -61,16 +61,16 @@ def test_tokenizer_and_weights_are_the_same_each_time(folder: Path, tmp_path: Pa
         assert (again / name).read_bytes() == (folder / name).read_bytes(), name
 
 
-def test_a_picture_is_16_tokens_of_which_none_is_resized_and_a_clip_4_for_two_frames(processor: Any) -> None:
+def test_an_image_is_16_tokens_of_which_none_is_resized_and_a_clip_4_for_two_frames(processor: Any) -> None:
     def tokens(kind: str, pad: str, **media: Any) -> tuple[Any, int]:
         content = [{"type": KINDS[kind].media}, {"type": "text", "text": World(kind)[0]["question"]}]
         text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         made = processor(text=[text], return_tensors="pt", **media)
         return made, int((made["input_ids"] == processor.tokenizer.convert_tokens_to_ids(pad)).sum())
 
-    picture, count = tokens("box", "<|image_pad|>", images=[World("box")[0]["image"]])
+    image, count = tokens("box", "<|image_pad|>", images=[World("box")[0]["image"]])
     assert count == 16
-    assert picture["image_grid_thw"].tolist() == [[1, 8, 8]]
+    assert image["image_grid_thw"].tolist() == [[1, 8, 8]]
     frames = np.stack([np.asarray(frame) for frame in World("temporal", level=2)[0]["video"]["frames"]])
     metadata = [{"fps": 1.0, "total_num_frames": len(frames)}]
     clip, count = tokens("temporal", "<|video_pad|>", videos=[frames], video_metadata=metadata)

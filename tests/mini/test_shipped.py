@@ -11,7 +11,7 @@ from morl_mini.build import build
 
 from morl.cli.main import main
 from morl.learner.reward_model_server import RewardModelServer, ServerSettings
-from morl.media.items import Picture
+from morl.media.items import Image
 from morl.preflight.recipe_check import check
 from morl.recipe.load import load_recipe
 from morl.run.evaluation_run import evaluate_models
@@ -44,17 +44,17 @@ def test_the_reward_model_prefers_what_is_liked() -> None:
     world = World("describe", "held_out", level=2)
     rows = [world[index] for index in range(60)]
     content = [{"type": "image"}, {"type": "text", "text": "what do you see? /no_think"}]
-    questions = [(({"role": "user", "content": content},), (Picture.of(row["image"]),)) for row in rows]
+    questions = [(({"role": "user", "content": content},), (Image.of(row["image"]),)) for row in rows]
     chosen, rejected = (judge.score(questions, [row[side] for row in rows]) for side in ("chosen", "rejected"))
     right = sum(float(a) > float(b) for a, b in zip(chosen, rejected, strict=True))
     assert right >= 42
 
 
-def test_answers_about_one_picture_score_in_one_row_what_they_score_alone() -> None:
+def test_answers_about_one_image_score_in_one_row_what_they_score_alone() -> None:
     judge = RewardModelServer(ServerSettings("package:morl_mini/judge"))
     row = World("describe", "held_out", level=2)[0]
     content = [{"type": "image"}, {"type": "text", "text": "what do you see? /no_think"}]
-    question = (({"role": "user", "content": content},), (Picture.of(row["image"]),))
+    question = (({"role": "user", "content": content},), (Image.of(row["image"]),))
     answers = [row["chosen"], row["rejected"], "a cat."]
     alone = judge.score([question] * len(answers), answers)
     prompt = judge._encode(*question)

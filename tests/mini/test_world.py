@@ -1,4 +1,4 @@
-"""The miniature world: rows are functions of their key, golds hold, and pictures show what is said of them."""
+"""The miniature world: rows are functions of their key, golds hold, and images show what is said of them."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def test_model_answers_score_1_and_wrong_ones_less(kind: str, level: int, split:
 
 def digest(row: Mapping[str, Any]) -> str:
     """Of everything in a row, pixels included."""
-    pictures = [row["image"]] if "image" in row else row.get("video", {"frames": []})["frames"]
+    images = [row["image"]] if "image" in row else row.get("video", {"frames": []})["frames"]
     text = json.dumps({key: item for key, item in row.items() if key not in ("image", "video")})
-    return hashlib.sha256(text.encode() + b"".join(picture.tobytes() for picture in pictures)).hexdigest()
+    return hashlib.sha256(text.encode() + b"".join(image.tobytes() for image in images)).hexdigest()
 
 
 BACKWARDS = """
@@ -125,7 +125,7 @@ def test_a_held_out_scene_is_never_trained_on_whatever_is_asked_about_it() -> No
 
 
 def like(image: Any, colour: str) -> np.ndarray:
-    """Where a picture has a colour, up to its jitter."""
+    """Where an image has a colour, up to its jitter."""
     away = np.abs(np.asarray(image).astype(int) - np.array(draw.COLOURS[colour]))
     return (away <= 12).all(axis=2)
 
@@ -177,7 +177,7 @@ def test_text_can_be_read_where_it_is_said_to_be(level: int) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_another_name_changes_the_picture_of_an_element_and_nothing_else(level: int) -> None:
+def test_another_name_changes_the_image_of_an_element_and_nothing_else(level: int) -> None:
     for index in range(ROWS):
         draft = World("point", level=level).draft(index)
         x1, y1, x2, y2 = draft.gold

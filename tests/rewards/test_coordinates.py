@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from morl.compat import guard_torchvision
 from morl.rewards.parsing.coordinates import Frame, Transfer, convert, transfer, units
-from morl.rewards.parsing.image_size import MAX_PIXELS, MIN_PIXELS, Resize, Size, picture_size, smart_resize
+from morl.rewards.parsing.image_size import MAX_PIXELS, MIN_PIXELS, Resize, Size, image_size, smart_resize
 from morl.rewards.parsing.locations import box_from, explicitly_empty, point_from, read_boxes, read_points
 from morl.rewards.parsing.stated_values import MAX_FOUND, MISSING, find_json, finite
 
@@ -62,7 +62,7 @@ def encoded(width: int, height: int, kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def test_the_size_is_read_from_any_kind_of_picture(tmp_path: Path) -> None:
+def test_the_size_is_read_from_any_kind_of_image(tmp_path: Path) -> None:
     from PIL import Image
 
     file = tmp_path / "a.jpg"
@@ -77,18 +77,18 @@ def test_the_size_is_read_from_any_kind_of_picture(tmp_path: Path) -> None:
         SimpleNamespace(width=30, height=20),
         SimpleNamespace(size=(30, 20)),
     ):
-        assert picture_size([first], {}) == Size(30, 20)
+        assert image_size([first], {}) == Size(30, 20)
     for first in (SimpleNamespace(size=600), {"frames": 3}, 7, b""):
-        assert picture_size([first], {}) is None
-    assert picture_size([], {}) is None
+        assert image_size([first], {}) is None
+    assert image_size([], {}) is None
 
 
-def test_a_picture_that_was_replaced_is_read_again(tmp_path: Path) -> None:
+def test_an_image_that_was_replaced_is_read_again(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     for stamp, width in ((1, 30), (2, 60)):
         file.write_bytes(encoded(width, 20))
         os.utime(file, ns=(stamp, stamp))
-        assert picture_size([file], {}) == Size(width, 20)
+        assert image_size([file], {}) == Size(width, 20)
 
 
 def test_the_size_is_read_from_columns_first() -> None:
@@ -102,7 +102,7 @@ def test_the_size_is_read_from_columns_first() -> None:
         ({"s": np.array([30, 20])}, "s"),
         ({"w": np.int64(30), "h": np.float32(20)}, ["w", "h"]),
     ):
-        assert picture_size([{"width": 1, "height": 1}], meta, columns) == Size(30, 20)
+        assert image_size([{"width": 1, "height": 1}], meta, columns) == Size(30, 20)
 
 
 @pytest.mark.parametrize(
@@ -110,43 +110,43 @@ def test_the_size_is_read_from_columns_first() -> None:
     [0, [0, 20], [-1, 20], [math.nan, 20], [math.inf, 20], [True, 20], ["30", "x"], "30", [30], [30.5, 20], None, {}],
 )
 def test_a_size_that_is_none_is_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match="size of a picture"):
-        picture_size([], {"s": value}, "s")
+    with pytest.raises(ValueError, match="size of an image"):
+        image_size([], {"s": value}, "s")
 
 
 def test_a_size_that_cannot_be_found_is_refused(tmp_path: Path) -> None:
     for columns in ("x", ["x", "y"], [], ["a", "a", "a"]):
         with pytest.raises(ValueError, match="size_from"):
-            picture_size([], {"a": 1}, columns)
+            image_size([], {"a": 1}, columns)
     broken = tmp_path / "a.png"
-    broken.write_bytes(b"no picture")
-    for first in (broken, {"bytes": b"no picture"}):
+    broken.write_bytes(b"no image")
+    for first in (broken, {"bytes": b"no image"}):
         with pytest.raises(ValueError, match=r"cannot read the size .* \(size_from\)"):
-            picture_size([first], {})
+            image_size([first], {})
     for path in (tmp_path / "none.png", "a\0b"):
-        with pytest.raises(ValueError, match="cannot read the picture"):
-            picture_size([path], {})
+        with pytest.raises(ValueError, match="cannot read the image"):
+            image_size([path], {})
 
 
 def test_without_pillow_the_size_has_another_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ValueError, match=r"pip install pillow.*size_from"):
-        picture_size([{"bytes": b"picture"}], {})
+        image_size([{"bytes": b"image"}], {})
 
 
-def test_a_huge_picture_is_measured_and_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_image_is_measured_and_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 
     file = tmp_path / "a.png"
     file.write_bytes(encoded(400, 300))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
-    assert picture_size([file], {}) == Size(400, 300)
+    assert image_size([file], {}) == Size(400, 300)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(ValueError, match="size_from"):
-        picture_size([{"bytes": file.read_bytes()}], {})
+        image_size([{"bytes": file.read_bytes()}], {})
 
 
-def test_a_picture_has_its_extent_in_each_frame() -> None:
+def test_an_image_has_its_extent_in_each_frame() -> None:
     size = Size(640, 480)
     assert units("absolute", size) == (640, 480)
     assert units("absolute_resized", size) == (644, 476)
@@ -172,7 +172,7 @@ def test_frames_convert_there_and_back(one: Frame, other: Frame, size: Size, num
     if one == other:
         assert there == tuple(numbers)
         assert transfer(one, other) == Transfer((1, 1), (1, 1))
-    # The corner of the picture is the corner of the picture.
+    # The corner of the image is the corner of the image.
     assert convert(units(one, size), one, other, size) == pytest.approx(units(other, size))
 
 

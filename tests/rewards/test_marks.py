@@ -1,4 +1,4 @@
-"""What rewards point at in a picture: gold and answer, in parts of its width and height."""
+"""What rewards point at in an image: gold and answer, in parts of its width and height."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from morl.rewards.marks import Mark
 from morl.rewards.reward_input import RewardInput, call_with
 from morl.traits import traits_of
 
-PICTURE = Image.new("RGB", (200, 100))
+IMAGE = Image.new("RGB", (200, 100))
 
 
 def marks(use: str, response: str, gold: Any, **options: Any) -> list[Mark]:
     function = REWARDS.load(use)
     draw = traits_of(function).marks
     assert draw is not None
-    given = RewardInput(response, gold, media=(PICTURE,))
+    given = RewardInput(response, gold, media=(IMAGE,))
     return call_with(draw, given, check_options(function, options))
 
 

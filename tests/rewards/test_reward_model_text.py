@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 
-from PIL import Image
+import PIL.Image
 
-from morl.media.items import Picture
+from morl.media.items import Image
 from morl.rewards.models.reward_model import ServedModel, reward_model
 
 
@@ -43,7 +43,7 @@ def test_only_what_follows_the_thinking_is_shown_and_nothing_visible_is_no_answe
     assert model.shown == ["Paris", "c"]
 
 
-def test_reference_answers_are_remembered_by_what_the_pictures_show() -> None:
+def test_reference_answers_are_remembered_by_what_the_images_show() -> None:
     class Counting(ServedModel):
         asked = 0
 
@@ -55,6 +55,6 @@ def test_reference_answers_are_remembered_by_what_the_pictures_show() -> None:
     model = Counting(path="unused", center="reference", temperature=1.0, **options)
     message = {"role": "user", "content": "?"}
     for shade in (0, 1, 0, 1, 2):  # decoded anew each time, as rows are
-        picture = Picture.of(Image.new("RGB", (28, 28), (shade, 0, 0)))
-        asyncio.run(model.reference_scores([((message,), (picture,))], ["a"]))
+        image = Image.of(PIL.Image.new("RGB", (28, 28), (shade, 0, 0)))
+        asyncio.run(model.reference_scores([((message,), (image,))], ["a"]))
     assert model.asked == 3

@@ -1,4 +1,4 @@
-"""Pictures and videos through every engine: the same tokens, and the log-probs that the learner computes."""
+"""Images and videos through every engine: the same tokens, and the log-probs that the learner computes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import PIL.Image
 import pytest
 import torch
 from learner_groups import noise
-from PIL import Image
 from tiny import make_tiny_vision_model
 
 from morl.errors import DataError, UsageError
 from morl.learner.packing import build_batch, microbatch
 from morl.learner.policy import Policy
 from morl.learner.rows import group_rows
-from morl.media.items import Limits, Picture, Video
+from morl.media.items import Image, Limits, Video
 from morl.model.chat_codec import ChatCodec
 from morl.model.load import load_policy
 from morl.model.media_processor import engine_options
@@ -44,8 +44,8 @@ def clip(frames: int, seed: int, size: tuple[int, int] = (60, 40)) -> list:
     return [noise(size, seed + i) for i in range(frames)]
 
 
-def prompt(number: int, *parts: str | Picture | Video) -> Prompt:
-    kinds = {Picture: "image", Video: "video"}
+def prompt(number: int, *parts: str | Image | Video) -> Prompt:
+    kinds = {Image: "image", Video: "video"}
     content = [{"type": "text", "text": p} if isinstance(p, str) else {"type": kinds[type(p)]} for p in parts]
     media = tuple(part for part in parts if not isinstance(part, str))
     return Prompt(f"o/{number}", "o", ({"role": "user", "content": content},), media)
@@ -57,16 +57,16 @@ PROMPTS = {
         Prompt("o/1", "o", ({"role": "user", "content": "Say yes or no to 4 + 5 is 9, and why it is so."},)),
     ],
     "image": [
-        prompt(2, Picture.of(noise((100, 60), 1)), "What is it?"),
+        prompt(2, Image.of(noise((100, 60), 1)), "What is it?"),
         # Larger than the checkpoint's limit, and not than what vLLM is started for.
-        prompt(8, Picture.of(noise((400, 300), 6)), "And that?"),
-        prompt(3, "Which is larger, ", Picture.of(noise((28, 28), 2)), " or ", Picture.of(noise((90, 200), 3)), "?"),
-        prompt(4, Picture.of(noise((300, 200), 4), limits=Limits(max_tokens=20)), "And this?"),
+        prompt(8, Image.of(noise((400, 300), 6)), "And that?"),
+        prompt(3, "Which is larger, ", Image.of(noise((28, 28), 2)), " or ", Image.of(noise((90, 200), 3)), "?"),
+        prompt(4, Image.of(noise((300, 200), 4), limits=Limits(max_tokens=20)), "And this?"),
     ],
     "video": [
         # Few tokens high and wide, and long: what follows it begins after its time, not after its size.
         prompt(5, Video.of({"frames": clip(12, 10, (30, 30)), "fps": 0.5}, limits=LONG), "What happens?"),
-        prompt(6, "First ", Video.of(clip(5, 30)), "then ", Picture.of(noise((60, 90), 5)), "what?"),
+        prompt(6, "First ", Video.of(clip(5, 30)), "then ", Image.of(noise((60, 90), 5)), "what?"),
         # 0.7 s a step of time: a position that is whole only up to rounding.
         prompt(7, Video.of({"frames": clip(14, 50), "fps": 2 / 0.7}, limits=Limits(fps=2 / 0.7)), "And here?"),
     ],
@@ -151,8 +151,8 @@ def test_new_weights_see_as_the_learner_does(seeing, codec, run, vision_model, t
 
 
 def test_what_is_seen_matters(codec, run, seeing):
-    """Greedy answers about different pictures differ, although the words are the same."""
-    asked = [prompt(n, Picture.of(noise((60, 60), 100 + n)), "What is it?") for n in range(4)]
+    """Greedy answers about different images differ, although the words are the same."""
+    asked = [prompt(n, Image.of(noise((60, 60), 100 + n)), "What is it?") for n in range(4)]
     groups = collect(seeing, codec, run, asked, temperature=0.0, new=6)
     assert len({group.encoded.token_ids_T for group in groups}) == 1
     assert len({group.samples_G[0].logprobs_T for group in groups}) == 4
@@ -173,7 +173,7 @@ def test_placeholders_in_the_text_of_a_row_are_refused(codec, word):
     with pytest.raises(DataError, match="o/9"):
         codec.encode(Prompt("o/9", "o", ({"role": "user", "content": f"Ignore {word} this"},)))
     with pytest.raises(DataError, match="o/9"):
-        codec.encode(prompt(9, f"Ignore {word} this", Picture.of(noise((60, 60), 1))))
+        codec.encode(prompt(9, f"Ignore {word} this", Image.of(noise((60, 60), 1))))
 
 
 def test_limits_decide_how_many_tokens_there_are(codec):
@@ -181,11 +181,11 @@ def test_limits_decide_how_many_tokens_there_are(codec):
         ids = codec.encode(prompt(0, part, "?")).token_ids_T
         return sum(ids.count(placeholder) for placeholder in codec.media.placeholder_ids.values())
 
-    picture = noise((280, 280), 0)
-    assert tokens(Picture.of(picture)) == 64  # the checkpoint's own limit
-    assert tokens(Picture.of(picture, limits=Limits(max_tokens=30))) == 25
-    assert tokens(Picture.of(picture, limits=Limits(max_pixels=30 * 28 * 28))) == 25
-    assert tokens(Picture.of(noise((28, 28), 0), limits=Limits(min_pixels=28 * 28 * 9))) == 9
+    image = noise((280, 280), 0)
+    assert tokens(Image.of(image)) == 64  # the checkpoint's own limit
+    assert tokens(Image.of(image, limits=Limits(max_tokens=30))) == 25
+    assert tokens(Image.of(image, limits=Limits(max_pixels=30 * 28 * 28))) == 25
+    assert tokens(Image.of(noise((28, 28), 0), limits=Limits(min_pixels=28 * 28 * 9))) == 9
     assert tokens(Video.of(clip(8, 0, (280, 280)), limits=Limits(max_tokens=36))) == 36
     with pytest.raises(DataError, match=r"takes 4 tokens at the least, more than media\.max_tokens=3"):
         tokens(Video.of(clip(8, 0), limits=Limits(max_tokens=3)))
@@ -193,12 +193,12 @@ def test_limits_decide_how_many_tokens_there_are(codec):
 
 PLUGIN = """
 from morl.rewards import reward
-from morl.rewards.parsing.coordinates import picture_size, smart_resize
+from morl.rewards.parsing.coordinates import image_size, smart_resize
 
 
 @reward("seen_width")
 def seen_width(response: str, media: list) -> float:
-    return smart_resize(picture_size(media, {}), min_pixels=784, max_pixels=12544).width / 1000
+    return smart_resize(image_size(media, {}), min_pixels=784, max_pixels=12544).width / 1000
 
 
 @reward("letters")
@@ -238,13 +238,13 @@ SIZES = [(200, 100), (100, 200), (64, 64)]
 
 @pytest.fixture(scope="module")
 def recipe(vision_model, tmp_path_factory) -> Path:
-    """Boxes in pictures beside the data file, one turned by its metadata, one cut off; and short clips."""
+    """Boxes in images beside the data file, one turned by its metadata, one cut off; and short clips."""
     folder = tmp_path_factory.mktemp("seeing")
     (folder / "seeing_rewards.py").write_text(PLUGIN)
-    turned = Image.Exif()
+    turned = PIL.Image.Exif()
     turned[0x0112] = 6
     for i, size in enumerate(SIZES):
-        noise(size, i).save(folder / f"{i}.jpg", exif=turned if i == 0 else Image.Exif())
+        noise(size, i).save(folder / f"{i}.jpg", exif=turned if i == 0 else PIL.Image.Exif())
     (folder / "3.jpg").write_bytes((folder / "1.jpg").read_bytes()[:900])
     row = {"what": "the dog", "box": [10, 20, 50, 60], "clip": ["2.jpg", "2.jpg", "2.jpg"]}
     rows = (json.dumps({"image": f"{i}.jpg", **row}) + "\n" for i in range(4))
@@ -254,8 +254,8 @@ def recipe(vision_model, tmp_path_factory) -> Path:
     return path
 
 
-def test_a_run_on_pictures_and_clips(recipe):
-    assert check(recipe).exit_code == 0  # boxes go into the resized pictures and back
+def test_a_run_on_images_and_clips(recipe):
+    assert check(recipe).exit_code == 0  # boxes go into the resized images and back
     run = subprocess.run(
         [sys.executable, "-m", "morl", "train", str(recipe), "--local"], capture_output=True, text=True
     )

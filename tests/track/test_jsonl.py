@@ -101,13 +101,13 @@ def test_what_is_no_file_of_samples_is_named(tmp_path: Path) -> None:
 
 
 def test_media_are_named_and_never_embedded(tmp_path: Path) -> None:
-    picture = Image.new("RGB", (64, 48))
+    image = Image.new("RGB", (64, 48))
     encoded = base64.b64encode(os.urandom(3000)).decode()
     group = make_group(
         "boxes",
         [1.0],
         messages=({"role": "user", "content": [{"type": "image", "image": f"data:image/png;base64,{encoded}"}]},),
-        media=(picture,),
+        media=(image,),
         meta={"image": {"bytes": os.urandom(3000), "path": "a.png"}, "raw": encoded},
     )
     path = tmp_path / "step-000001.jsonl.zst"

@@ -1,4 +1,4 @@
-"""Where rows come from, and how their pictures and videos are shown."""
+"""Where rows come from, and how their images and videos are shown."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from morl.registry import SOURCES
 
 
 class MediaSpec(Spec):
-    """How large pictures and videos are when the model sees them; what is not given, the checkpoint's processor has."""
+    """How large images and videos are when the model sees them; what is not given, the checkpoint's processor has."""
 
     min_pixels: Annotated[Int, Field(ge=1)] | None = None
-    """Of a picture or of each frame of a video; smaller ones are enlarged."""
+    """Of an image or of each frame of a video; smaller ones are enlarged."""
     max_pixels: Annotated[Int, Field(ge=1)] | None = None
-    """Of a picture or of each frame of a video; larger ones are made smaller."""
+    """Of an image or of each frame of a video; larger ones are made smaller."""
     max_tokens: Annotated[Int, Field(ge=1)] | None = None
-    """Of a picture or of a whole video; larger ones are made smaller."""
+    """Of an image or of a whole video; larger ones are made smaller."""
     fps: Annotated[Float, Field(gt=0)] = 2.0
     """Frames of a second of video that are shown; frames that come without their own rate were taken at this one."""
     max_frames: Annotated[Int, Field(ge=1)] = 256
     """Most frames of a video; of a longer one fewer a second are shown."""
     downloads: Text | None = None
-    """Folder where pictures and videos that are named by an http or https URL are kept, each fetched once; all nodes
+    """Folder where images and videos that are named by an http or https URL are kept, each fetched once; all nodes
     must see it. URLs are refused when it is not given."""
 
     @model_validator(mode="after")
@@ -38,7 +38,7 @@ class MediaSpec(Spec):
 
     @property
     def limits(self) -> Limits:
-        """The same, for the pictures of a row."""
+        """The same, for the images of a row."""
         return Limits(**self.model_dump(exclude={"downloads"}))
 
 
@@ -55,7 +55,7 @@ class DataSpec(ChoiceSpec):
     take: Annotated[Int, Field(ge=1)] | None = None
     """Rows to use at most after those; all when it is not given."""
     media: MediaSpec = MediaSpec()
-    """How large the rows' pictures and videos are when the model sees them."""
+    """How large the rows' images and videos are when the model sees them."""
     bad_media: Literal["fail", "skip"] = "fail"
-    """What a picture or video that is missing, broken or of no use does: stop the run, or have its row left out and
+    """What an image or video that is missing, broken or of no use does: stop the run, or have its row left out and
     counted. To skip rows, each is decoded when it is drawn, and once more when it is used."""
