@@ -4,7 +4,7 @@ Section 3 of the MiMo-VL report (arXiv 2506.03569) in torch and transformers. Pr
 mixed by their shares. Each answer is scored in [0, 1] by the reward of its own objective: a verifier, or what people
 prefer. Each batch of answers then updates once the policy that wrote it.
 
-    python examples/one_page.py          # a model of 3 million parameters learns sums and manners, in two minutes
+    python examples/one_page.py          # sums and descriptions, with the small model that ships with morl: offline
     python examples/one_page.py --model ./smollm2 --lr 2e-5 --data math=sums.jsonl text=capitals.jsonl
 
 Only the rewards are morl's. A test holds its losses to those of `morl train --local` with the same seed and settings.

@@ -97,7 +97,7 @@ def as_trl(reward: str, *, gold: str = "gold", deadline_s: float | None = None, 
 
 
 def as_verl(reward: str, *, deadline_s: float | None = None, **options: Any) -> VerlReward:
-    """A function for verl's `custom_reward_function`: `(data_source, solution_str, ground_truth, extra_info)` to a score.
+    """A function for verl's `custom_reward_function`, called with `(data_source, solution_str, ground_truth, extra_info)`.
 
     It returns `{"score", "no_score", "status", "detail"}`. verl knows no missing score: where there is none,
     `score` is 0 and `no_score` 1.

@@ -1,4 +1,4 @@
-"""One policy-gradient step on a rank: the loss of its microbatches, their metrics, and what masks and references need before."""
+"""One policy-gradient step on a rank: the loss of its microbatches and its metrics."""
 
 from __future__ import annotations
 

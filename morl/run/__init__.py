@@ -11,13 +11,13 @@ from morl.run.recovery import recovering
 from morl.run.supervised_run import SupervisedRun, open_supervised_run
 
 __all__ = [
-    "SupervisedRun",
     "Interrupt",
     "Parts",
     "RunFolder",
+    "SupervisedRun",
     "build_parts",
     "evaluate_models",
     "export",
-    "fitting",
+    "open_supervised_run",
     "recovering",
 ]

@@ -1,4 +1,4 @@
-"""What the user sees while a run goes on: a live table on a terminal; elsewhere a line a step, and the table at its end."""
+"""The console during a run: a live table on a terminal; elsewhere a line a step, and the table at the end."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What verifiers share: answers, numbers, formulas, locations in text, coordinate frames and GUI actions, read from text."""
+"""What verifiers share: reading answers, numbers, formulas, locations, coordinate frames and GUI actions from text."""

@@ -77,7 +77,10 @@ def choice_rules(registry: Registry, key: str, name: str, options: Mapping[str, 
     except UsageError as error:
         return [Rule((key,), str(error))]
     if hidden := sorted(set(options_model(function).model_fields) & set(type(spec).model_fields)):
-        message = f"{registry.kind} '{name}' has an option '{hidden[0]}', which means something else here: its author must rename it"
+        message = (
+            f"{registry.kind} '{name}' has an option '{hidden[0]}', which means something else here: "
+            "its author must rename it"
+        )
         return [Rule((key,), message)]
     try:
         check_options(function, options)
