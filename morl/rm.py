@@ -20,7 +20,7 @@ from morl.evaluation import Measured, describe, judge
 from morl.learner import RankGroup, RewardMetrics, RewardRank, RewardSettings, TokenPair, pair_batch
 from morl.model import CALIBRATION, ChatCodec, resolve_model
 from morl.recipe import PreferenceRecipe, PreferenceSpec, go_offline
-from morl.run import Interrupt, RunFolder, SupervisedRun, recovering
+from morl.run import Interrupt, RunFolder, SupervisedRun, open_supervised_run, recovering
 from morl.track import LineTracker
 
 PORTION = 256

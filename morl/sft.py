@@ -19,7 +19,7 @@ from morl.errors import DataError
 from morl.learner import Example, RankGroup, RankSettings, SupervisedMetrics, SupervisedRank, example_batch
 from morl.model import ChatCodec, resolve_model
 from morl.recipe import LearnerSpec, SftRecipe, StageSpec, go_offline
-from morl.run import Interrupt, RunFolder, SupervisedRun, recovering
+from morl.run import Interrupt, RunFolder, SupervisedRun, open_supervised_run, recovering
 from morl.track import LineTracker
 from morl.types import Prompt
 

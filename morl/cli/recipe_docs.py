@@ -1,7 +1,7 @@
 """The keys of a training recipe, for people and for editors.
 
-`python -m morl.cli.recipe_docs > docs/recipe.md` writes the page, and with `--schema > recipes/morl.schema.json` the JSON
-schema.
+`python -m morl.cli.recipe_docs > docs/recipe.md` writes the page,
+`python -m morl.cli.recipe_docs --schema > recipes/morl.schema.json` the JSON schema.
 """
 
 from __future__ import annotations

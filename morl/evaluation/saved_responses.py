@@ -29,8 +29,8 @@ def score_responses(recipe: Recipe, name: str, file: Path) -> dict[str, Any]:
         file: JSON lines of `{"response": …}`, with the `row` it answers, counted from 0 among the set's rows; without
             it, line after line. Several answers to a row are several samples.
 
-    Returns: the row that `morl.evaluation.measure` makes of them, with `length` in characters: there are no tokens. Rows
-        without an answer are left out, with a warning. Prompts are not rendered, so no images are needed.
+    Returns: the row that `morl.evaluation.measure` makes of them, with `length` in characters, as there are no
+        tokens. Rows without an answer are left out, with a warning. Prompts are not rendered, so no images are needed.
     Raises: UsageError, DataError.
     """
     spec = Evaluation.objectives(recipe)[f"eval.{name}"]
