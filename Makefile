@@ -21,13 +21,14 @@ checkpoint: install  ## train the miniature's checkpoint and its reward model fr
 	$(BIN)/morl rm mini/judge --resume
 	$(BIN)/python -m morl_mini.pack runs/mini-pretrain/models/reasoning runs/mini-judge/model
 
-lint: install  ## style, format and types
+lint: install  ## style, format, types and import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	# The folders rewards/, rollout/ and recipes/ are packages below morl: mypy wants to see them there.
+	# The folders rewards/, rollout/ and recipes/ are packages below morl: mypy and import-linter want to see them there.
 	rm -rf $(TYPES) && mkdir -p $(TYPES)/morl && ln -s $(CURDIR)/morl/* $(CURDIR)/rewards $(CURDIR)/rollout $(CURDIR)/recipes $(TYPES)/morl/
 	ln -s $(CURDIR)/examples/mini/morl_mini $(TYPES)/
 	cd $(TYPES) && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p morl -p morl_mini
+	cd $(TYPES) && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports --no-cache $(CURDIR)/pyproject.toml
 
 install: $(STAMP)
 

@@ -8,7 +8,7 @@ import pytest
 
 from morl.errors import DataError, UsageError
 from morl.model.chat_codec import ChatCodec
-from morl.model.load import resolve_model
+from morl.model.loading import resolve_model
 from morl.types import Prompt
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from morl.cli.main import main
-from morl.model.load import load_policy
+from morl.model.loading import load_policy
 from morl.preflight.run_plan import GIB, Machines, Shape, _learner_memory, plan
 from morl.recipe.load import load_recipe
 from morl.recipe.train_recipe import Recipe

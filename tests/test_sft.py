@@ -16,7 +16,7 @@ from morl.learner.packing import microbatch
 from morl.learner.policy import Policy
 from morl.learner.supervised_rank import Example, example_batch
 from morl.model.chat_codec import ChatCodec
-from morl.model.load import load_policy
+from morl.model.loading import load_policy
 from morl.recipe.load import load_document
 from morl.recipe.sft_recipe import SftRecipe
 from morl.run.export_policy import export

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from morl.model.calibration import CALIBRATION, read_calibration
 from morl.model.chat_codec import ChatCodec
-from morl.model.load import copy_tokenizer_files, load_policy, load_reward_model, resolve_model
+from morl.model.loading import copy_tokenizer_files, load_policy, load_reward_model, resolve_model
 from morl.model.media_processor import MediaProcessor, check_frames, engine_options
 
 __all__ = [

@@ -179,7 +179,7 @@ def throughput(folder: str, count: int) -> None:
     import torch
 
     from morl.learner.packing import plan_microbatches
-    from morl.model.load import resolve_model
+    from morl.model.loading import resolve_model
 
     if folder == "smol":
         model, budget, groups = resolve_model(SMOL), 8192, text_groups()

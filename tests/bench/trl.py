@@ -229,7 +229,7 @@ def install(folder: Path) -> None:
 
 
 def report(steps: int, trl: Path, local: bool, accumulate: int) -> None:
-    from morl.model.load import resolve_model
+    from morl.model.loading import resolve_model
 
     model = resolve_model(MODEL)
     install(trl)

@@ -14,7 +14,7 @@ from tiny import make_tiny_model
 from morl.cluster import Cluster
 from morl.learner.learner import Learner
 from morl.learner.policy import PolicySettings
-from morl.model.load import load_policy
+from morl.model.loading import load_policy
 from morl.recipe.schema.algorithm_section import AlgorithmSpec
 from morl.recipe.schema.learner_section import LearnerSpec
 from morl.recipe.schema.machine_sections import ClusterSpec

@@ -15,7 +15,7 @@ from morl.learner.policy import Policy
 from morl.learner.rows import group_rows
 from morl.learner.shared_prefix_attention import worth_it
 from morl.model.chat_codec import ChatCodec
-from morl.model.load import load_policy
+from morl.model.loading import load_policy
 
 
 @pytest.mark.parametrize("images", [False, True])

@@ -24,7 +24,7 @@ from morl.learner.policy_rank import PolicyRank
 from morl.learner.rank import RankSettings
 from morl.learner.rank_group import LearnerDiedError
 from morl.model.chat_codec import ChatCodec
-from morl.model.load import load_policy, load_reward_model
+from morl.model.loading import load_policy, load_reward_model
 from morl.recipe.schema.algorithm_section import AlgorithmSpec
 from morl.recipe.schema.learner_section import LearnerSpec
 from morl.recipe.schema.machine_sections import ClusterSpec

@@ -19,7 +19,7 @@ from morl.learner.packing import build_batch, microbatch
 from morl.learner.policy import Policy, PolicySettings
 from morl.learner.rows import group_rows
 from morl.learner.shared_prefix_attention import by_blocks
-from morl.model.load import load_policy
+from morl.model.loading import load_policy
 from morl.recipe.schema.algorithm_section import AlgorithmSpec
 from morl.recipe.schema.learner_section import LearnerSpec
 from morl.recipe.schema.machine_sections import ClusterSpec

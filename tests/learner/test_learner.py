@@ -143,7 +143,7 @@ def test_a_checkpoint_goes_on_bit_for_bit(ray_cluster, tiny_model: Path, tmp_pat
 def test_lora_trains_adapters_and_publishes_merged_weights(
     ray_cluster, tiny_model: Path, tmp_path: Path, zero: int
 ) -> None:
-    from morl.model.load import load_policy
+    from morl.model.loading import load_policy
 
     learner = start(tiny_model, zero=zero, lora={"rank": 4, "alpha": 8})
     try:

@@ -15,7 +15,7 @@ from morl.learner.merged_weights import adapted_layers, adapted_outside
 from morl.learner.packing import microbatch
 from morl.learner.policy import Policy, PolicySettings
 from morl.learner.rank import add_lora
-from morl.model.load import load_policy
+from morl.model.loading import load_policy
 from morl.recipe.schema.algorithm_section import AlgorithmSpec
 from morl.recipe.schema.learner_section import LearnerSpec, LoraSpec
 from morl.recipe.schema.machine_sections import ClusterSpec

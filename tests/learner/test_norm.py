@@ -9,7 +9,7 @@ import torch
 
 from morl.compat import guard_torchvision
 from morl.learner.rmsnorm_cpu import KNOWN, use_lean_norms
-from morl.model.load import load_policy
+from morl.model.loading import load_policy
 
 
 @pytest.mark.parametrize("epsilon", [1e-6, 0.1])

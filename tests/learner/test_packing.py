@@ -33,7 +33,7 @@ def one_by_one(model, group: Group, sample: Sample, temperature: float, banned: 
 @pytest.mark.parametrize("budget", [40, 100_000])
 def test_shared_rows_give_what_separate_rows_give(tiny_model: Path, budget: int, duplicates: bool) -> None:
     from morl.learner.policy import Policy
-    from morl.model.load import load_policy
+    from morl.model.loading import load_policy
 
     model, banned = load_policy(tiny_model, "float32"), [5, 9]
     policy = Policy(model, temperature=0.7, banned_token_ids=banned)

@@ -17,7 +17,7 @@ from morl.evaluation.preference_accuracy import judge
 from morl.learner.packing import microbatch
 from morl.learner.reward_rank import RewardModel, TokenPair, answer_batch, bradley_terry, pair_batch
 from morl.model.chat_codec import ChatCodec
-from morl.model.load import load_reward_model
+from morl.model.loading import load_reward_model
 from morl.recipe.rm_recipe import PreferenceSpec
 from morl.types import Encoded, Prompt
 

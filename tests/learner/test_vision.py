@@ -13,7 +13,7 @@ from morl.learner.policy import Policy
 from morl.learner.reward_rank import RewardModel, answer_batch
 from morl.learner.rows import group_rows
 from morl.model.chat_codec import ChatCodec
-from morl.model.load import load_policy, load_reward_model
+from morl.model.loading import load_policy, load_reward_model
 from morl.types import Group
 
 

@@ -21,7 +21,7 @@ from morl.learner.policy import Policy
 from morl.learner.rows import group_rows
 from morl.media.items import Image, Limits, Video
 from morl.model.chat_codec import ChatCodec
-from morl.model.load import load_policy
+from morl.model.loading import load_policy
 from morl.model.media_processor import engine_options
 from morl.preflight.recipe_check import check
 from morl.recipe.load import load_recipe
