@@ -100,8 +100,8 @@ def as_trl(reward: str, *, gold: str = "gold", deadline_s: float | None = None, 
 def as_verl(reward: str, *, deadline_s: float | None = None, **options: Any) -> VerlReward:
     """A function for verl's `custom_reward_function`.
 
-    verl calls it with `(data_source, solution_str, ground_truth, extra_info)`. It returns `{"score", "no_score", "status", "detail"}`. verl cannot express a missing score: `score` is then 0 and
-    `no_score` 1.
+    verl calls it with `(data_source, solution_str, ground_truth, extra_info)`; it returns `{"score", "no_score",
+    "status", "detail"}`. verl cannot express a missing score: `score` is then 0 and `no_score` 1.
 
     Raises: UsageError for an unknown reward or a wrong option.
     """
