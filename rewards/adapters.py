@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from morl.errors import DataError
+from morl.errors import DataError, UsageError
 from morl.event_loop import run_coroutine
 from morl.registry import REWARDS, did_you_mean
 from morl.rewards.bound_reward import BoundReward
 from morl.rewards.pool.runner import Runner
 from morl.rewards.reward_input import RewardInput
 from morl.traits import is_async, needs_gold, traits_of
-from morl.types import TermScore
+from morl.types import Sample, TermScore
 
 TrlReward = Callable[..., list[float | None] | Awaitable[list[float | None]]]
 VerlReward = Callable[..., dict[str, Any]]
@@ -44,7 +45,7 @@ def score(
     Returns: one score per row, in order. Where there is no score, `value` is None; `status` and `detail` say why.
     Raises: UsageError for an unknown reward, a wrong option or a row without a response.
     """
-    inputs = [row if isinstance(row, RewardInput) else RewardInput.of_row(row) for row in rows]
+    inputs = [_input(row, number) for number, row in enumerate(rows)]
     with Runner(workers=workers) as runner:
         bound = _bound(reward, options, deadline_s, runner)
         try:
@@ -56,9 +57,8 @@ def score(
 def as_trl(reward: str, *, gold: str = "gold", deadline_s: float | None = None, **options: Any) -> TrlReward:
     """A reward function for `GRPOTrainer(reward_funcs=[…])` of TRL; a coroutine function if the reward is one.
 
-    TRL calls it with `prompts` and `completions`, as texts or conversations, and the columns of the data set. The
-    reward receives the columns as `meta` and the images as `media`. A response without a score gives None, which TRL
-    leaves out.
+    TRL calls it with `prompts`, `completions`, their token ids and the columns of the data set. The reward receives
+    the columns as `meta` and the images as `media`. A response without a score gives None, which TRL leaves out.
 
     Args:
         reward: its name.
@@ -73,6 +73,7 @@ def as_trl(reward: str, *, gold: str = "gold", deadline_s: float | None = None, 
 
     def inputs(prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Any]) -> list[RewardInput]:
         rows = {name: values for name, values in columns.items() if isinstance(values, list)}
+        token_ids = rows.pop("completion_ids", None)
         if gold not in rows and needs_gold(function):
             raise DataError(f"reward '{reward}' reads a gold answer: no column '{gold}'{did_you_mean(gold, rows)}")
         return [
@@ -82,6 +83,7 @@ def as_trl(reward: str, *, gold: str = "gold", deadline_s: float | None = None, 
                 _messages(prompt),
                 _images(rows, i),
                 {name: values[i] for name, values in rows.items()},
+                None if token_ids is None else _sample(_text(completion), token_ids[i]),
             )
             for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
         ]
@@ -100,8 +102,8 @@ def as_trl(reward: str, *, gold: str = "gold", deadline_s: float | None = None, 
 def as_verl(reward: str, *, deadline_s: float | None = None, **options: Any) -> VerlReward:
     """A function for verl's `custom_reward_function`.
 
-    verl calls it with `(data_source, solution_str, ground_truth, extra_info)`; it returns `{"score", "no_score",
-    "status", "detail"}`. verl cannot express a missing score: `score` is then 0 and `no_score` 1.
+    It takes `(data_source, solution_str, ground_truth, extra_info)` and returns a dictionary of `score`, `no_score`,
+    `status` and `detail`. verl cannot express a missing score: `score` is then 0 and `no_score` 1.
 
     Raises: UsageError for an unknown reward or a wrong option.
     """
@@ -123,6 +125,15 @@ def _bound(reward: str, options: Mapping[str, Any], deadline_s: float | None, ru
     return BoundReward(reward, options, deadline_s or traits_of(REWARDS.load(reward)).deadline_s, runner)
 
 
+def _input(row: RewardInput | Mapping[str, Any], number: int) -> RewardInput:
+    if isinstance(row, RewardInput):
+        return row
+    try:
+        return RewardInput.of_row(row)
+    except ValueError as error:
+        raise UsageError(f"row {number}: {error}") from error
+
+
 async def _scores(bound: BoundReward, rows: Sequence[RewardInput]) -> list[TermScore]:
     return list(await asyncio.gather(*(bound(row) for row in rows)))
 
@@ -134,6 +145,12 @@ def _text(completion: str | Sequence[Mapping[str, Any]]) -> str:
     contents = [message["content"] for message in completion if message.get("role") == "assistant"]
     content = (contents or [""])[-1] or ""
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def _sample(text: str, token_ids: Sequence[int]) -> Sample:
+    """The tokens of a response, for rewards that count them; TRL provides nothing else."""
+    count = len(token_ids)
+    return Sample("", 0, tuple(token_ids), (1,) * count, (math.nan,) * count, 0, "stop", text)
 
 
 def _messages(prompt: str | Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
