@@ -1,10 +1,10 @@
-"""Rewards: verifiers, the decorator that names them, and the scorer that mixes them.
+"""Rewards: verifiers, the decorator that registers them, and the scorer that combines them.
 
-A reward is a function of the arguments that it names; its keyword-only parameters are its options:
+A reward is a function. It receives the arguments that it names; its keyword-only parameters are its options:
 
     @reward("shouting", examples=[Example("HELLO", None, 1.0), Example("hello", None, 0.0)])
     def shouting(response: str, *, share: float = 1.0) -> float:
-        "How much of the answer is in capitals."
+        "1 when at least `share` of the response is in capitals, else 0."
         return float(sum(c.isupper() for c in response) >= share * len(response))
 """
 
@@ -24,20 +24,24 @@ if TYPE_CHECKING:
     from morl.rewards.checks import TOLERANCE, check_examples, score_golds, written_gold
     from morl.rewards.compose import checked, combine_terms
     from morl.rewards.marks import Mark
-    from morl.rewards.parsing.answer import boxes, final_text
+    from morl.rewards.parsing.answer import boxes, final_text, formulas, numbers, stated
+    from morl.rewards.parsing.coordinates import CoordinateFrames
+    from morl.rewards.parsing.image_size import image_size
     from morl.rewards.pool.runner import Runner, usable_cores
     from morl.rewards.reward_input import call_with
     from morl.rewards.scorer import Scorer
     from morl.rewards.verdict import clip, describe, failure, to_term_score
 
-# Verifiers import this package in every worker process; what only their callers need is imported when it is asked for.
+# Every worker process imports this package. Names that only callers need are imported on first use.
 _ON_DEMAND = {
     "adapters": ("as_trl", "as_verl", "score"),
     "bound_reward": ("BoundReward", "checked_options"),
     "checks": ("TOLERANCE", "check_examples", "score_golds", "written_gold"),
     "compose": ("checked", "combine_terms"),
     "marks": ("Mark",),
-    "parsing.answer": ("boxes", "final_text"),
+    "parsing.answer": ("boxes", "final_text", "formulas", "numbers", "stated"),
+    "parsing.coordinates": ("CoordinateFrames",),
+    "parsing.image_size": ("image_size",),
     "pool.runner": ("Runner", "usable_cores"),
     "reward_input": ("call_with",),
     "scorer": ("Scorer",),
@@ -56,6 +60,7 @@ __all__ = [
     "REWARDS",
     "TOLERANCE",
     "BoundReward",
+    "CoordinateFrames",
     "Example",
     "Mark",
     "Resource",
@@ -75,9 +80,13 @@ __all__ = [
     "describe",
     "failure",
     "final_text",
+    "formulas",
+    "image_size",
+    "numbers",
     "reward",
     "score",
     "score_golds",
+    "stated",
     "to_term_score",
     "usable_cores",
     "written_gold",

@@ -1,4 +1,4 @@
-"""Rewards of morl in other trainers: in the shapes that TRL's `GRPOTrainer` and verl call."""
+"""Rewards for other trainers: as functions that TRL's `GRPOTrainer` and verl call."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def score(
     deadline_s: float | None = None,
     **options: Any,
 ) -> list[TermScore]:
-    """Score answers with one reward, in worker processes with its deadline and memory limit.
+    """Score responses with one reward, in worker processes with its deadline and memory limit.
 
-    >>> [told.value for told in score("number", [{"response": "It is 4.", "gold": 4}])]
+    >>> [result.value for result in score("number", [{"response": "It is 4.", "gold": 4}])]
     [1.0]
 
     Args:
         reward: its name.
-        rows: the answers: `RewardInput`, or mappings of its fields (`response`, and what the reward reads: `gold`,
-            `messages`, `media`, `meta`).
-        workers: processes; one a core by default.
-        deadline_s: seconds for one row; the reward's own by default.
-        options: of the reward.
+        rows: the responses, as `RewardInput` or as mappings of its fields: `response`, and those that the reward
+            reads (`gold`, `messages`, `media`, `meta`).
+        workers: number of processes; one per core by default.
+        deadline_s: seconds for one row; the reward's default if None.
+        options: options of the reward.
 
-    Returns: a score a row, in order; `value` is None where there is none, and `status` and `detail` tell why.
+    Returns: one score per row, in order. Where there is no score, `value` is None; `status` and `detail` say why.
     Raises: UsageError for an unknown reward, a wrong option or a row without a response.
     """
     inputs = [_input(row, number) for number, row in enumerate(rows)]
@@ -55,16 +55,16 @@ def score(
 
 
 def as_trl(reward: str, *, gold: str = "gold", deadline_s: float | None = None, **options: Any) -> TrlReward:
-    """A reward function for `GRPOTrainer(reward_funcs=[…])` of TRL; a coroutine function where the reward is one.
+    """A reward function for `GRPOTrainer(reward_funcs=[…])` of TRL; a coroutine function if the reward is one.
 
-    TRL calls it with `prompts`, `completions`, their token ids and the columns of the data set. The
-    columns are the reward's `meta`, images its `media`; an answer without a score is None, which TRL leaves out.
+    TRL calls it with `prompts`, `completions`, their token ids and the columns of the data set. The reward receives
+    the columns as `meta` and the images as `media`. A response without a score gives None, which TRL leaves out.
 
     Args:
         reward: its name.
         gold: the column with the reference answer.
-        deadline_s: seconds for one answer; the reward's own by default.
-        options: of the reward.
+        deadline_s: seconds for one response; the reward's default if None.
+        options: options of the reward.
 
     Raises: UsageError for an unknown reward or a wrong option; DataError, when called, without the column `gold`.
     """
@@ -89,13 +89,13 @@ def as_trl(reward: str, *, gold: str = "gold", deadline_s: float | None = None, 
         ]
 
     async def scored(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
-        return [told.value for told in await _scores(bound, inputs(prompts, completions, columns))]
+        return [result.value for result in await _scores(bound, inputs(prompts, completions, columns))]
 
-    def waited_for(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
+    def scored_blocking(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
         return run_coroutine(scored(prompts, completions, **columns))
 
-    reward_function: TrlReward = scored if is_async(function) else waited_for
-    reward_function.__name__ = reward  # what TRL logs it as
+    reward_function: TrlReward = scored if is_async(function) else scored_blocking
+    reward_function.__name__ = reward  # the name in TRL's logs
     return reward_function
 
 
@@ -103,8 +103,7 @@ def as_verl(reward: str, *, deadline_s: float | None = None, **options: Any) -> 
     """A function for verl's `custom_reward_function`.
 
     It takes `(data_source, solution_str, ground_truth, extra_info)` and returns a dictionary of `score`, `no_score`,
-    `status` and `detail`. verl knows no missing score: where there is none,
-    `score` is 0 and `no_score` 1.
+    `status` and `detail`. verl cannot express a missing score: `score` is then 0 and `no_score` 1.
 
     Raises: UsageError for an unknown reward or a wrong option.
     """
@@ -115,8 +114,9 @@ def as_verl(reward: str, *, deadline_s: float | None = None, **options: Any) -> 
         data_source: str, solution_str: str, ground_truth: Any, extra_info: Mapping[str, Any] | None = None, **_: Any
     ) -> dict[str, Any]:
         row = RewardInput(solution_str, ground_truth, meta={"data_source": data_source, **(extra_info or {})})
-        (told,) = run_coroutine(_scores(bound, [row]))
-        return {"score": told.value or 0.0, "no_score": float(told.value is None), **told.as_json("status", "detail")}
+        (result,) = run_coroutine(_scores(bound, [row]))
+        no_score = float(result.value is None)
+        return {"score": result.value or 0.0, "no_score": no_score, **result.as_json("status", "detail")}
 
     return compute_score
 
@@ -139,16 +139,16 @@ async def _scores(bound: BoundReward, rows: Sequence[RewardInput]) -> list[TermS
 
 
 def _text(completion: str | Sequence[Mapping[str, Any]]) -> str:
-    """The answer of a completion: its text, or that of the assistant's last message."""
+    """The text of a completion, or of the assistant's last message in it."""
     if isinstance(completion, str):
         return completion
-    said = [message["content"] for message in completion if message.get("role") == "assistant"]
-    content = (said or [""])[-1] or ""
+    contents = [message["content"] for message in completion if message.get("role") == "assistant"]
+    content = (contents or [""])[-1] or ""
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 def _sample(text: str, token_ids: Sequence[int]) -> Sample:
-    """The tokens of an answer, for rewards that count them; TRL tells nothing else about it."""
+    """The tokens of a response, for rewards that count them; TRL provides nothing else."""
     count = len(token_ids)
     return Sample("", 0, tuple(token_ids), (1,) * count, (math.nan,) * count, 0, "stop", text)
 

@@ -1,4 +1,4 @@
-"""Calls a reward wherever it runs: in a worker, on the event loop, alone or in batches."""
+"""Calls a reward in a worker process or on the event loop, one response at a time or in batches."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from morl.traits import Traits, is_async, needs_gold, traits_of
 from morl.types import TermScore
 
 BATCH_WAIT_S = 0.02
-"""How long a batch reward's first item waits for others."""
+"""How long the first item of a batch waits for others."""
 BATCH_ITEMS = 64
 
 
 @dataclass(slots=True, eq=False)
 class _Batch:
-    """Items of one batch reward that wait to be called together."""
+    """Items that a batch reward will score in one call."""
 
     arguments: dict[str, list[Any]]
     futures: list[asyncio.Future[TermScore]] = field(default_factory=list)
@@ -37,11 +37,10 @@ class BoundReward:
     """A reward with its options, ready to be called.
 
     Args:
-        name: its name in the registry.
-        options: as written in a recipe; defaults are filled in.
+        name: the reward's name in the registry.
+        options: as in a recipe; defaults are filled in.
 
-    Raises: UsageError when there is no such reward, an option is wrong, or it asks for an argument
-    that does not exist.
+    Raises: UsageError when the reward does not exist, an option is wrong, or the function names an unknown argument.
     """
 
     def __init__(self, name: str, options: Mapping[str, Any], deadline_s: float, runner: Runner) -> None:
@@ -69,8 +68,8 @@ class BoundReward:
             raise UsageError(f"reward '{name}' is in the script itself; move it to a module, which workers can import")
 
     def _make_resource(self, function: Callable[..., Any]) -> Resource | None:
-        asks = "resource" in wanted_arguments(function)
-        if asks != (self.traits.resource is not None):
+        wants_resource = "resource" in wanted_arguments(function)
+        if wants_resource != (self.traits.resource is not None):
             raise UsageError(
                 f"reward '{self.name}': the argument 'resource' and the decorator's 'resource=' go together"
             )
@@ -81,46 +80,46 @@ class BoundReward:
         return self.traits.resource(**self.options)
 
     async def start(self) -> None:
-        """Start its resource, if it has one; the first call does so otherwise."""
+        """Start the resource, if there is one. Without this, the first call starts it."""
         if self.resource is not None:
             if self._started is None:
                 self._started = asyncio.ensure_future(self.resource.start())
             await asyncio.shield(self._started)
 
     def close(self) -> None:
-        """End its resource."""
+        """Close the resource."""
         if self.resource is not None:
             self.resource.close()
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """What it is called with; another mapping may be set, and is used from the next call on."""
+        """The options of each call. A mapping set here applies from the next call on."""
         return self._options
 
     @options.setter
     def options(self, options: Mapping[str, Any]) -> None:
         try:
             sent = pickle.dumps(options) if self.in_worker else b""
-        except Exception as error:  # whatever pickling runs into
+        except Exception as error:  # pickling may raise anything
             raise UsageError(f"reward '{self.name}': options that cannot be sent to a worker process") from error
         self._options = options
         self._call = Call(self.target, sent, self._deadline_s)
 
-    def __call__(self, given: RewardInput) -> Awaitable[TermScore]:
-        """Score one answer.
+    def __call__(self, reward_input: RewardInput) -> Awaitable[TermScore]:
+        """Score one response.
 
-        Never raises for what the reward does. Raises, when awaited: RunError when workers or the resource
+        An error in the reward becomes a status. Raises, when awaited: RunError when the workers or the resource
         cannot start.
         """
-        if self.in_worker and not self.traits.batch and not (self._needs_gold and given.gold is None):
-            # A future is all it takes, without a task: there are many calls.
-            return self._runner.submit(self._call, given.arguments(self.wanted))
-        return self._on_loop(given)
+        if self.in_worker and not self.traits.batch and not (self._needs_gold and reward_input.gold is None):
+            # Calls are many, so this path makes a future and no task.
+            return self._runner.submit(self._call, reward_input.arguments(self.wanted))
+        return self._on_loop(reward_input)
 
-    async def _on_loop(self, given: RewardInput) -> TermScore:
-        if self._needs_gold and given.gold is None:
+    async def _on_loop(self, reward_input: RewardInput) -> TermScore:
+        if self._needs_gold and reward_input.gold is None:
             return failure("bad_gold", "there is no gold answer")
-        arguments = given.arguments(self.wanted)
+        arguments = reward_input.arguments(self.wanted)
         await self.start()
         if self.traits.batch:
             return await self._join_batch(arguments)
@@ -145,9 +144,9 @@ class BoundReward:
             async with asyncio.timeout(self._deadline_s):
                 returned = await self.function(**arguments, **self.options)
         except TimeoutError as error:
-            passed = time.perf_counter() - start
-            over = f"took longer than {self._deadline_s:g} s"
-            return [failure("timeout", over if passed >= self._deadline_s else describe(error), passed)] * size
+            elapsed = time.perf_counter() - start
+            late = f"took longer than {self._deadline_s:g} s"
+            return [failure("timeout", late if elapsed >= self._deadline_s else describe(error), elapsed)] * size
         except Exception as error:  # noqa: BLE001  # a reward may raise anything
             return [failure("error", describe(error), time.perf_counter() - start)] * size
         return to_term_scores(self.function, returned, size, time.perf_counter() - start)
@@ -178,9 +177,9 @@ class BoundReward:
         try:
             scores = await self._run(batch.arguments, size)
             if size > 1 and all(score.status in ("timeout", "error") for score in scores):
-                # One bad item fails all: find out which.
-                alone = [{name: [values[i]] for name, values in batch.arguments.items()} for i in range(size)]
-                scores = [score for (score,) in await asyncio.gather(*(self._run(one, 1) for one in alone))]
+                # One bad item fails the whole batch: find it by scoring each alone.
+                singles = [{name: [values[i]] for name, values in batch.arguments.items()} for i in range(size)]
+                scores = [score for (score,) in await asyncio.gather(*(self._run(one, 1) for one in singles))]
         except RunError as error:
             for future in batch.futures:
                 if not future.done():
@@ -192,7 +191,7 @@ class BoundReward:
 
 
 def checked_options(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with their defaults. Raises: UsageError with every one that is wrong."""
+    """The options with their defaults. Raises: UsageError that names every wrong option."""
     try:
         return check_options(function, options)
     except ValidationError as error:

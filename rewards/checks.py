@@ -1,4 +1,4 @@
-"""What `morl check` asks of rewards: do their examples hold, and can they read the golds of the data?"""
+"""Checks of rewards for `morl check`: their examples must hold, and they must read the golds of the data."""
 
 from __future__ import annotations
 
@@ -26,43 +26,42 @@ if TYPE_CHECKING:
     from morl.recipe import ObjectiveSpec, TermSpec
 
 TOLERANCE = 1e-6
-"""How far a value may be from the expected one."""
+"""Largest accepted difference between a value and the expected one."""
+EXAMPLE_DEADLINE_S = 30.0
 WINDOW = 256
-"""Golds that are scored at once."""
+"""Golds scored concurrently."""
 MAX_KNOWN = 100_000
-"""Scores of golds that are remembered, by term."""
+"""Cached scores of golds, per term."""
 
 
-def check_examples(name: str, runner: Runner | None = None, *, deadline_s: float = 30.0) -> list[str]:
-    """Run each example of a reward as a run would; one line for each that does not hold.
+def check_examples(name: str, runner: Runner | None = None) -> list[str]:
+    """Run the examples of a reward as a run would. Returns one line per example that does not hold.
 
     Args:
-        runner: whose workers to use; without one, its own, which are gone afterwards.
+        runner: provides the workers; if None, a temporary one.
 
-    Raises: UsageError when there is no such reward or it cannot be imported.
+    Raises: UsageError when the reward does not exist or cannot be imported.
     """
     examples = traits_of(REWARDS.load(name)).examples
     if not examples:
         return []
     with nullcontext(runner) if runner else Runner(workers=min(2, len(examples))) as pool:
-        told = run_coroutine(_run_examples(name, examples, pool, deadline_s))
+        scores = run_coroutine(_run_examples(name, examples, pool))
     failures = []
-    for index, (example, score) in enumerate(zip(examples, told, strict=True)):
+    for index, (example, score) in enumerate(zip(examples, scores, strict=True)):
         if isinstance(score, str):
             failures.append(f"example {index}: {score}")
         elif not _holds(example, score):
-            said = f"{_shown(score.value)} ({score.status}{': ' + score.detail if score.detail else ''})"
+            result = f"{_shown(score.value)} ({score.status}{': ' + score.detail if score.detail else ''})"
             expected = f"expected {_shown(example.value)}"
-            failures.append(f"example {index}, response {example.response[:60]!r}: {expected}, got {said}")
+            failures.append(f"example {index}, response {example.response[:60]!r}: {expected}, got {result}")
     return failures
 
 
-async def _run_examples(
-    name: str, examples: Iterable[Example], runner: Runner, deadline_s: float
-) -> list[TermScore | str]:
+async def _run_examples(name: str, examples: Iterable[Example], runner: Runner) -> list[TermScore | str]:
     async def one(example: Example) -> TermScore | str:
         try:
-            reward = BoundReward(name, example.options, deadline_s, runner)
+            reward = BoundReward(name, example.options, EXAMPLE_DEADLINE_S, runner)
         except UsageError as error:
             return str(error)
         return await reward(RewardInput.of_example(example))
@@ -80,10 +79,10 @@ def _shown(value: float | None) -> str:
     return "no score" if value is None else f"{value:g}"
 
 
-def written_gold(answer: Callable[..., str], given: RewardInput, options: Mapping[str, Any]) -> str:
-    """What a reward's `answer` writes for a gold: called with it, and with what else it names."""
-    written: str = call_with(answer, given, options, given.gold)
-    return written
+def written_gold(answer: Callable[..., str], reward_input: RewardInput, options: Mapping[str, Any]) -> str:
+    """The gold as a response: `answer` is called with the gold, and with the other arguments that it names."""
+    response: str = call_with(answer, reward_input, options, reward_input.gold)
+    return response
 
 
 def score_golds(
@@ -93,16 +92,15 @@ def score_golds(
     *,
     advance: Callable[[], None] = lambda: None,
 ) -> list[tuple[str, str]]:
-    """Find the prompts whose gold is no good: `(prompt id, reason)`, in the prompts' order.
+    """Find the prompts whose gold is unusable: `(prompt id, reason)`, in the order of the prompts.
 
-    A reward that can write its gold as a response (`answer=`) must give that response 1. Of any other plain
-    reward that takes a gold, it is asked whether it can read it. All workers are kept busy, while further
-    prompts are read.
+    A reward that can write its gold as a response (`answer=`) must score that response 1. Any other plain reward
+    that takes a gold must be able to read it. The workers stay busy while further prompts are read.
 
     Args:
-        prompts: read as far as there are workers for them; not at all if no reward reads golds.
-        runner: whose workers to use; without one, its own, which are gone afterwards.
-        advance: called once for each prompt, when all has been said of its gold.
+        prompts: read no faster than the workers score; not read at all if no reward reads golds.
+        runner: provides the workers; if None, a temporary one.
+        advance: called once per prompt, when its gold has been checked.
 
     Raises: UsageError when a reward is unknown or an option is wrong.
     """
@@ -120,30 +118,30 @@ async def _score_all(
     terms: list[_GoldTerm], prompts: Iterable[Prompt], advance: Callable[[], None]
 ) -> list[tuple[str, str]]:
     async def reason(prompt: Prompt) -> str:
-        told = await asyncio.gather(*(term.reason(prompt) for term in terms))
+        reasons = await asyncio.gather(*(term.reason(prompt) for term in terms))
         advance()
-        return "; ".join(filter(None, told))
+        return "; ".join(filter(None, reasons))
 
-    found: list[tuple[str, str]] = []
+    problems: list[tuple[str, str]] = []
     window: collections.deque[tuple[str, asyncio.Task[str]]] = collections.deque()
 
     async def take() -> None:
         prompt_id, task = window.popleft()
         if text := await task:
-            found.append((prompt_id, text))
+            problems.append((prompt_id, text))
 
     for prompt in prompts:
         window.append((prompt.id, asyncio.create_task(reason(prompt))))
-        await asyncio.sleep(0)  # hand it out before the next one is read
+        await asyncio.sleep(0)  # start it before the next prompt is read
         if len(window) >= WINDOW:
             await take()
     while window:
         await take()
-    return found
+    return problems
 
 
 class _GoldTerm:
-    """One term of an objective, asked about golds instead of responses."""
+    """One term of an objective, used to check golds instead of responses."""
 
     def __init__(self, spec: TermSpec, runner: Runner) -> None:
         self._name = spec.name
@@ -151,50 +149,50 @@ class _GoldTerm:
         self._answer = self._reward.traits.answer
         function = self._reward.function
         self.has_work = self._answer is not None or ("gold" in wanted_arguments(function) and not is_async(function))
-        self._known: dict[bytes, asyncio.Future[TermScore]] = {}
+        self._cache: dict[bytes, asyncio.Future[TermScore]] = {}
 
     def close(self) -> None:
-        """End what the reward has started."""
+        """Close the reward."""
         self._reward.close()
 
     async def reason(self, prompt: Prompt) -> str:
-        """Why the prompt's gold is no good; empty when it is good."""
-        response, unwritten = "", ""
-        given = RewardInput.of(prompt, "")
+        """Why the prompt's gold is unusable; empty when it is usable."""
+        response, write_error = "", ""
+        reward_input = RewardInput.of(prompt, "")
         try:
             if self._answer is not None and prompt.gold is not None:
-                response = written_gold(self._answer, given, self._reward.options)
-        except Exception as error:  # noqa: BLE001  # a plugin's function, on data of any kind
-            unwritten = f"term '{self._name}': the gold cannot be written as a response: {describe(error)}"
-        score = await self._score(replace(given, response=response))
-        if unwritten and score.status != "bad_gold":
-            return unwritten
+                response = written_gold(self._answer, reward_input, self._reward.options)
+        except Exception as error:  # noqa: BLE001  # a plugin's function may raise anything
+            write_error = f"term '{self._name}': the gold cannot be written as a response: {describe(error)}"
+        score = await self._score(replace(reward_input, response=response))
+        if write_error and score.status != "bad_gold":
+            return write_error
         if score.status == "bad_gold" or (self._answer and (score.value is None or score.value < 1 - TOLERANCE)):
             if score.value is None:
                 return f"term '{self._name}': {score.status}: {score.detail}"
-            more = f" ({score.detail})" if score.detail else ""
-            return f"term '{self._name}': the gold scores {_shown(score.value)}{more}"
+            detail = f" ({score.detail})" if score.detail else ""
+            return f"term '{self._name}': the gold scores {_shown(score.value)}{detail}"
         return ""
 
-    async def _score(self, given: RewardInput) -> TermScore:
-        key = self._key(given)
+    async def _score(self, reward_input: RewardInput) -> TermScore:
+        key = self._key(reward_input)
         if key is None:
-            return await self._reward(given)
-        if key not in self._known:
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            self._known[key] = asyncio.ensure_future(self._reward(given))
-        return await self._known[key]
+            return await self._reward(reward_input)
+        if key not in self._cache:
+            if len(self._cache) >= MAX_KNOWN:
+                self._cache.clear()
+            self._cache[key] = asyncio.ensure_future(self._reward(reward_input))
+        return await self._cache[key]
 
-    def _key(self, given: RewardInput) -> bytes | None:
-        """Equal only for calls with the same arguments: of the many rows of data few differ in what a reward reads.
+    def _key(self, reward_input: RewardInput) -> bytes | None:
+        """A hash of the arguments that the reward reads: many rows of data do not differ in these.
 
-        None where comparing is more work than calling, or cannot be done.
+        None where comparing costs more than calling, or is impossible.
         """
-        if "media" in self._reward.wanted and given.media:
+        if "media" in self._reward.wanted and reward_input.media:
             return None
         try:
-            text = pickle.dumps(given.arguments(self._reward.wanted))
-        except Exception:  # noqa: BLE001  # whatever pickling runs into; the call will tell
+            text = pickle.dumps(reward_input.arguments(self._reward.wanted))
+        except Exception:  # noqa: BLE001  # pickling may raise anything; the call reports it
             return None
         return hashlib.blake2b(text, digest_size=16).digest()

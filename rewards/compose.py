@@ -1,4 +1,4 @@
-"""How the terms of an objective become one score: pure functions of numbers."""
+"""Combines the terms of an objective into one score: pure functions of numbers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def scaled(value: float, scale: tuple[float, float] | None) -> float:
-    """`(value - low) / (high - low)`, cut off to [0, 1]."""
+    """`(value - low) / (high - low)`, clipped to [0, 1]."""
     low, high = scale or (0.0, 1.0)
     return min(1.0, max(0.0, (value - low) / (high - low)))
 
 
 def checked(term: TermSpec, score: TermScore) -> TermScore:
-    """The score itself; or status `error` where a value outside [0, 1] comes without a scale."""
+    """The score unchanged, or status `error` when a value lies outside [0, 1] and the term has no scale."""
     if score.value is None or term.scale is not None or 0.0 <= score.value <= 1.0:
         return score
     detail = f"returned {score.value:g}, outside [0, 1]: give the term a 'scale: [low, high]'"
@@ -32,7 +32,7 @@ def mixed(values: Sequence[float], weights: Sequence[float], combine: Literal["s
     if combine == "product":
         result: float = math.prod(value**weight for value, weight in zip(values, weights, strict=True))
     else:
-        # Scaled by a power of two, which changes no bit of the result, so that no sum is too large for a number.
+        # Scaling by a power of two prevents overflow of the sums and changes no bit of the result.
         exponent = math.frexp(max(weights))[1]
         shares = [math.ldexp(weight, -exponent) for weight in weights]
         result = math.fsum(v * w for v, w in zip(values, shares, strict=True)) / math.fsum(shares)
@@ -50,13 +50,13 @@ def is_open(term: TermSpec, scores: Mapping[str, TermScore]) -> bool:
 def combine_terms(
     terms: Sequence[TermSpec], scores: Mapping[str, TermScore], combine: Literal["sum", "product"]
 ) -> Score:
-    """The score of one sample from what each term said of it.
+    """The score of one sample from the scores of its terms.
 
-    A term behind a closed gate counts as 0, whatever it said. A term without a value leaves the
-    sample without a score, or counts as 0 if it failed and its `on_error` is `zero`; a gold answer
-    that cannot be read is the data's fault and never counts.
+    A term behind a closed gate counts as 0, whatever its value. If a term has no value, the sample has no score;
+    with `on_error: zero` a failed term counts as 0 instead. A gold that cannot be read is an error in the data and
+    always leaves the sample without a score.
     """
-    shown: dict[str, TermScore] = {}
+    entries: dict[str, TermScore] = {}
     value: float | None
     for term in terms:
         score = scores[term.name]
@@ -67,9 +67,9 @@ def combine_terms(
             value = scaled(score.value, term.scale)
         else:
             value = 0.0 if term.on_error == "zero" and status != "bad_gold" else None
-        # Written out, because this runs for every sample and `replace` takes twice the time.
-        shown[term.name] = TermScore(score.value, status, score.detail, score.seconds, value, term.weight)
-    values = [score.entered for score in shown.values()]
+        # Not `replace`, which takes twice the time: this runs for every sample.
+        entries[term.name] = TermScore(score.value, status, score.detail, score.seconds, value, term.weight)
+    values = [score.entered for score in entries.values()]
     known = [value for value in values if value is not None]
     complete = len(known) == len(values)
-    return Score(mixed(known, [term.weight for term in terms], combine) if complete else None, shown)
+    return Score(mixed(known, [term.weight for term in terms], combine) if complete else None, entries)

@@ -1,4 +1,4 @@
-"""What an answer and its gold point at in an image, for people to look at."""
+"""Points and boxes that a response and its gold name in an image, for reports."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Mark:
 
     side: Side
     at: tuple[float, ...]
-    """`(x, y)` or `(x1, y1, x2, y2)`, in parts of the image's width and height."""
+    """`(x, y)` or `(x1, y1, x2, y2)`, as fractions of the image's width and height."""
     label: str = ""
 
     @property
     def is_box(self) -> bool:
-        """Whether it is a box, and not a point."""
+        """Whether it is a box rather than a point."""
         return len(self.at) == 4

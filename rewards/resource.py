@@ -1,4 +1,4 @@
-"""What a reward keeps for the length of a run: a model, a connection, a running mean."""
+"""State that a reward keeps for a whole run: a model, a connection, a running mean."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Resource:
-    """Made once for each term that uses the reward, with the term's options; the reward gets it as `resource`.
+    """Created once per term that uses the reward, with the term's options; passed to the reward as `resource`.
 
         class Judge(Resource):
             def __init__(self, *, url: str) -> None: ...
@@ -15,24 +15,24 @@ class Resource:
         @reward("judge", resource=Judge)
         async def judge(response: str, resource: Judge, *, url: str) -> float: ...
 
-    Only for rewards that run on the event loop. Every method here may be left as it is.
+    Only for rewards that run on the event loop. Overriding any of these methods is optional.
     """
 
     def __init__(self, **options: Any) -> None:
-        """Cheap: a recipe that is only checked makes it, too. `start` is for what takes time."""
+        """Must be cheap, because `morl check` creates it too. Do slow work in `start`."""
 
     async def start(self) -> None:
-        """Called once, before the first answer is scored. Raises: MorlError when the reward cannot work."""
+        """Called once, before the first response is scored. Raises: MorlError when the reward cannot work."""
 
     def begin_step(self, step: int) -> None:
         """Called before the rollouts of each training step, counted from 1."""
 
     def state(self) -> Mapping[str, Any]:
-        """What `restore` needs to go on from here, as plain JSON; part of every checkpoint."""
+        """The state for `restore`, as plain JSON; stored in every checkpoint."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Continue from a value of `state`."""
 
     def close(self) -> None:
-        """Called at the end of the run, started or not."""
+        """Called at the end of the run, even if `start` was not."""

@@ -1,4 +1,4 @@
-"""How a function becomes a reward: the decorator, its examples, and what a reward may return."""
+"""The decorator that makes a function a reward, its examples, and the verdict that it returns."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A value with its reason. A reward that has no reason to give returns the bare number.
+    """A value with its reason. A reward may also return a bare number.
 
     >>> Verdict(0.0, "no_answer", "nothing follows the thinking").value
     0.0
     """
 
     value: float | None
-    """In [0, 1] unless the recipe scales it; None is "no score" and needs a status that says why."""
+    """In [0, 1] unless the recipe scales it. None is "no score" and needs a status that says why."""
     status: Status = "ok"
     detail: str = ""
-    """One readable line: what was extracted, or why there is no score."""
+    """One readable line: the extracted answer, or why there is no score."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A row that must hold: `morl check` runs it before a recipe that uses the reward is run."""
+    """A row with its expected value; `morl check` runs it."""
 
     response: str
     gold: Any
     value: float | None
-    """The reward's value, to within 1e-6; None where there must be no score."""
+    """The expected value, to within 1e-6; None for "no score"."""
     options: Mapping[str, Any] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
 
@@ -59,28 +59,27 @@ def reward(
     """Decorator: make a function usable in recipes as `{use: name}`.
 
     Args:
-        name: what recipes call it; two rewards cannot share a name.
-        examples: rows that must hold, a right answer and a wrong one at least.
-        answer: writes a gold as a response; `morl check` scores that response for every row of
-            the data, so that a gold which the reward cannot read is found before the run. Called with
-            the gold; it may also name `media`, `meta` and `messages`, and options of the reward as
-            keyword-only parameters, or take all of them as `**options`.
-        runs: `worker` calls it in a process that can be killed at its deadline; `inline` calls
-            it on the event loop of the trainer, for what is cheap and cannot hang. A coroutine
-            function runs on the event loop anyway, with its deadline.
-        batch: it takes a list for each argument and returns a list of values of that length.
-        resource: made with the term's options, kept for the run, and given to the function as its
-            argument `resource`; the function must be a coroutine function or run `inline`.
-        deadline_s: seconds that a call may take where the recipe does not say.
-        marks: boxes and points of an answer and its gold, which a report draws into the image. Called with
-            those of `response`, `gold`, `media` and `meta` that it names, and options of the reward as `answer` is.
+        name: its name in recipes; two rewards cannot share one.
+        examples: rows that must hold; at least a right answer and a wrong one.
+        answer: writes a gold as a response. `morl check` scores that response for every row of the data, which
+            finds unreadable golds before the run. Called with the gold; it may also name `media`, `meta` and
+            `messages`, and options of the reward as keyword-only parameters, or take all options as `**options`.
+        runs: `worker` calls the function in a process that is killed at the deadline; `inline` calls it on the
+            trainer's event loop, for cheap functions that cannot hang. A coroutine function always runs on the
+            event loop, with the deadline.
+        batch: the function takes a list for each argument and returns a list of values of the same length.
+        resource: created with the term's options, kept for the run, and passed as the argument `resource`. The
+            function must be a coroutine function or run `inline`.
+        deadline_s: seconds per call, unless the recipe sets them.
+        marks: returns boxes and points of a response and its gold, which a report draws into the image. Called with
+            those of `response`, `gold`, `media` and `meta` that it names; options are passed as for `answer`.
 
-    Raises: UsageError when the name is taken, or a worker could not import the function.
+    Raises: UsageError when the name is taken or workers could not import the function.
     """
 
     def decorate(function: F) -> F:
         if name == "new":
-            raise UsageError("no reward can be called 'new': `morl rewards new` begins a package")
+            raise UsageError("no reward can be called 'new': `morl rewards new` creates a package")
         if "<locals>" in function.__qualname__:
             raise UsageError(f"reward '{name}' must be a function at the top level of a module: workers import it")
         function.__morl_reward__ = Traits(  # type: ignore[attr-defined]

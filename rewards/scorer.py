@@ -1,4 +1,4 @@
-"""From a sample to its score: the objective's rewards are called together, and mixed as the recipe says."""
+"""Scores samples: calls the rewards of an objective concurrently and combines them as the recipe says."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 class _Objective:
     spec: ObjectiveSpec
     rewards: Mapping[str, BoundReward]
-    """By the name of their term."""
+    """By the name of the term."""
     trained: bool
-    """Whether it moves with the steps; what is only measured stays the same."""
+    """Whether its schedules follow the training steps; those of a measured objective do not."""
     terms: Sequence[TermSpec]
-    """As they are now."""
+    """With the scheduled values of the current step."""
 
     def begin_step(self, step: int) -> None:
-        """Give what is scheduled the step's value."""
+        """Set scheduled values to those of the step."""
         self.terms = [term.at(step) for term in self.spec.rewards]
         for term in self.terms:
             if term.schedule:
@@ -40,14 +40,13 @@ class _Objective:
 
 
 class Scorer:
-    """Scores samples of the objectives that it is given; use it as a context manager, or call `close`.
+    """Scores samples of the given objectives. Use it as a context manager, or call `close`.
 
     Args:
         objectives: by name; a prompt's `objective` picks one.
-        measured: more of them, which no step moves, so that scores can be compared over a run.
-        workers: processes for rewards; None for the number of usable cores. They start when the
-            first sample comes.
-        memory_mb: by how much one call may make its process grow.
+        measured: further objectives, whose schedules do not move, so that scores stay comparable over a run.
+        workers: processes for rewards; None for the number of usable cores. They start with the first sample.
+        memory_mb: by how much one call may grow its process, in MB.
 
     Raises: UsageError when a reward is unknown or its options are wrong.
     """
@@ -78,7 +77,7 @@ class Scorer:
         self.close()
 
     async def start(self) -> None:
-        """Start workers and resources now, before the first sample comes. Raises: MorlError when one cannot work."""
+        """Start workers and resources before the first sample. Raises: MorlError when one cannot work."""
         targets = sorted({reward.target for reward in self._rewards() if reward.in_worker})
         if targets:
             self.runner.start(targets)
@@ -86,9 +85,9 @@ class Scorer:
             await reward.start()
 
     def begin_step(self, step: int) -> None:
-        """Tell the rewards which training step comes next, counted from 1; schedules move to it.
+        """Announce the next training step, counted from 1, to the rewards, and move schedules to it.
 
-        Until the first is told, and for what is only measured, schedules are at their ends.
+        Before the first call, and always for measured objectives, schedules have their final values.
         """
         for objective in self._objectives.values():
             if objective.trained:
@@ -97,11 +96,11 @@ class Scorer:
             resource.begin_step(step)
 
     def state(self) -> dict[str, Any]:
-        """What the rewards keep from step to step, as plain JSON, for `restore`."""
+        """The rewards' state for `restore`, as plain JSON."""
         return {name: state for name, resource in self._resources().items() if (state := dict(resource.state()))}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave; a reward that is new since then begins afresh."""
+        """Continue from a value of `state`; a reward that is not in it starts afresh."""
         for name, resource in self._resources().items():
             if name in state:
                 resource.restore(state[name])
@@ -111,40 +110,40 @@ class Scorer:
             yield from objective.rewards.values()
 
     def _resources(self) -> dict[str, Resource]:
-        """Those that steps move, by `<objective>/<term>`."""
+        """Resources of the trained objectives, by `<objective>/<term>`."""
         return {
-            f"{objective}/{term}": reward.resource
-            for objective, has in self._objectives.items()
-            if has.trained
-            for term, reward in has.rewards.items()
+            f"{name}/{term}": reward.resource
+            for name, objective in self._objectives.items()
+            if objective.trained
+            for term, reward in objective.rewards.items()
             if reward.resource is not None
         }
 
     async def score(self, prompt: Prompt, sample: Sample) -> Score:
         """The score of one sample.
 
-        What goes wrong with a reward is told by the status of its term, not raised.
-        Raises: UsageError for an unknown objective; RunError when a term fails whose `on_error` is
-        `fail`, or when workers cannot start.
+        An error in a reward becomes the status of its term.
+        Raises: UsageError for an unknown objective; RunError when a term with `on_error: fail` fails or the workers
+        cannot start.
         """
         objective = self._objectives.get(prompt.objective)
         if objective is None:
             near = did_you_mean(prompt.objective, self._objectives)
             raise UsageError(f"prompt {prompt.id}: there is no objective '{prompt.objective}'{near}")
-        given = RewardInput.of(prompt, sample.text, sample)
+        reward_input = RewardInput.of(prompt, sample.text, sample)
         terms = objective.terms
-        calls = [objective.rewards[term.name](given) for term in terms]
-        told = await asyncio.gather(*calls) if len(calls) > 1 else [await calls[0]]
-        scores = {term.name: checked(term, score) for term, score in zip(terms, told, strict=True)}
+        calls = [objective.rewards[term.name](reward_input) for term in terms]
+        results = await asyncio.gather(*calls) if len(calls) > 1 else [await calls[0]]
+        scores = {term.name: checked(term, score) for term, score in zip(terms, results, strict=True)}
         for term in terms:
             score = scores[term.name]
             if score.value is None and term.on_error == "fail" and is_open(term, scores):
-                where = f"objective '{prompt.objective}', term '{term.name}', sample {sample.index} of {prompt.id}"
-                raise RunError(f"{where}: {score.status}: {score.detail}")
+                place = f"objective '{prompt.objective}', term '{term.name}', sample {sample.index} of {prompt.id}"
+                raise RunError(f"{place}: {score.status}: {score.detail}")
         return combine_terms(terms, scores, objective.spec.combine)
 
     def close(self) -> None:
-        """Kill the workers, wait until they are gone, and end all resources."""
+        """Kill the workers, wait until they have exited, and close all resources."""
         self.runner.close()
         for reward in self._rewards():
             reward.close()

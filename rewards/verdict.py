@@ -1,4 +1,4 @@
-"""What a reward returned or raised, as plain data that can cross a process boundary."""
+"""Converts what a reward returned or raised to plain data that can cross a process boundary."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from morl.rewards.reward import Verdict
 from morl.types import Status, TermScore
 
 MAX_DETAIL = 300
-"""Characters of a detail that are kept."""
+"""Longest detail, in characters."""
 _STATUSES = get_args(Status)
 
 
 def to_term_score(returned: Any, seconds: float) -> TermScore:
-    """A reward's return value as a term score; what is not a verdict becomes status `error`.
+    """A reward's return value as a term score; an invalid one gets status `error`.
 
-    Never prints what was returned: printing a formula may take for ever.
+    Never prints the returned object: printing a formula may never end.
     """
     verdict = returned if isinstance(returned, Verdict) else Verdict(returned, "error" if returned is None else "ok")
     if verdict.status not in _STATUSES or not isinstance(verdict.detail, str):
@@ -48,12 +48,12 @@ def _number(value: Any) -> float | None:
 
 
 def failure(status: Status, detail: str, seconds: float = 0.0) -> TermScore:
-    """No score, and why."""
+    """A term score without a value, with its reason."""
     return TermScore(None, status, clip(detail), seconds)
 
 
 def describe(error: BaseException) -> str:
-    """An exception as one line. Only text and numbers in it are printed, never a formula."""
+    """An exception as one line. Of its arguments, only text and numbers are printed, never a formula."""
     parts = [str(part) for part in error.args if type(part) in (str, int, float, bool) and not _is_huge(part)]
     return clip(": ".join([type(error).__name__, *parts]))
 
@@ -63,7 +63,7 @@ def _is_huge(part: Any) -> bool:
 
 
 def clip(text: str) -> str:
-    """The text on one line, shortened in its middle."""
+    """The text on one line; the middle of a long one is cut."""
     if len(text) > 4 * MAX_DETAIL:
         text = text[: 2 * MAX_DETAIL] + text[-2 * MAX_DETAIL :]
     text = " ".join(text.encode("utf-8", "replace").decode().split())

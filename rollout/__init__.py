@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from morl.rollout.collector import Collector, Rollout
-from morl.rollout.engine import Engine, Sampling, choose_engine, engine_info
+from morl.rollout.engine import Completion, Engine, EngineInfo, Request, Sampling, choose_engine, engine_info
 from morl.rollout.engine_pool import EnginePool, start_engines
 
 __all__ = [
     "Collector",
+    "Completion",
     "Engine",
+    "EngineInfo",
     "EnginePool",
+    "Request",
     "Rollout",
     "Sampling",
     "choose_engine",

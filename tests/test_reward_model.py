@@ -264,7 +264,7 @@ def test_a_model_of_unknown_mean_wants_a_center(tiny_model, capsys, tmp_path):
     (tmp_path / "in.jsonl").write_text('{"response": "yes", "messages": [{"role": "user", "content": "?"}]}\n')
     files = ["--in", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.jsonl")]
     assert main(["score", "reward_model", "--option", f"path={tiny_model}", *files]) == 2
-    assert "set center to running, to reference or to a number" in capsys.readouterr().err
+    assert "set center to running, reference or a number" in capsys.readouterr().err
 
 
 def test_a_run_is_rewarded_by_the_model_and_keeps_its_mean(trained, tiny_model, tmp_path):

@@ -55,28 +55,28 @@ def test_a_reward_may_be_named_or_given() -> None:
 # Each breaks one rule: what is told of it, and the input that shows it.
 BROKEN = [
     ("undocumented", "has no documentation", ""),
-    ("one_example", "has no two examples of which one scores more than the other", ""),
+    ("one_example", "has no two examples with different values", ""),
     ("wrong_example", "has examples that do not hold", "example 2, response 'maybe': expected 1, got 0 (ok: maybe)"),
     ("wrong_option", "cannot be used as in example 2", "option 'strikt': unknown key; did you mean 'strict'?"),
     ("taken_option", "has an option 'weight', which means something else in a recipe", ""),
     ("raises", "raises instead of returning a verdict", "IndexError: string index out of range: response '', gold 'yes'"),
     ("hashes_gold", "raises instead of returning a verdict", "TypeError: unhashable type: 'list': response 'yes', gold []"),
-    ("not_a_number", "returns what is no verdict", "returned nan, not a finite number: response '', gold 'yes'"),
-    ("text", "returns what is no verdict", "returned str, not a number: response '<think><think>"),
+    ("not_a_number", "returns no valid verdict", "returned nan, not a finite number: response '', gold 'yes'"),
+    ("text", "returns no valid verdict", "returned str, not a number: response '<think><think>"),
     ("unbounded", "returns a value outside [0, 1]", "gold 'yes'"),
     ("mutates", "changes its arguments", "response 'a', gold ['a']"),
     ("mutates_row", "changes its arguments", "response 'a', gold None"),
-    ("random", "says something else when it is called again", "response '', gold 'yes'"),
-    ("remembers", "says something else in another process, in another order or beside other answers", " after '"),
-    ("address", "says something else in another process, in another order or beside other answers", "(ok: process "),
-    ("neighbours", "says something else in another process, in another order or beside other answers", "1 (ok: yes), then 0."),
-    ("slow", "gives no answer", "took longer than 2 s: response '1111111111"),
-    ("dies", "gives no answer", "3 worker processes died of it: response 'NaN', gold 'yes'"),
-    ("hides", "gives no score for what a response says, so that a policy could hide from it", "no score (error: no word): response ' '"),
-    ("empty_gold", "finds a response that matches an empty gold", "1 (ok): response 'yes', gold ''"),
+    ("random", "gives another verdict when called again", "response '', gold 'yes'"),
+    ("remembers", "gives another verdict in another process, in another order or beside other responses", " after '"),
+    ("address", "gives another verdict in another process, in another order or beside other responses", "(ok: process "),
+    ("neighbours", "gives another verdict in another process, in another order or beside other responses", "1 (ok: yes), then 0."),
+    ("slow", "gives no verdict", "took longer than 2 s: response '1111111111"),
+    ("dies", "gives no verdict", "3 worker processes died of it: response 'NaN', gold 'yes'"),
+    ("hides", "gives no score because of what a response says, so that a policy could escape a low score", "no score (error: no word): response ' '"),
+    ("empty_gold", "lets a response match an empty gold", "1 (ok): response 'yes', gold ''"),
     ("wrong_answer", "does not give 1 to the response that its `answer` writes for a gold", "response 'The answer is yes'"),
     ("no_answer", "cannot write the gold of one of its examples as a response", "AttributeError"),
-    ("thinking", "does not give 0 to nothing, or to a thinking without end", "1 (ok): response '<think>yes', gold 'yes'"),
+    ("thinking", "does not give 0 to an empty response, or to thinking without an end", "1 (ok): response '<think>yes', gold 'yes'"),
     ("gone", "cannot be imported", "has no attribute 'gone'"),
 ]  # fmt: skip
 
@@ -134,7 +134,7 @@ def test_there_are_golds_of_every_type() -> None:
             "",
             "no score (error: !raises instead of returning a verdict ¦ IndexError: string index out of range)",
         ),
-        ("not_a_number", "", "no score (error: !returns what is no verdict ¦ returned nan, not a finite number)"),
+        ("not_a_number", "", "no score (error: !returns no valid verdict ¦ returned nan, not a finite number)"),
         ("unbounded", "12345", "no score (error: !returns a value outside [0, 1] ¦ 1.66667)"),
         ("hides", "1", "no score (error: =no word)"),
     ],
@@ -147,7 +147,7 @@ def test_a_call_is_watched(name: str, response: str, said: str) -> None:
 
 def test_what_changes_between_calls_is_seen() -> None:
     told = probe("broken_rewards:by_chance", {"response": "maybe", "gold": "yes"}, {}, 2).detail
-    assert told.startswith("!says something else when it is called again ¦ ")
+    assert told.startswith("!gives another verdict when called again ¦ ")
     gold = ["a"]
     assert probe("broken_rewards:mutates", {"response": "a", "gold": gold}, {}, 1).detail.startswith("!changes its arg")
     assert probe("broken_rewards:uneven_batch", {"response": "a"}, {}, 1).detail.startswith("!raises")

@@ -1,12 +1,10 @@
-"""A reward for answers that read the same both ways, gold or not."""
+"""A reward for answers that are palindromes. It needs no gold."""
 
 from typing import Annotated
 
 from pydantic import Field
 
-from morl.rewards import reward
-from morl.rewards.parsing.answer import final_text
-from morl.rewards.reward import Example, Verdict
+from morl.rewards import Example, Verdict, final_text, reward
 
 
 @reward(
@@ -20,11 +18,11 @@ from morl.rewards.reward import Example, Verdict
     ],
 )
 def palindrome(
-    response: str, *, at_least: Annotated[int, Field(ge=1, description="Letters that it takes.")] = 3
+    response: str, *, at_least: Annotated[int, Field(ge=1, description="Least number of letters.")] = 3
 ) -> Verdict:
-    """1 when the letters of the answer read the same backwards, and there are `at_least` so many, else 0.
+    """1 when the letters of the answer read the same backwards and number at least `at_least`, else 0.
 
-    The answer is what follows the thinking. Case, spaces and marks do not count.
+    The answer is the text after the thinking. Case, spaces and punctuation do not count.
     """
     letters = [c for c in final_text(response).casefold() if c.isalpha()]
     if not letters:

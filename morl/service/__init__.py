@@ -1,7 +1,7 @@
 """The rewards of a recipe as an HTTP service: what `morl serve` runs.
 
-client ─► guard (token, size) ─► app (JSON, its checks) ─► router ─► replicas, one deployment a reward
-                                                             └─ the terms' scores, composed as in a run
+client ─► guard (token, size) ─► app (JSON, validation) ─► router ─► replicas, one deployment per reward
+                                                             └─ combines the terms' scores as in a run
 """
 
 from __future__ import annotations

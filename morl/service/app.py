@@ -1,4 +1,4 @@
-"""The application: what can be asked, and in which form it is answered."""
+"""The HTTP application: endpoints, validation and error responses."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     413: {"model": ErrorResponse, "description": "Too many bytes or items."},
     422: {"model": ErrorResponse, "description": "Malformed; `path` names the field."},
     500: {"model": ErrorResponse, "description": "A reward cannot work."},
-    503: {"model": ErrorResponse, "description": "Too much to do, or not ready: ask again after `Retry-After`."},
-    504: {"model": ErrorResponse, "description": "Not done in time."},
+    503: {"model": ErrorResponse, "description": "Overloaded or not ready: retry after `Retry-After`."},
+    504: {"model": ErrorResponse, "description": "Not scored in time."},
 }
 _KEYS = [*ScoreRequest.model_fields, *Item.model_fields, *Tokens.model_fields, *Image.model_fields]
 
@@ -55,16 +55,16 @@ def make_app(
     """The service as an ASGI application.
 
     Args:
-        token: that requests must bear; None where none is needed.
-        ready: whether every reward can score.
+        token: bearer token of requests; None if none is needed.
+        ready: returns whether every reward can score.
     """
     app = FastAPI(
         title="morl rewards",
         version=version("morl-rl"),
-        summary="Scores of answers, as the rewards of a recipe give them.",
-        docs_url=None,  # these pages would load scripts from elsewhere
+        summary="Scores responses with the rewards of a recipe.",
+        docs_url=None,  # these pages would load scripts from other hosts
         redoc_url=None,
-        # The guard asks for the token; this tells of it in the schema.
+        # The guard checks the token; this adds it to the schema.
         dependencies=[] if token is None else [Depends(BEARER)],
     )
     app.router.route_class = _strict_route(limits)
@@ -74,13 +74,13 @@ def make_app(
 
     @app.post("/score", response_model=ScoreResponse, responses=_ERRORS)
     async def score(body: ScoreRequest, request: Request) -> Response:
-        """Score answers of any objectives; the scores come in the order of the items."""
+        """Score responses of any objectives; the scores are in the order of the items."""
         scores = await _unless_gone(request, router.score(body.items))
         return json_response({"scores": [one.as_json() for one in scores]})
 
     @app.get("/rewards", response_model=RewardsResponse, responses={401: _ERRORS[401]})
     async def rewards() -> Response:
-        """What the service scores, and with which rewards."""
+        """The objectives of the service, and their rewards."""
         return json_response(_described(router, limits).model_dump(mode="json"))
 
     @app.get("/healthz", response_model=Health, responses={503: _ERRORS[503]})
@@ -92,14 +92,14 @@ def make_app(
 
     @app.get("/metrics", response_class=Response, responses={401: _ERRORS[401]})
     async def prometheus() -> Response:
-        """Counters, in Prometheus' text format."""
+        """Metrics in Prometheus' text format."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return Guard(app, limits, token, metrics)
 
 
 def _strict_route(limits: Limits) -> type[APIRoute]:
-    """Routes that read JSON strictly: no NaN, no key twice, no nesting that goes on and on."""
+    """Routes that read strict JSON: no NaN, no duplicate keys, no deep nesting."""
 
     class StrictRequest(Request):
         async def json(self) -> Any:
@@ -126,13 +126,13 @@ def _strict_route(limits: Limits) -> type[APIRoute]:
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, list[Score]]) -> list[Score]:
-    """The work's result; the work ends when nobody waits for it any more."""
+    """The result of `work`, which is cancelled when the client disconnects."""
     working = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(request.receive())
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise Refusal(499, "client_gone", "nobody waits for the answer")
+            raise Refusal(499, "client_gone", "the client disconnected")
         return working.result()
     finally:
         working.cancel()
@@ -174,7 +174,7 @@ async def _refused(request: Request, error: Any) -> Response:
 
 
 async def _malformed(request: Request, error: Any) -> Response:
-    """The first thing that is wrong, and where."""
+    """The first validation error, and its path."""
     item = error.errors()[0]
     path = ".".join(str(part) for part in item["loc"][1:])
     message = explain(item, _KEYS)
@@ -184,5 +184,5 @@ async def _malformed(request: Request, error: Any) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    """What nobody thought of; the traceback goes to the log."""
+    """An unexpected error; the traceback goes to the log."""
     return error_response(500, "internal", "the service failed; its log says why")

@@ -1,4 +1,4 @@
-"""The deployments of Ray Serve: one for each distinct reward, with replicas that come and go with the load."""
+"""The deployments of Ray Serve: one per distinct reward, with replicas that scale with the load."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from morl.types import TermScore
 logger = logging.getLogger(__name__)
 
 POLL_S, WATCH_S = 0.3, 1.0
-"""Between two looks at the replicas, before all are ready and after."""
+"""Time between checks of the replicas, before all are ready and after."""
 STALE_S = 15.0
-"""A look that is older says nothing any more."""
+"""Age at which a check is out of date."""
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
@@ -35,11 +35,11 @@ class ServeBackend:
         self._handle = handle
 
     def close(self) -> None:
-        """End what watches the replicas in threads of Ray Serve: Ray itself is about to end."""
+        """Stop Ray Serve's threads that watch the replicas, before Ray shuts down."""
         self._handle.shutdown()
 
     async def score(self, items: Sequence[RewardInput]) -> list[TermScore]:
-        """As `morl.service.router.Backend`."""
+        """See `morl.service.router.Backend`."""
         from ray.exceptions import RayActorError, RayError, RayTaskError
         from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
@@ -68,8 +68,8 @@ class Deployments:
 
     Args:
         rewards: by key.
-        replicas: fewest and most of each deployment.
-        name: begins the names of the service's applications; two services on one cluster need two names.
+        replicas: minimum and maximum per deployment.
+        name: prefix of the application names; services on one cluster need different ones.
     """
 
     def __init__(self, recipe: Recipe, rewards: Mapping[str, Reward], replicas: tuple[int, int], name: str) -> None:
@@ -78,17 +78,17 @@ class Deployments:
         self._replicas = replicas
         self._apps = {key: f"{name}-{index}-{_plain(r.use)}" for index, (key, r) in enumerate(rewards.items())}
         self._backends: dict[str, ServeBackend] = {}
-        self._looked = -math.inf
-        self._lacking: list[str] = list(self._apps)
+        self._checked_at = -math.inf
+        self._not_ready: list[str] = list(self._apps)
 
     def start(self) -> dict[str, ServeBackend]:
-        """Have the replicas started; returns before they are ready. Takes some seconds."""
+        """Start the replicas. Takes some seconds, and returns before they are ready."""
         from ray import serve
 
-        # HTTP is spoken by this process. Serve's own proxy and an ingress replica behind it gave half the
-        # throughput (108 against 198 requests a second on two cores), answered 500 to what an ingress replica
-        # held when it was killed, and has two more paths that ask for no token.
-        # A replica that dies is told of here, once, and not by each call that looked at it.
+        # This process serves HTTP itself. Serve's proxy with an ingress replica had half the throughput (108 against
+        # 198 requests a second on two cores), answered 500 for requests in a killed ingress replica, and has two
+        # more paths that need no token.
+        # The router logs a lost replica once; Ray Serve would log it for every call.
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(proxy_location="Disabled", logging_config=QUIET)
         targets = [
@@ -102,21 +102,21 @@ class Deployments:
     def _deployment(self, reward: Reward) -> Any:
         from ray import serve
 
-        fewest, most = self._replicas
+        minimum, maximum = self._replicas
         return serve.deployment(
             Replica,
             name=_plain(reward.use),
             autoscaling_config={
-                "min_replicas": fewest,
-                "max_replicas": most,
+                "min_replicas": minimum,
+                "max_replicas": maximum,
                 "target_ongoing_requests": 4,
                 "upscale_delay_s": 5,
             },
-            # How much waits is bounded where requests come in; a router that finds every replica full goes to sleep.
+            # The router limits waiting items. Ray's own router would sleep when it finds every replica full.
             max_ongoing_requests=4096,
-            # A replica that was killed is replaced about so soon.
+            # Roughly the time until a killed replica is replaced.
             health_check_period_s=1,
-            # Reading a large model takes long, and a failure to do so is the same the next time.
+            # Loading a large model is slow, and a failed load will fail again.
             health_check_timeout_s=60,
             max_constructor_retry_count=2,
             ray_actor_options={"num_cpus": self._cpus},
@@ -143,55 +143,55 @@ class Deployments:
 
     @property
     def _cpus(self) -> float:
-        """CPUs that a replica asks Ray for: so few that all replicas fit at once, and none waits for ever."""
+        """CPUs that a replica requests from Ray: few enough for all replicas to fit, so that none waits for ever."""
         share = self._total_cpus / (len(self._rewards) * self._replicas[1])
         return max(0.01, math.floor(50 * min(1.0, share)) / 100)
 
     async def until_ready(self, timeout_s: float) -> None:
-        """Wait until every deployment can score. Raises: RunError when one cannot be started, or not in time."""
-        give_up = time.monotonic() + timeout_s
+        """Wait until every deployment can score. Raises: RunError when one does not start in time or at all."""
+        deadline = time.monotonic() + timeout_s
         while True:
-            failures = await self.look()
+            failures = await self.check()
             if failures:
                 raise RunError("; ".join(failures))
             if self.ready:
                 return
-            if time.monotonic() > give_up:
-                raise RunError(f"not ready within {timeout_s:g} s: {', '.join(self._lacking)}")
+            if time.monotonic() > deadline:
+                raise RunError(f"not ready within {timeout_s:g} s: {', '.join(self._not_ready)}")
             await asyncio.sleep(POLL_S)
 
-    async def look(self) -> list[str]:
-        """Find out which deployments can score; returns why those that cannot be started cannot."""
+    async def check(self) -> list[str]:
+        """Check which deployments can score. Returns the reasons of those that failed to start."""
         from ray import serve
 
-        told = (await asyncio.to_thread(serve.status)).applications
-        lacking, failures = [], []
+        applications = (await asyncio.to_thread(serve.status)).applications
+        not_ready, failures = [], []
         for key, app in self._apps.items():
-            status = told.get(app)
+            status = applications.get(app)
             states = [d.replica_states for d in status.deployments.values()] if status else []
             if not any(_count(replicas, "RUNNING") for replicas in states):
-                lacking.append(app)
+                not_ready.append(app)
             if status is not None and status.status == "DEPLOY_FAILED":
                 failures.append(f"reward '{self._rewards[key].use}' cannot be started: {_reason(status)}")
-        self._lacking, self._looked = lacking, time.monotonic()
+        self._not_ready, self._checked_at = not_ready, time.monotonic()
         return failures
 
     async def watch(self) -> None:
-        """Look again and again."""
+        """Check the replicas periodically."""
         while True:
             try:
-                await self.look()
-            except Exception as error:  # noqa: BLE001  # whatever Ray raises while a part of it is restarted
+                await self.check()
+            except Exception as error:  # noqa: BLE001  # Ray may raise anything while it restarts a part
                 logger.warning("the state of the replicas is unknown: %s", describe(error))
             await asyncio.sleep(WATCH_S)
 
     @property
     def ready(self) -> bool:
-        """Whether every deployment had a replica that can score, at the last look."""
-        return not self._lacking and time.monotonic() - self._looked < STALE_S
+        """Whether every deployment had a working replica at the last check."""
+        return not self._not_ready and time.monotonic() - self._checked_at < STALE_S
 
     def stop(self) -> None:
-        """End the replicas."""
+        """Stop the replicas."""
         from ray import serve
 
         try:
@@ -199,8 +199,8 @@ class Deployments:
                 backend.close()
             for app in self._apps.values():
                 serve.delete(app, _blocking=False)
-        except Exception as error:  # noqa: BLE001  # Ray may be what failed
-            logger.warning("the replicas were not ended: %s", describe(error))
+        except Exception as error:  # noqa: BLE001  # Ray itself may have failed
+            logger.warning("the replicas were not stopped: %s", describe(error))
 
 
 def _plain(name: str) -> str:
@@ -212,7 +212,7 @@ def _count(replicas: Mapping[Any, int], state: str) -> int:
 
 
 def _reason(status: Any) -> str:
-    """The last line of what the constructor of a replica raised."""
+    """The last line of the error in a replica's constructor."""
     texts: list[str] = [status.message, *(deployment.message for deployment in status.deployments.values())]
     lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]

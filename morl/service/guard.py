@@ -1,7 +1,7 @@
-"""What stands before the application: who may ask, and how much.
+"""Middleware that checks the token and the size of requests.
 
-It reads each body itself, so that nothing is parsed of a stranger's request or of one that is too
-large, whether its length was announced or it comes in chunks.
+It reads each body itself, so that unauthorised and oversized requests are never parsed, with or without a
+Content-Length.
 """
 
 from __future__ import annotations
@@ -22,21 +22,20 @@ from morl.service.prometheus import Metrics
 from morl.service.refusal import Refusal, error_response
 
 BEARER = HTTPBearer(auto_error=False)
-"""Reads the token here; the application's schema describes it."""
+"""Reads the token; the application's schema describes it."""
 LINGER_S = 2.0
-"""For how long a refused body is still taken in: a client that writes does not read the refusal."""
+"""How long the rest of a refused body is read: a client that still writes does not read the response."""
 OPEN_PATHS = ("/healthz",)
-"""What needs no token: a probe has none."""
+"""Paths without a token, for health probes."""
 
 
 class Guard:
     """ASGI middleware around the whole application.
 
-    A dependency of FastAPI would be too late, which reads the body first, and would leave out the schema and
-    paths that do not exist.
+    A FastAPI dependency would run after the body is read, and not for the schema and unknown paths.
 
     Args:
-        token: that requests must bear; None to let everyone in who is no browser of another origin.
+        token: bearer token of requests; None admits all requests without an Origin header.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, token: str | None, metrics: Metrics) -> None:
@@ -47,12 +46,12 @@ class Guard:
         self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; uvicorn is told that there is nothing but HTTP."""
+        """Serve one request; uvicorn is configured for HTTP only."""
         start = time.perf_counter()
-        status = 499  # as web servers count a client that went away before its answer
+        status = 499  # nginx's code for a client that disconnected before the response
         request, body = Request(scope, receive), bytearray()
 
-        async def noted(message: Message) -> None:
+        async def send_noted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -61,9 +60,9 @@ class Guard:
         try:
             await self._admit(request)
             await self._read(request, body)
-            # Nothing but JSON is understood here, whatever the request calls itself.
+            # Every body is read as JSON, whatever its Content-Type.
             MutableHeaders(scope=scope)["content-type"] = "application/json"
-            await self._app(scope, _replayed(bytes(body), receive), noted)
+            await self._app(scope, _replayed(bytes(body), receive), send_noted)
         except ClientDisconnect:
             pass
         except Refusal as refusal:
@@ -71,19 +70,19 @@ class Guard:
                 await _swallow(receive)
             headers = {**(refusal.headers or {}), "Connection": "close"}
             response = error_response(refusal.status_code, refusal.code, refusal.detail, headers=headers)
-            await response(scope, receive, noted)
+            await response(scope, receive, send_noted)
         finally:
             self._held -= len(body)
             self._metrics.answered(scope["path"], status, time.perf_counter() - start)
 
     async def _admit(self, request: Request) -> None:
-        """Raises: Refusal for what can be told before the body comes."""
+        """Check what is known before the body. Raises: Refusal."""
         if request.scope["path"] not in OPEN_PATHS:
             if self._token is not None:
                 await self._authorise(request, self._token)
             elif "origin" in request.headers:
-                # A page that a browser on this machine shows could ask without its user's knowledge.
-                raise Refusal(403, "forbidden", "requests of web pages need a token: start morl serve with one")
+                # A web page in a local browser could send requests without its user's knowledge.
+                raise Refusal(403, "forbidden", "requests from web pages need a token: start morl serve with one")
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > self._limits.request_bytes:
             raise self._too_large()
@@ -92,19 +91,19 @@ class Guard:
         bearer = await BEARER(request)
         if bearer is None or not hmac.compare_digest(bearer.credentials.encode("latin-1"), token):
             refusal = Refusal(401, "unauthorized", "a bearer token is needed: 'Authorization: Bearer …'")
-            wrong = ', error="invalid_token"' if bearer else ""
-            refusal.headers = {"WWW-Authenticate": f'Bearer realm="morl"{wrong}'}
+            invalid = ', error="invalid_token"' if bearer else ""
+            refusal.headers = {"WWW-Authenticate": f'Bearer realm="morl"{invalid}'}
             raise refusal
 
     async def _read(self, request: Request, body: bytearray) -> None:
-        """Raises: Refusal; ClientDisconnect when the client goes away."""
+        """Read the body. Raises: Refusal; ClientDisconnect."""
         try:
             async with asyncio.timeout(self._limits.timeout_s):
                 async for chunk in request.stream():
                     if len(body) + len(chunk) > self._limits.request_bytes:
                         raise self._too_large()
                     if self._held + len(chunk) > self._limits.held_bytes:
-                        raise Refusal(503, "overloaded", "too many large requests at once; ask again")
+                        raise Refusal(503, "overloaded", "too many large requests at once; retry later")
                     body += chunk
                     self._held += len(chunk)
         except TimeoutError as error:

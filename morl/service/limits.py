@@ -1,4 +1,4 @@
-"""What a service takes."""
+"""The limits of a service."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request, and all of them together, may ask for."""
+    """Limits of one request, and of all requests together."""
 
     request_bytes: int = 8 << 20
-    """Size of a request's body."""
+    """Largest body of a request."""
     items: int = 1024
-    """Items of a request."""
+    """Most items of a request."""
     timeout_s: float = 120.0
-    """Seconds for a request to arrive, and as many again for its answer."""
+    """Seconds for a request to arrive, and again for its response."""
 
     @property
     def waiting_items(self) -> int:
-        """Items of all requests that wait for their scores."""
+        """Most items waiting for their scores, over all requests."""
         return 16 * self.items
 
     @property
     def held_bytes(self) -> int:
-        """Bodies of all requests that are read or answered."""
+        """Most bytes of bodies in memory, over all requests."""
         return 32 * self.request_bytes

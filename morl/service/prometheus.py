@@ -1,6 +1,6 @@
-"""Counters of the service, as Prometheus reads them.
+"""Metrics of the service for Prometheus.
 
-All of them are kept where HTTP is spoken, which is one process: nothing needs adding up.
+The one process that serves HTTP keeps them all, so that no sums over processes are needed.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 
 
 class Metrics:
-    """Counters of one service."""
+    """The metrics of one service."""
 
     def __init__(self, objectives: Iterable[str]) -> None:
-        # A second series for each counter, which nobody reads.
+        # Omits the `_created` series of each counter.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
         self._requests = Counter("morl_requests", "Requests.", ["path", "status"], registry=registry)
         self._seconds = Histogram(
             "morl_request_seconds",
-            "Time from a request's head to its answer.",
+            "Time from a request's head to its response.",
             ["path"],
             buckets=SECONDS,
             registry=registry,
         )
         self._items = Counter("morl_items", "Items scored.", ["objective"], registry=registry)
-        self._no_score = Counter("morl_no_score", "Items that got no score.", ["objective"], registry=registry)
+        self._no_score = Counter("morl_no_score", "Items without a score.", ["objective"], registry=registry)
         self._failures = Counter(
-            "morl_term_failures", "Terms that gave no value.", ["objective", "term", "status"], registry=registry
+            "morl_term_failures", "Terms without a value.", ["objective", "term", "status"], registry=registry
         )
         self.retries = Counter(
-            "morl_replica_retries", "Calls sent again because a replica was lost.", ["reward"], registry=registry
+            "morl_replica_retries", "Calls retried because a replica was lost.", ["reward"], registry=registry
         )
-        self.waiting = Gauge("morl_waiting_items", "Items that wait for their scores.", registry=registry)
+        self.waiting = Gauge("morl_waiting_items", "Items waiting for their scores.", registry=registry)
         for objective in objectives:
-            # What has not happened yet is 0, not absent: a rate starts with it.
+            # Start at 0 rather than absent, so that rates have a first value.
             self._items.labels(objective)
             self._no_score.labels(objective)
 
@@ -60,5 +60,5 @@ class Metrics:
                 self._failures.labels(objective, name, term.status).inc()
 
     def text(self) -> bytes:
-        """In Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)

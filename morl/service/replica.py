@@ -1,4 +1,4 @@
-"""What runs in a replica: one reward of the recipe, called as in a run."""
+"""A replica: one reward of the recipe, called as in a run."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from morl.types import TermScore
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSpec:
-    """Everything a replica is made of; it travels to its process, which may be on another machine."""
+    """The configuration of a replica, sent to its process, which may be on another machine."""
 
     use: str
     """Name of the reward."""
     options: Mapping[str, Any]
-    """As they are written in the recipe."""
+    """As written in the recipe."""
     deadline_s: float
     workers: int
-    """Processes of the replica that call the reward, if it runs in processes."""
+    """Worker processes of the replica, if the reward runs in workers."""
     memory_mb: int
-    """By how much a call may make its process grow."""
+    """By how much a call may grow its process, in MB."""
     plugins: tuple[str, ...]
     """Modules and absolute paths of files that register rewards."""
     folder: str
-    """Where relative paths in options begin."""
+    """Working folder, for relative paths in options."""
 
 
 def _example(reward: BoundReward) -> RewardInput:
-    """Something that the reward can be called with."""
+    """An input that the reward accepts."""
     return RewardInput.of_example(next(iter(reward.traits.examples), Example("", "", None)))
 
 
 class Replica:
-    """The class of every deployment. Its deadlines, kills and memory limits are those of a run."""
+    """The class of every deployment, with the deadlines, kills and memory limits of a run."""
 
     async def __init__(self, spec: ReplicaSpec) -> None:  # type: ignore[misc]  # Ray Serve awaits it
-        """Ready when the reward is: a model is loaded, the workers are started."""
-        with contextlib.suppress(OSError):  # on a machine that has no such folder
+        """Returns when the reward can score: the model is loaded, the workers run."""
+        with contextlib.suppress(OSError):  # the folder may not exist on this machine
             os.chdir(spec.folder)
         for plugin in spec.plugins:
             import_plugin(plugin)
@@ -54,13 +54,13 @@ class Replica:
         await self._reward.start()
         if self._reward.in_worker:
             self._runner.start([self._reward.target])
-            # Workers that still import would keep the first answers waiting.
+            # Otherwise the first responses would wait for the workers' imports.
             await self.score([_example(self._reward)] * spec.workers)
 
     async def score(self, items: Sequence[RewardInput]) -> list[TermScore]:
-        """One score an item, in order; each item holds what the reward asks for.
+        """One score per item, in order; each item has the fields that the reward reads.
 
-        Raises: RunError when workers cannot start.
+        Raises: RunError when the workers cannot start.
         """
         try:
             return await asyncio.gather(*(self._reward(item) for item in items))
@@ -69,6 +69,6 @@ class Replica:
             raise
 
     async def check_health(self) -> None:
-        """Ray Serve puts another replica in the place of one that raises here."""
+        """Ray Serve replaces a replica that raises here."""
         if self._broken:
             raise RunError(self._broken)

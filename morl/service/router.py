@@ -1,4 +1,4 @@
-"""From items to scores: each term is asked of its deployment, and the terms are composed as in a run."""
+"""Scores items: calls the deployment of each term and combines the terms as in a run."""
 
 from __future__ import annotations
 
@@ -22,66 +22,63 @@ from morl.types import Score, TermScore
 logger = logging.getLogger(__name__)
 
 CALL_ITEMS = 32
-"""Items of one call of a replica, so that a large request is spread over the replicas."""
+"""Most items per call of a replica, so that a large request is spread over the replicas."""
 TOGETHER = 2
-"""Replicas that may die under a call before its items are asked about one by one."""
+"""Lost replicas after which the items of a call are sent one by one."""
 MAX_DEATHS = 4
-"""Replicas that may die under an item before it is taken for the cause."""
+"""Lost replicas after which an item counts as the cause."""
 FIRST_PAUSE_S = 0.1
-"""Before a call is sent again; doubled each time."""
+"""Pause before the first retry; doubled each time."""
 
 
 class ReplicaLostError(Exception):
-    """The replica died, or was taken away, before it answered."""
+    """The replica died or was stopped before it answered."""
 
 
 class Backend(Protocol):
-    """The replicas of one reward, whichever of them."""
+    """The replicas of one reward."""
 
     async def score(self, items: Sequence[RewardInput]) -> list[TermScore]:
-        """One score an item. Raises: ReplicaLostError; Refusal when there will be no replica."""
+        """One score per item. Raises: ReplicaLostError; Refusal when no replica can start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """A reward with its options, which one deployment serves, however many terms use it."""
+    """A reward with its options; terms that share both share its deployment."""
 
     use: str
     options: Mapping[str, Any]
-    """With their defaults."""
+    """With defaults filled in."""
     written: Mapping[str, Any]
-    """The options as they are written in the recipe."""
+    """The options as written in the recipe."""
     deadline_s: float
 
     @classmethod
     def of(cls, term: TermSpec) -> Reward:
-        """What a term uses."""
+        """The reward of a term."""
         options = checked_options(term.use, REWARDS.load(term.use), term.options)
         return cls(term.use, options, term.options, term.deadline_s)
 
     @property
     def key(self) -> str:
-        """The same for terms that can share a deployment."""
+        """Equal for terms that can share a deployment."""
         return f"{self.use} {json.dumps(self.options, sort_keys=True, default=repr)} {self.deadline_s!r}"
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The fields of an item that it reads."""
+        """The fields of an item that the reward reads."""
         return tuple(name for name in wanted_arguments(REWARDS.load(self.use)) if name != "resource")
 
 
 class Router:
-    """Scores items of a recipe's objectives.
-
-    What is scheduled has the value in which its schedule ends.
-    """
+    """Scores items of a recipe's objectives. Schedules have their final values."""
 
     def __init__(self, recipe: Recipe, limits: Limits, metrics: Metrics) -> None:
         self.objectives = recipe.objectives
         self.rewards: dict[str, Reward] = {}
         """The distinct rewards, by key."""
         self.backends: dict[str, Backend] = {}
-        """By the same key; filled in when they are deployed."""
+        """By the same key; filled in at deployment."""
         self._limits = limits
         self._metrics = metrics
         self._waiting = 0
@@ -93,31 +90,31 @@ class Router:
             self.rewards |= {reward.key: reward for reward in used.values()}
 
     def rewards_of(self, objective: str) -> dict[str, Reward]:
-        """By the name of their term."""
+        """The rewards by the name of their term."""
         return {term: self.rewards[key] for term, key in self._terms[objective].items()}
 
     async def score(self, items: Sequence[Item]) -> list[Score]:
-        """The score of each item; equal to what a run's `Scorer` says of it.
+        """The score of each item, equal to that of a run's `Scorer`.
 
-        A term with `on_error: fail` leaves an item without a score: whom to stop is the caller's to know.
+        A failed term with `on_error: fail` leaves its item without a score; the client decides whether to stop.
         Raises: Refusal.
         """
         for index, item in enumerate(items):
             self._check(index, item)
         if self._waiting + len(items) > self._limits.waiting_items:
-            raise Refusal(503, "overloaded", f"{self._waiting} items are waiting already; ask again")
+            raise Refusal(503, "overloaded", f"{self._waiting} items are waiting already; retry later")
         self._waiting += len(items)
         self._metrics.waiting.set(self._waiting)
         try:
             async with asyncio.timeout(self._limits.timeout_s):
-                told = await self._ask(items)
+                scores = await self._score_terms(items)
         except TimeoutError as error:
-            message = f"no score within {self._limits.timeout_s:g} s: send fewer items at once, or ask again later"
+            message = f"no score within {self._limits.timeout_s:g} s: send fewer items at once, or retry later"
             raise Refusal(504, "timeout", message) from error
         finally:
             self._waiting -= len(items)
             self._metrics.waiting.set(self._waiting)
-        return [self._compose(item, told[index]) for index, item in enumerate(items)]
+        return [self._compose(item, scores[index]) for index, item in enumerate(items)]
 
     def _check(self, index: int, item: Item) -> None:
         if item.objective not in self.objectives:
@@ -125,15 +122,15 @@ class Router:
             message = f"there is no objective '{item.objective[:100]}'{near}"
             raise Refusal(422, "unknown_objective", message, f"items.{index}.objective")
 
-    async def _ask(self, items: Sequence[Item]) -> list[dict[str, TermScore]]:
-        """What each reward said of each item, by the reward's key."""
-        told: list[dict[str, TermScore]] = [{} for _ in items]
+    async def _score_terms(self, items: Sequence[Item]) -> list[dict[str, TermScore]]:
+        """The scores of each item, by the reward's key."""
+        scores: list[dict[str, TermScore]] = [{} for _ in items]
         inputs = [item.reward_input() for item in items]
 
         async def ask(key: str, indices: Sequence[int]) -> None:
-            asked = [inputs[i].only(self.rewards[key].reads) for i in indices]
-            for i, score in zip(indices, await self._call(key, asked), strict=True):
-                told[i][key] = score
+            batch = [inputs[i].only(self.rewards[key].reads) for i in indices]
+            for i, score in zip(indices, await self._call(key, batch), strict=True):
+                scores[i][key] = score
 
         calls = []
         for key in self.rewards:
@@ -145,10 +142,10 @@ class Router:
         finally:
             for call in calls:
                 call.cancel()
-        return told
+        return scores
 
     async def _call(self, key: str, items: list[RewardInput]) -> list[TermScore]:
-        """Scores of one call. Scoring has no effects, so what a dead replica was asked is asked of another."""
+        """Scores of one call. Scoring has no side effects, so a lost call is sent to another replica."""
         for tried in range(TOGETHER):
             try:
                 return await self.backends[key].score(items)
@@ -157,9 +154,9 @@ class Router:
         return [await self._call_alone(key, item) for item in items]
 
     async def _call_alone(self, key: str, item: RewardInput) -> TermScore:
-        """The score of an item that was there when replicas died.
+        """The score of an item of a lost call.
 
-        No two such items are with a replica at once, so that only the one to blame is taken for it.
+        Such items are sent one at a time per reward, so that only the cause of a death is blamed for it.
         """
         for tried in range(TOGETHER, MAX_DEATHS):
             async with self._suspects[key]:
@@ -177,10 +174,10 @@ class Router:
         self._metrics.retries.labels(use).inc()
         await asyncio.sleep(FIRST_PAUSE_S * 2**tried)
 
-    def _compose(self, item: Item, told: Mapping[str, TermScore]) -> Score:
+    def _compose(self, item: Item, by_key: Mapping[str, TermScore]) -> Score:
         spec = self.objectives[item.objective]
         keys = self._terms[item.objective]
-        scores = {term.name: checked(term, told[keys[term.name]]) for term in spec.rewards}
+        scores = {term.name: checked(term, by_key[keys[term.name]]) for term in spec.rewards}
         score = combine_terms(spec.rewards, scores, spec.combine)
         self._metrics.scored(item.objective, score)
         return score

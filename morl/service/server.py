@@ -1,4 +1,4 @@
-"""`morl serve`: the life of the service, from the port that it takes to the last answer that it gives."""
+"""`morl serve`: binds the port, starts the rewards, serves HTTP and shuts down."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ logger = logging.getLogger(__name__)
 
 TOKEN_ENV = "MORL_TOKEN"  # noqa: S105  # the name of a variable
 KEEP_ALIVE_S = 75
-"""An idle connection is kept for longer than clients keep theirs, so that none is closed under a request."""
+"""Longer than clients keep idle connections, so that none is closed during a request."""
 BACKLOG = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the service listens, and nowhere else."""
+    """The address at which the service listens."""
 
     host: str
     port: int
-    """0 takes a free one."""
+    """0 picks a free port."""
 
     def __str__(self) -> str:
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
@@ -54,18 +54,18 @@ def serve(
     token_env: str | None = None,
     replicas: tuple[int, int] = (1, 4),
 ) -> signal.Signals:
-    """Serve the rewards of a recipe until a signal comes; then answer what was asked, and end.
+    """Serve the rewards of a recipe until a signal arrives; then answer pending requests and stop.
 
     Args:
-        token_env: name of the environment variable with the token that clients must bear; without a
-            name, `MORL_TOKEN`, which need not be set where only this machine can connect.
-        replicas: fewest and most of each reward.
+        token_env: name of the environment variable with the clients' bearer token; `MORL_TOKEN` if None, which may
+            be unset when only this machine can connect.
+        replicas: minimum and maximum per reward.
 
     Returns: the signal.
-    Raises: UsageError when the address cannot be had or needs a token; RunError when a reward cannot be started.
+    Raises: UsageError when the address is unavailable or needs a token; RunError when a reward cannot be started.
     """
     token = read_token(address.host, token_env)
-    # Else a thread of Ray Serve that outlives the service starts a cluster of its own while the process ends.
+    # Otherwise a thread of Ray Serve that outlives the service starts a new cluster while the process exits.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
         import ray.serve  # noqa: F401
@@ -79,16 +79,16 @@ def serve(
     go_offline(recipe)
     metrics = Metrics(recipe.objectives)
     router = Router(recipe, limits, metrics)
-    with _Signals() as signals, _taken(address) as (listener, here), Cluster(recipe.cluster, local=False):
-        # Known by where it listens: one that is started again there takes over what a killed one left.
-        name = f"morl-{recipe.run.name}-{socket.gethostname()}-{here.port}"
+    with _Signals() as signals, _listening(address) as (listener, bound), Cluster(recipe.cluster, local=False):
+        # Named by its address, so that a restarted service takes over the replicas of a killed one.
+        name = f"morl-{recipe.run.name}-{socket.gethostname()}-{bound.port}"
         deployments = Deployments(recipe, router.rewards, replicas, name)
         app = make_app(router, limits, metrics, token=token, ready=lambda: deployments.ready)
         try:
             router.backends.update(deployments.start())
-            asyncio.run(_run(_server(app, limits), listener, signals, deployments, recipe, here))
+            asyncio.run(_run(_server(app, limits), listener, signals, deployments, recipe, bound))
         finally:
-            signals.listener = lambda: None  # it is ending
+            signals.listener = lambda: None  # already stopping
             deployments.stop()
     return signals.first or signal.SIGTERM
 
@@ -99,27 +99,27 @@ async def _run(
     signals: _Signals,
     deployments: Deployments,
     recipe: Recipe,
-    here: Address,
+    address: Address,
 ) -> None:
     loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
+    stopping = asyncio.Event()
 
-    def told() -> None:
-        server.force_exit = asked.is_set()
-        asked.set()
+    def on_signal() -> None:
+        server.force_exit = stopping.is_set()
+        stopping.set()
 
-    signals.listener = lambda: loop.call_soon_threadsafe(told)
-    stop = asyncio.create_task(asked.wait())
-    # It answers at once, if only that it is not ready.
+    signals.listener = lambda: loop.call_soon_threadsafe(on_signal)
+    stop = asyncio.create_task(stopping.wait())
+    # It serves at once, and answers "not ready" until it is.
     serving = asyncio.create_task(server.serve([listener]))
     starting = asyncio.create_task(deployments.until_ready(recipe.cluster.start_timeout_s))
     watching = None
     try:
         await asyncio.wait({stop, serving, starting}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done() and not asked.is_set():
+        if starting.done() and not stopping.is_set():
             starting.result()
             watching = asyncio.create_task(deployments.watch())
-            print(f"serving {', '.join(recipe.objectives)} at {here}", flush=True)  # noqa: T201
+            print(f"serving {', '.join(recipe.objectives)} at {address}", flush=True)  # noqa: T201
             await asyncio.wait({stop, serving}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             serving.result()
@@ -138,7 +138,7 @@ def _server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
     class Server(uvicorn.Server):
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
-            """Signals are handled here already."""
+            """`_Signals` handles them."""
             yield
 
     config = uvicorn.Config(
@@ -156,13 +156,13 @@ def _server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
 
 
 class _Signals:
-    """SIGINT and SIGTERM, from the first second to the last."""
+    """Handlers of SIGINT and SIGTERM for the whole life of the service."""
 
     def __init__(self) -> None:
         self.first: signal.Signals | None = None
-        """The one that ended the service."""
+        """The signal that stopped the service."""
         self.listener: Callable[[], object] | None = None
-        """Is told of each; while there is none, a signal ends the start of the service."""
+        """Called for each signal; while it is None, a signal aborts the start."""
 
     def __enter__(self) -> _Signals:
         self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -183,14 +183,14 @@ class _Signals:
 
 
 @contextlib.contextmanager
-def _taken(address: Address) -> Iterator[tuple[socket.socket, Address]]:
-    """The listening socket, before anything else is started. Raises: UsageError when it cannot be had."""
-    family, kind, protocol, _, where = _resolved(address.host, address.port)[0]
+def _listening(address: Address) -> Iterator[tuple[socket.socket, Address]]:
+    """The listening socket and its address, before anything else starts. Raises: UsageError when it cannot listen."""
+    family, kind, protocol, _, endpoint = _resolved(address.host, address.port)[0]
     with socket.socket(family, kind, protocol) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind(where)
-            listener.listen(BACKLOG)  # only now nobody else can have it
+            listener.bind(endpoint)
+            listener.listen(BACKLOG)  # the port is ours only now
         except OSError as error:
             remedy = "--port N takes another port, --port 0 a free one"
             raise UsageError(f"cannot listen at {address}: {error.strerror}; {remedy}") from error
@@ -208,30 +208,32 @@ def _resolved(
 
 def to_replicas(text: str) -> tuple[int, int]:
     """`MIN:MAX`, or one number for both. Raises: UsageError."""
-    found = re.fullmatch(r"([1-9]\d{0,4})(?::([1-9]\d{0,4}))?", text)
-    fewest, most = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-    if fewest > most:
-        raise UsageError(f"--replicas {text}: write MIN:MAX, two numbers above 0 of which MIN is not the larger")
-    return fewest, most
+    match = re.fullmatch(r"([1-9]\d{0,4})(?::([1-9]\d{0,4}))?", text)
+    minimum, maximum = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+    if minimum > maximum:
+        raise UsageError(f"--replicas {text}: write MIN:MAX with 1 <= MIN <= MAX")
+    return minimum, maximum
 
 
 def read_token(host: str, token_env: str | None) -> str | None:
-    """The token that clients must bear; None where none is needed.
+    """The clients' bearer token; None if none is needed.
 
-    Raises: UsageError when there is none although others can connect, or the variable is named and not set.
+    Raises: UsageError when other machines can connect and there is no token, or the named variable is not set.
     """
     name = token_env or TOKEN_ENV
     token = os.environ.get(name, "")
     if token:
         if not re.fullmatch(r"[\x21-\x7e]+", token):
-            raise UsageError(f"the token in {name} must be of ASCII letters, digits and signs, without spaces")
+            raise UsageError(
+                f"the token in {name} must consist of ASCII letters, digits and punctuation, without spaces"
+            )
         return token
     if token_env:
         raise UsageError(f"--token-env {name}: this environment variable is not set")
-    local = all(ipaddress.ip_address(str(found[4][0])).is_loopback for found in _resolved(host, 0))
+    local = all(ipaddress.ip_address(str(info[4][0])).is_loopback for info in _resolved(host, 0))
     if not local:
         raise UsageError(
-            f"--host {host} can be reached from other machines, and anybody there could ask: set a token, as in "
+            f"--host {host} can be reached from other machines: set a token, as in "
             f"`export {TOKEN_ENV}=$(openssl rand -hex 32)`, or listen at 127.0.0.1"
         )
     return None

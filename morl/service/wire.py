@@ -1,4 +1,4 @@
-"""What travels: the JSON of requests and answers, which is also the schema at /openapi.json."""
+"""The JSON of requests and responses, and the source of the schema at /openapi.json."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from morl.types import FinishReason, Sample, Status
 
 
 class Wire(BaseModel):
-    """A JSON object without unknown keys; docstrings of fields are their descriptions."""
+    """A JSON object without unknown keys; field docstrings become descriptions in the schema."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
 
 
 class Image(Wire):
-    """An image's size in pixels; the image itself does not travel, nor does a path on the server."""
+    """An image's size in pixels. Neither the image nor a path on the server is sent."""
 
     width: Annotated[int, Field(gt=0, le=10**7)]
     height: Annotated[int, Field(gt=0, le=10**7)]
 
 
 class Tokens(Wire):
-    """The answer as the policy wrote it, for rewards that read the sample."""
+    """The tokens of the response, for rewards that read the sample."""
 
     token_ids: list[int] = []
-    """The answer's tokens."""
+    """The response's token ids."""
     loss_mask: list[Annotated[int, Field(ge=0, le=1)]] | None = None
-    """1 on tokens that the policy wrote, 0 on others; all 1 when it is not given."""
+    """1 on tokens that the policy wrote, 0 on others; all 1 if null."""
     index: Annotated[int, Field(ge=0)] = 0
-    """Which of its prompt's samples it is."""
+    """Index among the prompt's samples."""
     policy_version: Annotated[int, Field(ge=0)] = 0
-    """Optimiser steps behind the weights that wrote it."""
+    """Optimiser steps of the weights that wrote it."""
     finish_reason: FinishReason = "stop"
-    """Why it ended."""
+    """Why generation ended."""
 
     @model_validator(mode="after")
     def _check_lengths(self) -> Tokens:
@@ -45,72 +45,72 @@ class Tokens(Wire):
 
 
 class Item(Wire):
-    """One answer to be scored."""
+    """One response to score."""
 
     objective: str
-    """Name of the objective, which chooses the rewards."""
+    """Name of the objective, which determines the rewards."""
     response: str
-    """The answer."""
+    """The response, thinking included."""
     gold: Any = None
-    """The reference answer, as the objective's rewards want it."""
+    """The reference answer, in the form that the objective's rewards expect."""
     messages: list[dict[str, Any]] | None = None
-    """The prompt: `{"role", "content"}` each."""
+    """The prompt: messages `{"role", "content"}`."""
     meta: dict[str, Any] | None = None
     """The row of data, for rewards that read other columns."""
     media: list[Image] = []
     """Sizes of the prompt's images, in order."""
     sample: Tokens | None = None
-    """Only for rewards that read tokens or the reason of the end; `GET /rewards` says which do."""
+    """Only for rewards that read tokens or the finish reason; `GET /rewards` lists what each reads."""
 
     def reward_input(self) -> RewardInput:
-        """What rewards are given, as in a run."""
+        """The input of the rewards, as in a run."""
         media = tuple(image.model_dump() for image in self.media)
         messages = tuple(self.messages or ())
         return RewardInput(self.response, self.gold, messages, media, self.meta or {}, self._sample())
 
     def _sample(self) -> Sample | None:
-        told = self.sample
-        if told is None:
+        tokens = self.sample
+        if tokens is None:
             return None
-        length = len(told.token_ids)
-        mask = tuple(told.loss_mask) if told.loss_mask is not None else (1,) * length
+        length = len(tokens.token_ids)
+        mask = tuple(tokens.loss_mask) if tokens.loss_mask is not None else (1,) * length
         return Sample(
             self.objective,
-            told.index,
-            tuple(told.token_ids),
+            tokens.index,
+            tuple(tokens.token_ids),
             mask,
             (0.0,) * length,
-            told.policy_version,
-            told.finish_reason,
+            tokens.policy_version,
+            tokens.finish_reason,
             self.response,
         )
 
 
 class ScoreRequest(Wire):
-    """Answers to be scored together."""
+    """Responses to score together."""
 
     items: list[Item]
-    """In any mixture of objectives."""
+    """They may belong to different objectives."""
 
 
 class TermResult(Wire):
-    """What one reward said."""
+    """The result of one reward."""
 
     value: float | None
-    """The reward's own value, before scale and weight; null is "no score"."""
+    """The reward's value, before scale and weight; null is "no score"."""
     status: Status
     """Why there is this value, or none."""
     detail: str
-    """One line: what was read out of the answer, or what went wrong."""
+    """One line: the extracted answer, or the error."""
     seconds: float
-    """Time the reward took."""
+    """Time in the reward."""
 
 
 class ScoreResult(Wire):
-    """The score of one answer."""
+    """The score of one response."""
 
     value: Annotated[float, Field(ge=0, le=1)] | None
-    """The mixture of the terms; null is "no score", which is not 0."""
+    """The combined value of the terms; null is "no score", which is not 0."""
     terms: dict[str, TermResult]
     """By name."""
 
@@ -127,9 +127,9 @@ class TermInfo(Wire):
     use: str
     """Name of the reward."""
     doc: str
-    """What it does, in one line."""
+    """Its documentation, in one line."""
     options: dict[str, Any]
-    """With their defaults."""
+    """With defaults filled in."""
     weight: float
     scale: tuple[float, float] | None
     gate: dict[str, Any] | None
@@ -138,7 +138,7 @@ class TermInfo(Wire):
 
 
 class ObjectiveInfo(Wire):
-    """How an objective scores."""
+    """The rewards of an objective."""
 
     combine: Literal["sum", "product"]
     reads: list[str]
@@ -148,7 +148,7 @@ class ObjectiveInfo(Wire):
 
 
 class RewardsResponse(Wire):
-    """What the service can score, and how much at once."""
+    """The objectives and limits of the service."""
 
     objectives: dict[str, ObjectiveInfo]
     max_items: int
@@ -157,23 +157,23 @@ class RewardsResponse(Wire):
 
 
 class Health(Wire):
-    """Whether it can be given work."""
+    """The service can score."""
 
     status: Literal["ok"] = "ok"
 
 
 class Error(Wire):
-    """Why there is no answer."""
+    """An error."""
 
     code: str
     """For programs."""
     message: str
     """For people."""
     path: str | None = None
-    """Of the field that is wrong, as `items.3.response`."""
+    """Path of the invalid field, such as `items.3.response`."""
 
 
 class ErrorResponse(Wire):
-    """The one form that all errors have."""
+    """The form of all error responses."""
 
     error: Error

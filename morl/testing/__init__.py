@@ -1,4 +1,4 @@
-"""For authors of rewards: the conformance kit, and inputs that a reward must survive."""
+"""The conformance kit for authors of rewards, and the adversarial inputs that a reward must survive."""
 
 from __future__ import annotations
 

@@ -1,22 +1,22 @@
-"""Inputs that a reward must survive: what policies write by chance, by training, and to be paid for nothing."""
+"""Adversarial inputs that a reward must survive: what policies write by chance, and to exploit rewards."""
 
 from __future__ import annotations
 
 from typing import Any
 
 QUESTION = "What is the answer? Put it in \\boxed{}, as [x1, y1, x2, y2] or as one of (A) 4 (B) 5 (C) 6."
-"""What every hostile response was asked."""
+"""The prompt of every adversarial response."""
 
 _MB = 1_000_000
 
 
 def _repeated(text: str) -> str:
-    """A megabyte of it."""
+    """A megabyte of `text`."""
     return text * (_MB // len(text))
 
 
 HOSTILE_RESPONSES: tuple[str, ...] = (
-    # Nothing, or nothing that is seen.
+    # Empty or invisible.
     "",
     " ",
     "\n\t\r\n",
@@ -28,14 +28,14 @@ HOSTILE_RESPONSES: tuple[str, ...] = (
     "４２",
     "٤٢",
     "a" + "\u0301" * 5000,
-    # Thinking that does not end, or does nothing else.
+    # Thinking without an end, or without an answer.
     "<think>",
     "<think>The answer is 4.",
     "</think>",
     "<think></think>",
     "<think>" * 10_000,
     "</think>" * 10_000,
-    # The question again, templates and special tokens.
+    # The question repeated, templates and special tokens.
     QUESTION,
     f"You asked: {QUESTION} That is the question.",
     "{{ gold }} {gold} %s %(gold)s {0.__class__}",
@@ -46,7 +46,7 @@ HOSTILE_RESPONSES: tuple[str, ...] = (
     "A or B",
     "(A) (B) (C) (D) (E) (F) (G) (H) (I) (J)",
     " ".join(str(number) for number in range(2000)),
-    # Numbers that are none, or that nobody can compute.
+    # Non-finite numbers, and numbers too large to compute.
     "NaN",
     "Infinity",
     "-inf",
@@ -57,7 +57,7 @@ HOSTILE_RESPONSES: tuple[str, ...] = (
     "9^{9^{9^{9^9}}}",
     "10**10**10",
     "(((9!)!)!)!",
-    # Formulas that are cut off.
+    # Truncated formulas.
     r"\boxed{",
     r"\boxed{}",
     r"\frac{\boxed{{{4",
@@ -66,7 +66,7 @@ HOSTILE_RESPONSES: tuple[str, ...] = (
     r"\sqrt{" * 2000 + "1" + "}" * 2000,
     "$" * 9999,
     "\\" * 10_001,
-    # JSON that is cut off, or says too much.
+    # Truncated, duplicate or excessive JSON.
     "null",
     "true",
     "[]",
@@ -78,7 +78,7 @@ HOSTILE_RESPONSES: tuple[str, ...] = (
     '{"a": 1, "a": 2}',
     '{"bbox_2d": [NaN, Infinity, -Infinity, 1e999], "label": null}',
     '[{"bbox_2d": [1, 1, 2, 2]}' + ', {"bbox_2d": [1, 1, 2, 2]}' * 9999 + "]",
-    # Places and times turned round.
+    # Inverted boxes and time spans.
     "[-5, -5, -10, -10]",
     "[90, 90, 10, 10]",
     "[0, 0, 0, 0]",
@@ -88,12 +88,12 @@ HOSTILE_RESPONSES: tuple[str, ...] = (
     "from 8 s to 3.2 s",
     "click(start_box='(1e999,-1)')",
     '[{"action": "click", "point": [1e999, -1]}, {"action": 7}, null]',
-    # A megabyte each: linear time is fast enough, anything else is not.
+    # A megabyte each: anything slower than linear time misses the deadline.
     *map(_repeated, ("1", "[", "(", "{", "a", " ", "\n", "-", '"', "\\", "$", "<", "`", "é", "！", "####", '{"a":')),
     *map(_repeated, ("[1,2,3,4]", "a ", "1,", "1 or ", "1:", "A) ", "```\n", "<think>", "answer is ", "answer is 4. ")),
     *map(_repeated, (r"\boxed{1}", r"\frac{")),
 )  # fmt: skip
-"""Responses that must get a number from 0 to 1, and soon, wherever the gold is good."""
+"""Responses that must get a value in [0, 1] within the deadline, for any valid gold."""
 
 
 def _nested(depth: int) -> list[Any]:
@@ -110,4 +110,4 @@ HOSTILE_GOLDS: tuple[Any, ...] = (
     _nested(200),
     {}, {"": None}, {"answer": None}, {"bbox": "x"}, {"type": "click"}, {"a": {"b": [{"c": None}]}},
 )  # fmt: skip
-"""Golds that may be no good, which the reward must say in a verdict: data is written by people."""
+"""Golds that may be invalid, which the reward must report in a verdict."""

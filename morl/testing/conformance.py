@@ -1,4 +1,4 @@
-"""The conformance kit for authors of rewards: all that a run relies on, as one call in a test.
+"""The conformance kit for authors of rewards: one call checks all that a run relies on.
 
 from morl.testing import check_reward
 
@@ -33,23 +33,23 @@ from morl.rewards import (
     written_gold,
 )
 from morl.testing.adversarial_inputs import HOSTILE_GOLDS, HOSTILE_RESPONSES, QUESTION
-from morl.testing.probe import BECAUSE, BROKEN, TARGET, WELL, shown, told
+from morl.testing.probe import BECAUSE, BROKEN, OK, TARGET, shown, verdict_of
 from morl.traits import needs_gold, traits_of
 from morl.types import Sample, TermScore
 
 SHOWN = 3
-"""Inputs that are shown of those that break the same rule."""
+"""Most inputs shown per broken rule."""
 SMALL = 20_000
-"""Characters of a response that is scored several times, to see whether the score is the same."""
+"""Longest response, in characters, that is scored several times to compare the scores."""
 
 
 class RewardCheckError(MorlError, AssertionError):
-    """A reward does not keep to what a run relies on; the text names every broken rule with its inputs."""
+    """A reward breaks rules that a run relies on; the text names each broken rule with its inputs."""
 
     def __init__(self, name: str, broken: Sequence[str]) -> None:
         self.name = name
         self.broken = tuple(broken)
-        """One text a rule."""
+        """One text per broken rule."""
         rules = "1 rule" if len(broken) == 1 else f"{len(broken)} rules"
         super().__init__("\n".join([f"reward '{name}' breaks {rules}:", *(f"- {text}" for text in broken)]))
 
@@ -66,16 +66,16 @@ _MESSAGES: dict[Kind, tuple[dict[str, Any], ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One call, and why it is made."""
+    """One call, and its purpose."""
 
     kind: Kind
     response: str
     gold: Any
     example: Example
-    """Where the options and the row's other columns come from."""
+    """Provides the options and the row's other columns."""
 
     def reward_input(self) -> RewardInput:
-        bare = self.kind == "bare"  # as in `morl score`: no question, no tokens, no columns
+        bare = self.kind == "bare"  # as in `morl score`: no messages, no sample, no columns
         length = min(len(self.response) // 4 + 1, 4096)
         sample = Sample("check/0", 0, (1,) * length, (1,) * length, (-1.0,) * length, 0, "stop", self.response)
         messages = _MESSAGES.get(self.kind, ({"role": "user", "content": QUESTION},))
@@ -84,8 +84,8 @@ class _Case:
 
     def __str__(self) -> str:
         options = f", options {dict(self.example.options)!r}" if self.example.options else ""
-        more = {"bare": ", without question, tokens and columns", "parts": ", question with an image"}
-        return f"response {_short(self.response)}, gold {_short(self.gold)}{options}{more.get(self.kind, '')}"
+        context = {"bare": ", without messages, sample and columns", "parts": ", prompt with an image"}
+        return f"response {_short(self.response)}, gold {_short(self.gold)}{options}{context.get(self.kind, '')}"
 
 
 def _short(value: Any) -> str:
@@ -96,24 +96,25 @@ def _short(value: Any) -> str:
 
 
 def check_reward(reward: str | Callable[..., Any], *, deadline_s: float | None = None, seed: int = 0) -> None:
-    """Check a reward as a stranger would: its own examples, and inputs made to break it.
+    """Check a reward on its own examples and on adversarial inputs.
 
-    - It has documentation, and examples of which one scores more than another; they hold.
-    - It is pure: the same input gives the same verdict, in any process, in any order, beside any number of
-      workers; its arguments are left as they were. A worker can import it.
-    - Every verdict is a value in [0, 1], or None with a status that says why; nothing is raised.
-    - Any response to a good gold gets a value, each of `HOSTILE_RESPONSES` within the deadline: a policy that could
-      write itself out of the score would.
-    - Any gold gets a verdict, each of `HOSTILE_GOLDS`. Where a gold is needed, an empty one is never matched.
-    - If it writes golds as responses (`answer=`), they score 1, nothing scores 0, and a thinking that does not end
-      is no answer.
+    - It has documentation, and examples with at least two different values; they hold.
+    - It is pure: the same input gives the same verdict in any process, in any order and with any number of workers.
+      It does not change its arguments. A worker can import it.
+    - Every verdict is a value in [0, 1], or None with a status that says why; it never raises.
+    - Any response to a valid gold gets a value, each of `HOSTILE_RESPONSES` within the deadline. Otherwise a policy
+      could escape a low score.
+    - Any gold gets a verdict, including each of `HOSTILE_GOLDS`. If a gold is required, no response matches an empty
+      one.
+    - If it writes golds as responses (`answer=`), these score 1, an empty response scores 0, and so does thinking
+      without an end.
 
     Args:
-        reward: its name, or the decorated function. It must live in a module that can be imported.
-        deadline_s: seconds for each call; the reward's own when it is not given, 10 for most.
-        seed: of the order in which the calls are made a second time.
+        reward: its name, or the decorated function, in an importable module.
+        deadline_s: seconds per call; the reward's default if None.
+        seed: seed of the order of the second round of calls.
 
-    Raises: RewardCheckError with every rule that it breaks.
+    Raises: RewardCheckError with every broken rule.
     """
     entry = _entry(reward)
     try:
@@ -125,8 +126,8 @@ def check_reward(reward: str | Callable[..., Any], *, deadline_s: float | None =
     broken += wrong_options
     if examples and not broken:
         deadline_s = traits_of(function).deadline_s if deadline_s is None else deadline_s
-        broken += [f"has examples that do not hold: {told}" for told in check_examples(entry.name)]
-        with Runner(workers=2) as runner:  # whose workers have not called it before
+        broken += [f"has examples that do not hold: {line}" for line in check_examples(entry.name)]
+        with Runner(workers=2) as runner:  # fresh workers
             broken += run_coroutine(_call_all(entry, function, examples, runner, deadline_s, seed))
     if broken:
         raise RewardCheckError(entry.name, broken)
@@ -147,14 +148,14 @@ def _static_rules(name: str, function: Callable[..., Any]) -> list[str]:
     if not inspect.getdoc(function):
         broken.append("has no documentation: `morl rewards` prints its docstring")
     if len({example.value for example in traits_of(function).examples}) < 2:
-        broken.append("has no two examples of which one scores more than the other")
+        broken.append("has no two examples with different values")
     taken = sorted(set(options_model(function).model_fields) & set(TermSpec.model_fields))
     broken += [f"has an option '{option}', which means something else in a recipe" for option in taken]
     return broken
 
 
 def _usable_examples(name: str, function: Callable[..., Any]) -> tuple[list[Example], list[str]]:
-    """The examples that it can be called with, and what is wrong with the others."""
+    """The examples with valid options, and the errors of the others."""
     usable, broken = [], []
     with Runner(workers=1) as idle:
         for index, example in enumerate(traits_of(function).examples):
@@ -169,10 +170,10 @@ def _usable_examples(name: str, function: Callable[..., Any]) -> tuple[list[Exam
 def _cases(function: Callable[..., Any], examples: Sequence[Example]) -> Iterator[_Case]:
     yield from (_Case("example", example.response, example.gold, example) for example in examples)
     scored = sorted((e for e in examples if e.value is not None), key=lambda e: e.value or 0.0, reverse=True)
-    good, known = scored[0], list[Any]()
+    good, seen = scored[0], list[Any]()
     for example in scored:
-        if dict(example.options) not in known:
-            known.append(dict(example.options))
+        if dict(example.options) not in seen:
+            seen.append(dict(example.options))
             for response in HOSTILE_RESPONSES:
                 if example is good or len(response) <= SMALL:
                     yield _Case("response", response, example.gold, example)
@@ -184,12 +185,12 @@ def _cases(function: Callable[..., Any], examples: Sequence[Example]) -> Iterato
     answer = traits_of(function).answer
     for example in scored if answer is not None else ():
         if example.gold is not None:
-            given = _Case("answer", "", example.gold, example).reward_input()
-            written = written_gold(answer, given, example.options)  # type: ignore[arg-type]
+            gold_only = _Case("answer", "", example.gold, example).reward_input()
+            written = written_gold(answer, gold_only, example.options)  # type: ignore[arg-type]
             yield _Case("answer", written, example.gold, example)
             yield _Case("answer", f"<think>Hm.</think>\n{written}", example.gold, example)
-            for nothing in ("", " \n", "\u200b", "<think>", f"<think>{written}"):
-                yield _Case("nothing", nothing, example.gold, example)
+            for empty in ("", " \n", "\u200b", "<think>", f"<think>{written}"):
+                yield _Case("nothing", empty, example.gold, example)
 
 
 async def _call_all(
@@ -200,40 +201,40 @@ async def _call_all(
     deadline_s: float,
     seed: int,
 ) -> list[str]:
-    """Every rule that a call breaks, with the inputs that show it."""
-    found: dict[str, list[str]] = {}
+    """Every rule that a call breaks, with the inputs that break it."""
+    evidence: dict[str, list[str]] = {}
     try:
         cases = list(_cases(function, examples))
     except Exception as error:  # noqa: BLE001  # an author's `answer` may raise anything
         return [f"cannot write the gold of one of its examples as a response: {describe(error)}"]
-    well: list[tuple[_Case, TermScore]] = []
+    passed: list[tuple[_Case, TermScore]] = []
     for case, score in await _probe_all(entry, function, cases, runner, deadline_s):
-        rule, because = _broken_rule(function, case, score)
+        rule, reason = _broken_rule(function, case, score)
         if rule:
-            found.setdefault(rule, []).append(f"{because}: {case}")
+            evidence.setdefault(rule, []).append(f"{reason}: {case}")
         elif len(case.response) <= SMALL and case.gold is not None:
-            well.append((case, score))
-    random.Random(seed).shuffle(well)
-    for case, score, again in await _score_together(entry.name, well, deadline_s):
-        if told(score) != (again.value, again.status, clip(f"{WELL}{again.detail}")):
-            rule = "says something else in another process, in another order or beside other answers"
-            found.setdefault(rule, []).append(f"{_said(score)}, then {shown(again)}: {case}")
-    return [f"{rule}:{_listed(inputs)}" for rule, inputs in found.items()]
+            passed.append((case, score))
+    random.Random(seed).shuffle(passed)
+    for case, score, again in await _score_together(entry.name, passed, deadline_s):
+        if verdict_of(score) != (again.value, again.status, clip(f"{OK}{again.detail}")):
+            rule = "gives another verdict in another process, in another order or beside other responses"
+            evidence.setdefault(rule, []).append(f"{_shown(score)}, then {shown(again)}: {case}")
+    return [f"{rule}:{_listed(inputs)}" for rule, inputs in evidence.items()]
 
 
-def _said(score: TermScore) -> str:
-    return shown(replace(score, detail=score.detail.removeprefix(WELL)))
+def _shown(score: TermScore) -> str:
+    return shown(replace(score, detail=score.detail.removeprefix(OK)))
 
 
 def _listed(inputs: Sequence[str]) -> str:
-    more = f"\n  … and {len(inputs) - SHOWN} more" if len(inputs) > SHOWN else ""
-    return "".join(f"\n  {text}" for text in inputs[:SHOWN]) + more
+    rest = f"\n  … and {len(inputs) - SHOWN} more" if len(inputs) > SHOWN else ""
+    return "".join(f"\n  {text}" for text in inputs[:SHOWN]) + rest
 
 
 async def _probe_all(
     entry: Entry, function: Callable[..., Any], cases: Sequence[_Case], runner: Runner, deadline_s: float
 ) -> list[tuple[_Case, TermScore]]:
-    """Each case in a worker on its own. When some were late, long responses after them are left out."""
+    """Score each case alone in a worker. After `SHOWN` timeouts, skip further long responses."""
     wanted = [name for name in wanted_arguments(function) if name != "resource"]
     late = 0
     few = asyncio.Semaphore(2 * runner.workers)
@@ -256,46 +257,46 @@ async def _probe_all(
 
 
 def _broken_rule(function: Callable[..., Any], case: _Case, score: TermScore) -> tuple[str, str]:
-    """The rule that this call breaks, and what shows it; two empty texts when it breaks none."""
+    """The rule that this call breaks and the evidence, or two empty texts."""
     if score.detail.startswith(BROKEN):
-        rule, _, because = score.detail.removeprefix(BROKEN).partition(BECAUSE)
-        return rule, because
-    if not score.detail.startswith(WELL):  # the runner's own: the reward could not be called, or gave no answer
-        return "gives no answer", score.detail
-    said, value = _said(score), score.value
+        rule, _, reason = score.detail.removeprefix(BROKEN).partition(BECAUSE)
+        return rule, reason
+    if not score.detail.startswith(OK):  # from the runner: the reward could not be called or did not return
+        return "gives no verdict", score.detail
+    verdict, value = _shown(score), score.value
     if case.kind == "response" and value is None:
-        return "gives no score for what a response says, so that a policy could hide from it", said
+        return "gives no score because of what a response says, so that a policy could escape a low score", verdict
     if case.kind == "answer" and (value is None or value < 1 - TOLERANCE):
-        return "does not give 1 to the response that its `answer` writes for a gold", said
+        return "does not give 1 to the response that its `answer` writes for a gold", verdict
     if case.kind == "nothing" and value != 0:
-        return "does not give 0 to nothing, or to a thinking without end", said
+        return "does not give 0 to an empty response, or to thinking without an end", verdict
     empty = case.kind == "gold" and isinstance(case.gold, str | None) and not (case.gold or "").strip(" \u200b")
     if empty and value and needs_gold(function):
-        return "finds a response that matches an empty gold", said
+        return "lets a response match an empty gold", verdict
     return "", ""
 
 
 async def _score_together(
-    name: str, well: Sequence[tuple[_Case, TermScore]], deadline_s: float
+    name: str, passed: Sequence[tuple[_Case, TermScore]], deadline_s: float
 ) -> list[tuple[_Case, TermScore, TermScore]]:
-    """The same calls as a run makes them: in one worker or on the event loop, batches together."""
+    """Repeat the calls as a run makes them: in one worker or on the event loop, in batches."""
     rewards: list[tuple[dict[str, Any], BoundReward]] = []
     with Runner(workers=1) as runner:
 
         def bound(case: _Case) -> BoundReward:
             options = dict(case.example.options)
-            for known, reward in rewards:
-                if known == options:
+            for bound_options, reward in rewards:
+                if bound_options == options:
                     return reward
             rewards.append((options, BoundReward(name, options, deadline_s, runner)))
             return rewards[-1][1]
 
         try:
-            again = await asyncio.gather(*(bound(case)(case.reward_input()) for case, _ in well))
+            again = await asyncio.gather(*(bound(case)(case.reward_input()) for case, _ in passed))
         finally:
             for _, reward in rewards:
                 reward.close()
-    return [(case, score, second) for (case, score), second in zip(well, again, strict=True)]
+    return [(case, score, second) for (case, score), second in zip(passed, again, strict=True)]
 
 
 __all__ = ["HOSTILE_GOLDS", "HOSTILE_RESPONSES", "RewardCheckError", "check_reward"]

@@ -1,1 +1,1 @@
-"""Rewards that ask a model: a learned reward model, or a reward service elsewhere."""
+"""Rewards that query a model: a learned reward model, or a remote reward service."""

@@ -1,4 +1,4 @@
-"""Connections to a reward service: attempts, pauses between them, and an end to them when it keeps failing."""
+"""Connections to a reward service, with retries, backoff and a circuit breaker."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ logger = logging.getLogger(__name__)
 CONNECTIONS = 32
 CONNECT_S = 5.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
-"""Pauses between attempts are drawn from 0 to the first, then to twice that, and so on."""
+"""Pauses between attempts are drawn between 0 and the first, then twice that, and so on."""
 MAX_ANSWER_BYTES = 32 << 20
 BUSY = (429, 502, 503, 504)
-"""What may go away by itself."""
+"""Statuses worth a retry."""
 
 
 class FailedError(Exception):
-    """An attempt that gave no answer."""
+    """An attempt without a usable response."""
 
     def __init__(self, reason: str, *, again: bool = False, wait_s: float | None = None) -> None:
         super().__init__(reason)
         self.again = again
-        """Whether another attempt may help."""
+        """Whether to retry."""
         self.wait_s = wait_s
-        """When the service wants to be asked again."""
+        """Seconds that the service asks to wait before a retry."""
 
 
 class Connection(Resource):
-    """The connections to one service, and what is known of its health."""
+    """The connections to one service, and its circuit breaker."""
 
     def __init__(
         self,
@@ -64,29 +64,29 @@ class Connection(Resource):
         self._breaker_failures = breaker_failures
         self._breaker_s = breaker_s
         self._failed = 0
-        """Attempts in a row that failed: from `breaker_failures` on the service is left alone."""
+        """Failed attempts in a row: from `breaker_failures` on the breaker is open."""
         self._next_try = 0.0
-        """When one call may try a service that is left alone; infinite while it does."""
+        """When one call may test an open breaker; infinite during that call."""
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self) -> None:
-        """Raises: UsageError when there is no token. Whether the service answers is seen when it is asked."""
+        """Read the token. Raises: UsageError when it is missing. Does not contact the service."""
         if self._token_env is None:
             return
         token = os.environ.get(self._token_env, "")
         if not re.fullmatch(r"[\x21-\x7e]+", token):
-            what = "is not set" if not token else "holds no token: spaces, or signs that are not ASCII"
-            raise UsageError(f"reward 'remote': the environment variable {self._token_env} {what}")
+            problem = "is not set" if not token else "holds no token: it has spaces or non-ASCII characters"
+            raise UsageError(f"reward 'remote': the environment variable {self._token_env} {problem}")
         self._headers["Authorization"] = f"Bearer {token}"
         if self._url.startswith("http://") and urlsplit(self._url).hostname not in ("localhost", "127.0.0.1", "::1"):
             logger.warning("the token for %s travels unencrypted: use https", self._url)
 
     async def scores(self, body: bytes, size: int) -> list[Any]:
-        """The service's scores of so many items, unchecked each.
+        """The service's scores of `size` items, each of them unchecked.
 
-        Raises: FailedError when there are none after all attempts; TimeoutError when there are none in time.
+        Raises: FailedError when all attempts fail; TimeoutError after `timeout_s`.
         """
         import tenacity
 
@@ -113,7 +113,7 @@ class Connection(Resource):
                 alive = True
                 return scores
             failed = _refused(answer, content)
-            # Who says when to come back, or what is wrong with the items, is in good health.
+            # A service that gives a Retry-After or names a wrong item is healthy.
             alive = failed.wait_s is not None or answer.status_code in (413, 422)
             raise failed
         except httpx.HTTPError as error:
@@ -122,7 +122,7 @@ class Connection(Resource):
             self._leave(alive)
 
     def _enter(self) -> None:
-        """Raises: FailedError while the service is left alone. Otherwise a `_leave` follows."""
+        """Raises: FailedError while the breaker is open. Otherwise a call of `_leave` must follow."""
         if self._failed < self._breaker_failures:
             return
         left = self._next_try - time.monotonic()
@@ -146,10 +146,10 @@ class Connection(Resource):
 
             import httpx
 
-            # Connections belong to a loop; those of one that has ended are of no use.
+            # Connections belong to an event loop; those of a finished loop are unusable.
             self._loop = loop
             self._client = httpx.AsyncClient(
-                # What the environment says of proxies and passwords is not meant for this service.
+                # Proxies and passwords of the environment are not meant for this service.
                 trust_env=False,
                 verify=ssl.create_default_context() if self._url.startswith("https:") else True,
                 follow_redirects=False,
@@ -159,7 +159,7 @@ class Connection(Resource):
         return self._client
 
     def close(self) -> None:
-        """Close the connections, if their loop still runs."""
+        """Close the connections, if their loop is open."""
         client, loop, self._client = self._client, self._loop, None
         if client is None or loop is None or loop.is_closed():
             return
@@ -170,7 +170,7 @@ class Connection(Resource):
 
 
 def _pause(state: RetryCallState) -> float:
-    """Seconds before the next attempt: random, after those that the service asks for."""
+    """Seconds before the next attempt: the service's Retry-After, and a random pause."""
     import tenacity
 
     error = state.outcome.exception() if state.outcome else None
@@ -180,7 +180,7 @@ def _pause(state: RetryCallState) -> float:
 
 async def _content(answer: httpx.Response) -> bytes:
     if answer.headers.get("content-encoding", "identity") != "identity":
-        raise FailedError("the answer is compressed, which was not asked for")
+        raise FailedError("the answer is compressed, although the request forbids it")
     content = bytearray()
     async for chunk in answer.aiter_raw():
         content += chunk
@@ -200,24 +200,24 @@ def _scores(content: bytes, size: int) -> list[Any]:
     parsed = _parsed(content)
     scores = parsed.get("scores") if isinstance(parsed, dict) else None
     if not isinstance(scores, list) or len(scores) != size:
-        what = f"{len(scores)} scores" if isinstance(scores, list) else "no JSON of scores"
-        raise FailedError(f"the answer to {size} items holds {what}")
+        content_kind = f"{len(scores)} scores" if isinstance(scores, list) else "no JSON of scores"
+        raise FailedError(f"the answer to {size} items holds {content_kind}")
     return scores
 
 
 def _refused(answer: httpx.Response, content: bytes) -> FailedError:
     status = answer.status_code
     if 300 <= status < 400:
-        return FailedError(f"status {status}: redirects are not followed; give the address where it points to")
+        return FailedError(f"status {status}: redirects are not followed; set url to their target")
     parsed = _parsed(content)
     error = parsed.get("error") if isinstance(parsed, dict) else None
-    told = [str(error[key])[:300] for key in ("path", "message") if key in error] if isinstance(error, dict) else []
+    parts = [str(error[key])[:300] for key in ("path", "message") if key in error] if isinstance(error, dict) else []
     wait_s = _wait(answer.headers.get("retry-after", "")) if status in BUSY else None
-    return FailedError(": ".join([f"status {status}", *told]), again=status in BUSY, wait_s=wait_s)
+    return FailedError(": ".join([f"status {status}", *parts]), again=status in BUSY, wait_s=wait_s)
 
 
 def _wait(text: str) -> float | None:
-    """Seconds of a Retry-After header, which is a number of them or a date; None when it is neither."""
+    """Seconds of a Retry-After header, which holds seconds or a date; None if it holds neither."""
     if re.fullmatch(r"\d{1,9}", text.strip()):
         return float(text)
     try:

@@ -1,4 +1,4 @@
-"""A reward that asks a service over HTTP, as `morl serve` runs it; what fails there is "no score", never 0."""
+"""A reward that asks a service of `morl serve` over HTTP; a failure there is "no score", never 0."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _service(url: str) -> str:
     if parts.username or parts.password:
         raise ValueError("should hold no password: 'token_env' names a variable with the token")
     if parts.query or parts.fragment or parts.path.rstrip("/").endswith("/score"):
-        raise ValueError("should be the service's address alone, without /score and what follows it")
+        raise ValueError("should be the service's address alone, without /score, query and fragment")
     return url.rstrip("/")
 
 
@@ -42,7 +42,7 @@ Url = Annotated[str, AfterValidator(_service)]
     resource=Connection,
     deadline_s=35.0,
     examples=[
-        # Nothing listens there: there is no score, which is not 0.
+        # Nothing listens there: no score, which is not 0.
         Example("4", "4", None, {"url": "http://127.0.0.1:9", "objective": "math", "retries": 0}),
         Example("4", None, None, {"url": "http://[::1]:9/rewards/", "objective": "math", "retries": 0}),
     ],
@@ -67,21 +67,21 @@ async def remote(
     breaker_failures: Annotated[int, Field(ge=1)] = 5,
     breaker_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 15.0,
 ) -> list[Verdict]:
-    """The score that a reward service gives: `morl serve` elsewhere, with rewards of its own recipe.
+    """The score from a remote reward service: `morl serve` with its own recipe.
 
-    Answers travel together to `POST url/score`. What fails gives no score, never 0: a service that does not
-    answer, or answers with anything but scores in [0, 1].
+    Responses are sent in batches to `POST url/score`. A failure gives no score, never 0: the service does not answer,
+    or its answer has anything but scores in [0, 1].
 
-    url, objective: the service's address (http or https), and which of its objectives is asked.
-    token_env: name of the environment variable with the token; a recipe holds none itself.
-    send: what travels beside the response. `sample` are its tokens, for rewards that read them. Of `media`
-        go only the images' sizes; what JSON cannot hold goes as null.
-    timeout_s: seconds for an answer, retries included; the term's `deadline_s` ends it, too, if that is less.
-    retries: further attempts when there is no connection, or status 429, 502, 503 or 504; after random pauses that
-        grow, and not before the time that the service asks for (`Retry-After`).
-    max_items, max_request_mb: of one request.
-    breaker_failures, breaker_s: after so many attempts in a row that failed, the service is not asked for so many
-        seconds; then one request tries it.
+    url, objective: the service's address (http or https), and the objective to score.
+    token_env: name of the environment variable with the token; a recipe never holds the token.
+    send: fields sent with the response. `sample` holds its tokens, for rewards that read them. Of `media` only the
+        images' sizes are sent. Values that JSON cannot hold become null.
+    timeout_s: seconds for an answer, retries included; the term's `deadline_s` applies too, if shorter.
+    retries: further attempts after a failed connection or status 429, 502, 503 or 504, after random pauses that grow
+        and not before the service's `Retry-After`.
+    max_items, max_request_mb: limits of one request.
+    breaker_failures, breaker_s: after this many failed attempts in a row, the service is not called for this many
+        seconds; then one request tests it.
     """
     verdicts = [Verdict(None, "error", "it was not sent")] * len(response)
     rows = {
@@ -102,12 +102,12 @@ async def remote(
     async def ask(group: list[tuple[int, bytes]]) -> None:
         body = b'{"items":[' + b",".join(part for _, part in group) + b"]}"
         try:
-            told = [_verdict(score) for score in await resource.scores(body, len(group))]
+            results = [_verdict(score) for score in await resource.scores(body, len(group))]
         except FailedError as error:
-            told = [Verdict(None, "error", clip(str(error)))] * len(group)
+            results = [Verdict(None, "error", clip(str(error)))] * len(group)
         except TimeoutError:
-            told = [Verdict(None, "timeout", f"no answer from {url} within {timeout_s:g} s")] * len(group)
-        for (i, _), verdict in zip(group, told, strict=True):
+            results = [Verdict(None, "timeout", f"no answer from {url} within {timeout_s:g} s")] * len(group)
+        for (i, _), verdict in zip(group, results, strict=True):
             verdicts[i] = verdict
 
     await asyncio.gather(*(ask(group) for group in _groups(parts, max_items, int(max_request_mb * 2**20))))
@@ -115,16 +115,16 @@ async def remote(
 
 
 def _groups(parts: list[tuple[int, bytes]], items: int, size: int) -> Iterator[list[tuple[int, bytes]]]:
-    """What goes together: so many items and bytes at most, or one item."""
+    """Groups of at most `items` items and `size` bytes; a larger item is its own group."""
     group: list[tuple[int, bytes]] = []
-    held = 0
+    group_bytes = 0
     for part in parts:
-        more = len(part[1]) + 1
-        if group and (len(group) >= items or held + more + 12 > size):
+        part_bytes = len(part[1]) + 1
+        if group and (len(group) >= items or group_bytes + part_bytes + 12 > size):
             yield group
-            group, held = [], 0
+            group, group_bytes = [], 0
         group.append(part)
-        held += more
+        group_bytes += part_bytes
     if group:
         yield group
 
@@ -132,16 +132,16 @@ def _groups(parts: list[tuple[int, bytes]], items: int, size: int) -> Iterator[l
 def _item(item: dict[str, Any]) -> bytes:
     if "media" in item:
         item["media"] = list(_sizes(item["media"] or ()))
-    told = item.get("sample")
-    if told is not None:
-        names = {"token_ids": "token_ids_T", "loss_mask": "loss_mask_T"}
+    sample = item.get("sample")
+    if sample is not None:
+        renamed = {"token_ids": "token_ids_T", "loss_mask": "loss_mask_T"}
         same = ("index", "policy_version", "finish_reason")
-        item["sample"] = {name: getattr(told, names.get(name, name)) for name in (*names, *same)}
+        item["sample"] = {name: getattr(sample, renamed.get(name, name)) for name in (*renamed, *same)}
     return json.dumps(_plain(item), allow_nan=False).encode()
 
 
 def _sizes(media: Sequence[Any]) -> Iterator[dict[str, int]]:
-    """Of the first images, up to one whose size nothing tells."""
+    """The sizes of the images before the first of unknown size."""
     for image in media:
         try:
             size = image_size((image,), {})
@@ -153,7 +153,7 @@ def _sizes(media: Sequence[Any]) -> Iterator[dict[str, int]]:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON has it; null for what it has not."""
+    """The value as plain JSON; null for what JSON cannot hold."""
     if value is None or isinstance(value, bool | str | int):
         return value
     if isinstance(value, float):
@@ -170,10 +170,10 @@ def _verdict(score: Any) -> Verdict:
     if not isinstance(score, dict) or "value" not in score:
         return Verdict(None, "error", "the service's score has no value")
     value = score["value"]
-    terms = score.get("terms")
-    told = [_Term(name, term) for name, term in terms.items()] if isinstance(terms, dict) else []
-    detail = clip("; ".join(term.text for term in told))
-    statuses = {term.status for term in told} - {"gated"}
+    fields = score.get("terms")
+    terms = [_Term(name, term) for name, term in fields.items()] if isinstance(fields, dict) else []
+    detail = clip("; ".join(term.text for term in terms))
+    statuses = {term.status for term in terms} - {"gated"}
     if value is None:
         status: Status = next((s for s in ("bad_gold", "timeout") if s in statuses), "error")
         return Verdict(None, status, detail or "the service gives no score")
@@ -183,14 +183,14 @@ def _verdict(score: Any) -> Verdict:
 
 
 class _Term:
-    """One term of a service's score, in short."""
+    """Summary of one term of a service's score."""
 
-    def __init__(self, name: str, told: Any) -> None:
-        told = told if isinstance(told, dict) else {}
-        value = told.get("value")
+    def __init__(self, name: str, content: Any) -> None:
+        fields = content if isinstance(content, dict) else {}
+        value = fields.get("value")
         number = isinstance(value, int | float) and abs(value) < 1e300
-        self.status = str(told.get("status"))[:20]
+        self.status = str(fields.get("status"))[:20]
         shown = f"{value:g}" if number else "no score"
         why = "" if self.status == "ok" else f" ({self.status})"
-        detail = str(told.get("detail") or "")[:200]
+        detail = str(fields.get("detail") or "")[:200]
         self.text = f"{name[:50]} {shown}{why}{f': {detail}' if detail else ''}"

@@ -1,4 +1,4 @@
-"""A learned reward: what a model of people's preferences thinks of the answer."""
+"""A learned reward: the score of a Bradley-Terry model of human preference."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from morl.rewards.resource import Resource
 from morl.rewards.reward import Verdict, reward
 
 Question = tuple[tuple[Mapping[str, Any], ...], tuple[Any, ...]]
-"""Messages up to the answer, and the images that they name."""
+"""The messages of the prompt, and their images."""
 
 DECAY = 0.9
-"""Share of the running mean that stays from step to step."""
+"""Decay of the running mean per step."""
 REFERENCES = 100_000
-"""Scores of reference answers that are remembered."""
+"""Cached scores of reference answers."""
 
 
 class ScoreServer(Protocol):
-    """A loaded model behind the reward, wherever it runs: what the entry point group `morl.reward_models` names.
+    """Serves the model of the reward; registered in the entry point group `morl.reward_models`.
 
-    It is made as `server(path, *, dtype, max_tokens, tokens_per_batch, replicas)`, which loads nothing yet.
+    Constructed as `server(path, *, dtype, max_tokens, tokens_per_batch, replicas)`, which loads nothing yet.
     """
 
     def stored_center(self) -> float | None:
-        """The mean score that was stored beside the model; None where there is none."""
+        """The mean score stored beside the model; None if there is none."""
 
     def start(self) -> None:
-        """Load the model; blocks. Raises: UsageError when there is none, RunError when it does not start."""
+        """Load the model; blocks. Raises: UsageError when it does not exist, RunError when it does not start."""
 
     async def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[float | str]:
-        """The model's own score of each answer, or why there is none."""
+        """The model's raw score of each answer, or the reason why it has none."""
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
 
 
 class ServedModel(Resource):
-    """The model wherever it runs, and the mean of the scores of past steps."""
+    """The served model, and the running mean of its scores."""
 
     def __init__(
         self,
@@ -73,71 +73,71 @@ class ServedModel(Resource):
         self.center: float | None = center if isinstance(center, float) else None
 
     async def start(self) -> None:
-        """Load the model. Raises: UsageError when there is none, or it has no stored mean where one is asked for."""
+        """Load the model. Raises: UsageError when it does not exist, or `center: stored` finds no stored mean."""
         if self._kind in ("stored", "running") and self.center is None:
             self.center = self._model.stored_center()
             if self.center is None and self._kind == "stored":
                 raise UsageError(
                     f"reward_model: '{self._path}' was not made by `morl rm`, so the mean of its scores is not known: "
-                    "set center to running, to reference or to a number"
+                    "set center to running, reference or a number"
                 )
-        # A model takes its time to load, and the event loop has others to serve.
+        # Loading is slow and must not block the event loop.
         await asyncio.get_running_loop().run_in_executor(None, self._model.start)
         self._started = True
 
     async def scores(self, questions: Sequence[Question], answers: Sequence[str]) -> list[float | str]:
-        """The model's own score of each answer, or why there is none."""
+        """The model's raw score of each answer, or the reason why it has none."""
         if not self._started:
             raise RuntimeError("the reward model is not started")
         return await self._model.score(questions, answers) if answers else []
 
     async def reference_scores(self, questions: Sequence[Question], references: Sequence[str]) -> list[float | str]:
-        """As `scores`, for answers that come again and again."""
+        """Like `scores`, with a cache, for answers that repeat."""
         keys = [(_key(question), reference) for question, reference in zip(questions, references, strict=True)]
-        missing = {key: place for place, key in enumerate(keys) if key not in self._references}
-        places = list(missing.values())
-        told = await self.scores([questions[i] for i in places], [references[i] for i in places])
-        self._references |= dict(zip(missing, told, strict=True))
-        found = [self._references[key] for key in keys]
+        missing = {key: index for index, key in enumerate(keys) if key not in self._references}
+        indices = list(missing.values())
+        new_scores = await self.scores([questions[i] for i in indices], [references[i] for i in indices])
+        self._references |= dict(zip(missing, new_scores, strict=True))
+        scores = [self._references[key] for key in keys]
         while len(self._references) > REFERENCES:
             self._references.popitem(last=False)
-        return found
+        return scores
 
     def observe(self, scores: Sequence[float]) -> None:
-        """Take a step's scores into account from the next step on."""
+        """Add scores to the running mean of the next step."""
         if self._kind == "running":
             self._fresh += scores
             self._fresh_count += len(scores)
 
     def begin_step(self, step: int) -> None:
-        """Move the running mean; within a step it stands still, so that the order of answers does not matter."""
+        """Update the running mean. It is constant within a step, so that the order of answers does not matter."""
         if self._fresh_count:
             mean = math.fsum(self._fresh) / self._fresh_count
             self.center = mean if self.center is None else DECAY * self.center + (1 - DECAY) * mean
             self._fresh, self._fresh_count = [], 0
 
     def state(self) -> Mapping[str, Any]:
-        """The running mean, and what will move it."""
+        """The running mean, and the sum and count for its next update."""
         if self._kind != "running":
             return {}
-        # The exact sum is the same in every order, and rounding it twice changes nothing.
+        # The exact sum does not depend on the order, and rounding it twice changes nothing.
         return {"center": self.center, "sum": math.fsum(self._fresh), "count": self._fresh_count}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Continue from a value of `state`."""
         if self._kind == "running":
             self.center, self._fresh_count = state["center"], state["count"]
             self._fresh = [state["sum"]] if self._fresh_count else []
 
     def close(self) -> None:
-        """Let go of the model; its last user ends it."""
+        """Release the model; its last user stops it."""
         if self._started:
             self._model.close()
             self._started = False
 
 
 def _key(question: Question) -> str:
-    """The same text for the same question: images by their names, which say what is in them."""
+    """The same text for the same question: images by name, which identifies their content."""
     messages, media = question
     return json.dumps([[dict(message) for message in messages], [item.name for item in media]], sort_keys=True)
 
@@ -160,50 +160,50 @@ async def reward_model(
 ) -> list[Verdict]:
     """A Bradley-Terry model's score of the answer, as `sigmoid((score - center) / temperature)`.
 
-    The model reads the conversation in its own chat template, and of the response only what follows the thinking.
-    Nothing in a response becomes a special token of the model's, and nothing is ever cut: what is longer than
+    The model reads the conversation in its own chat template, and only the part of the response after the thinking.
+    Text in a response never becomes a special token of the model. Nothing is truncated: a conversation longer than
     `max_tokens` gets no score.
 
-    `path` is a folder that `morl rm` wrote (`runs/<name>/model`), or any sequence classifier with one output. A model
-    that sees is shown the prompt's images.
-    `center` is what scores 0.5: the mean score that `morl rm` found on held-out answers (`stored`), a mean that
-    follows the policy from step to step (`running`), the score of the gold as an answer to the same prompt, so
-    that the value is the probability to be preferred to it (`reference`), or a number.
-    `temperature` flattens the sigmoid. `dtype`, `tokens_per_batch` and `replicas` say how it runs: one actor a
-    replica, on a GPU each where the cluster has some.
+    `path` is a folder that `morl rm` wrote (`runs/<name>/model`), or any sequence classifier with one output. A
+    multimodal model receives the prompt's images.
+    `center` is the score that maps to 0.5: the mean score on held-out answers from `morl rm` (`stored`), a mean that
+    follows the policy from step to step (`running`), the score of the gold as an answer to the same prompt, so that
+    the value is the probability of being preferred to it (`reference`), or a number.
+    `temperature` flattens the sigmoid. `dtype`, `tokens_per_batch` and `replicas` control how the model runs: one
+    actor per replica, each on a GPU if the cluster has any.
     """
     texts = [final_text(text) for text in response]
-    told: list[Verdict | None] = [
+    verdicts: list[Verdict | None] = [
         None if says_something(text) else Verdict(0.0, "no_answer", "nothing to read") for text in texts
     ]
     golds = gold or [None] * len(texts)
     if center == "reference":
-        for place, reference in enumerate(golds):
+        for index, reference in enumerate(golds):
             if not isinstance(reference, str) or not reference.strip():
-                told[place] = Verdict(None, "bad_gold", "center: reference wants a gold that is an answer")
-    open_ = [place for place, verdict in enumerate(told) if verdict is None]
-    questions = [(messages[place], tuple(media[place])) for place in open_]
-    raw = await resource.scores(questions, [texts[place] for place in open_])
+                verdicts[index] = Verdict(None, "bad_gold", "center: reference needs a gold that is an answer")
+    pending = [index for index, verdict in enumerate(verdicts) if verdict is None]
+    questions = [(messages[index], tuple(media[index])) for index in pending]
+    raw = await resource.scores(questions, [texts[index] for index in pending])
     resource.observe([score for score in raw if isinstance(score, float) and math.isfinite(score)])
-    middles: Sequence[float | str | None]
+    centers: Sequence[float | str | None]
     if center == "reference":
-        middles = await resource.reference_scores(questions, [final_text(golds[place]) for place in open_])
+        centers = await resource.reference_scores(questions, [final_text(golds[index]) for index in pending])
     else:
-        middles = [resource.center] * len(raw)
-    for place, score, middle in zip(open_, raw, middles, strict=True):
-        told[place] = _verdict(score, middle, temperature)
-    return [verdict for verdict in told if verdict is not None]
+        centers = [resource.center] * len(raw)
+    for index, score, middle in zip(pending, raw, centers, strict=True):
+        verdicts[index] = _verdict(score, middle, temperature)
+    return [verdict for verdict in verdicts if verdict is not None]
 
 
-def _verdict(score: float | str, middle: float | str | None, temperature: float) -> Verdict:
+def _verdict(score: float | str, center: float | str | None, temperature: float) -> Verdict:
     if isinstance(score, str):
         return Verdict(None, "error", score)
-    if isinstance(middle, str):
-        return Verdict(None, "bad_gold", f"the reference: {middle}")
+    if isinstance(center, str):
+        return Verdict(None, "bad_gold", f"the reference: {center}")
     if not math.isfinite(score):
         return Verdict(None, "error", f"the model's score is {score}")
-    middle = 0.0 if middle is None else middle  # a running mean before its first step
-    return Verdict(_sigmoid((score - middle) / temperature), "ok", f"score {score:.4g}, center {middle:.4g}")
+    center = 0.0 if center is None else center  # a running mean before its first step
+    return Verdict(_sigmoid((score - center) / temperature), "ok", f"score {score:.4g}, center {center:.4g}")
 
 
 def _sigmoid(x: float) -> float:

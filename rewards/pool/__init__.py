@@ -1,1 +1,1 @@
-"""Processes that call rewards and can be killed."""
+"""Worker processes that call rewards and can be killed."""

@@ -1,12 +1,12 @@
-"""A pool of processes that call rewards and can be killed: no answer can hang or crash the trainer.
+"""A pool of worker processes that call rewards and can be killed: no response can hang or crash the trainer.
 
-Each worker process has a thread here that hands it chunks of the queue, reads its replies, and kills
-it when its first unanswered item is past its deadline. Only that item is charged; what was answered
-before it counts, and the rest of its chunk goes back to the head of the queue. What is scored does
-not depend on the number of workers, nor on the order or the neighbours of an item.
+Each worker process has a thread here, which sends it chunks of the queue, reads its replies, and kills it when its
+first unanswered item is past the deadline. Only that item fails: earlier replies count, and the rest of the chunk
+returns to the head of the queue. Scores do not depend on the number of workers, the order of items or their
+neighbours.
 
-Between the event loop and the threads, and between these and the workers, everything goes in bulk,
-because waking up another thread or process takes longer than many a reward.
+The event loop, the threads and the workers exchange items in bulk, because waking a thread or process takes longer
+than many rewards.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from morl.types import TermScore
 logger = logging.getLogger(__name__)
 
 MAX_DEATHS = 3
-"""Workers that an item, the import of a reward, or the start of a worker may cost."""
+"""Worker deaths after which an item, the import of a reward, or the start of a worker fails."""
 CHUNK_S = 0.05
-"""Work that is handed to a worker at once, at most, as far as it can be told."""
+"""Most work in one chunk, as estimated from earlier calls."""
 LEAST_S = 0.01
-"""Work that is worth being handed out on its own."""
+"""Least work in one chunk, while the queue has more."""
 CHUNK_BYTES = 1 << 20
 GATHER_S = 0.002
-"""How long replies are left to gather, at least, while a worker has more to do."""
+"""Least time between two reads of replies while a worker is busy."""
 WAKEUPS_PER_S = 5000
-"""How often the threads of all workers read replies, at most."""
+"""Most reads of replies by the threads of all workers."""
 
 Outcome = tuple[Item, list[TermScore] | RunError]
 
@@ -56,12 +56,11 @@ Outcome = tuple[Item, list[TermScore] | RunError]
 class Runner:
     """Calls rewards in worker processes.
 
-    Workers start when they are needed and never outlive this process. Use it as a context manager,
-    or call `close`.
+    Workers start on demand and never outlive this process. Use it as a context manager, or call `close`.
 
     Args:
-        workers: at most so many processes; None for the number of usable cores.
-        memory_mb: by how much a call may make its worker grow (enforced on Linux).
+        workers: most processes; None for the number of usable cores.
+        memory_mb: by how much a call may grow its worker, in MB (enforced on Linux).
         recycle_after: calls after which a worker is replaced, for rewards that leak.
     """
 
@@ -73,14 +72,14 @@ class Runner:
         self._queue: collections.deque[Item] = collections.deque()
         self._threads: list[threading.Thread] = []
         self._idle = 0
-        """Threads that wait for work."""
+        """Threads waiting for work."""
         self._failed_loads: collections.Counter[str] = collections.Counter()
         self._seconds: dict[str, float] = {}
-        """What a call of a target takes: a moving average."""
+        """Moving average of the time of a call, by target."""
         self._error: RunError | None = None
-        """What items without a score are told; set when it is closed."""
+        """The error for items without a score; set when the runner is closed."""
         self._changed = threading.Condition()
-        """Guards the queue and the threads; notified when there is work for an idle one."""
+        """Guards the queue and the threads; notified when there is work for an idle thread."""
         self._interrupted, self._interrupt = socket.socketpair()
 
     def __enter__(self) -> Self:
@@ -90,7 +89,7 @@ class Runner:
         self.close()
 
     def start(self, targets: Iterable[str] = ()) -> None:
-        """Start all workers now and have them import these targets, instead of when work comes."""
+        """Start all workers now, and have them import these targets."""
         with self._changed:
             if self._error is not None:
                 raise RunError("the runner is closed")
@@ -104,25 +103,24 @@ class Runner:
         """Call the function at `target` (`module:attribute`) in a worker.
 
         Args:
-            arguments: those that its positional parameters name; they must be picklable.
-            deadline_s: seconds of the call itself; waiting and importing do not count.
+            arguments: values of its positional parameters; they must be picklable.
+            deadline_s: seconds for the call itself; waiting and importing do not count.
 
-        Never raises for what the call does: a status says it. Raises: RunError when workers
-        cannot start at all, or the runner is closed.
+        An error in the call becomes a status. Raises: RunError when no worker can start or the runner is closed.
         """
         score: TermScore = await self.submit(Call(target, pickle.dumps(dict(options)), deadline_s), arguments)
         return score
 
     def submit(self, call: Call, arguments: Mapping[str, Any], size: int | None = None) -> asyncio.Future[Any]:
-        """As `run`, for a call that is made often; a future of the running event loop gets the score.
+        """Like `run`, for frequent calls: returns a future of the running event loop.
 
         Args:
-            size: of the batch, for a batch reward: each argument is a list of so many, and so is the result.
+            size: for a batch reward, the number of items: the length of each argument and of the result.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         try:
             sent = pickle.dumps(arguments)
-        except Exception as error:  # noqa: BLE001  # whatever pickling runs into
+        except Exception as error:  # noqa: BLE001  # pickling may raise anything
             refused = failure("error", f"the arguments cannot be sent to a worker process: {describe(error)}")
             future.set_result(refused if size is None else [refused] * size)
             return future
@@ -135,7 +133,7 @@ class Runner:
         return future
 
     def close(self) -> None:
-        """Kill the workers and wait until they are gone. What is not scored yet raises RunError."""
+        """Kill the workers and wait until they have exited. Pending items raise RunError."""
         self._close(RunError("the runner is closed"))
         for thread in [*self._threads]:
             thread.join()
@@ -148,10 +146,10 @@ class Runner:
             self._changed.notify_all()
             self._fail_queue(self._error)
 
-    # The methods down to `_fail_queue` are for who holds the lock.
+    # The caller of the methods down to `_fail_queue` holds the lock.
 
     def _wake_thread(self) -> None:
-        """Have one more thread look into the queue, unless all are busy."""
+        """Wake or start one more thread, unless all are busy."""
         if self._idle:
             self._changed.notify()
         elif len(self._threads) < self.workers:
@@ -163,7 +161,7 @@ class Runner:
         self._threads.append(thread)
 
     def _chunk(self) -> collections.deque[Item]:
-        """The next items for one worker: few when they are slow or the queue is short."""
+        """The next items for one worker: few if they are slow or the queue is short."""
         chunk: collections.deque[Item] = collections.deque()
         share = max(1, len(self._queue) // (2 * self.workers))
         size, seconds = 0, 0.0
@@ -178,7 +176,7 @@ class Runner:
             if self._failed_loads[target] >= MAX_DEATHS:
                 failed = failure("error", f"importing '{target}' kills or hangs the worker process")
                 self._deliver([(item, [failed] * (item.size or 1))])
-            elif not item.future.done():  # somebody still waits for it
+            elif not item.future.done():  # not cancelled
                 chunk.append(item)
         return chunk
 
@@ -186,10 +184,10 @@ class Runner:
         self._deliver([(item, error) for item in self._queue])
         self._queue.clear()
 
-    # From here on everything runs in the threads, one for each worker.
+    # The methods below run in the threads, one per worker.
 
     def _run_workers(self) -> None:
-        """Run one worker after another, until the runner is closed or they do not start."""
+        """Run one worker after another, until the runner is closed or workers do not start."""
         failed_starts = 0
         try:
             while self._error is None:
@@ -201,24 +199,24 @@ class Runner:
                         return self._give_up(error)
                 else:
                     failed_starts = 0
-                    with closing(worker), suppress(WorkerError):  # it was charged to what the worker did
+                    with closing(worker), suppress(WorkerError):  # already charged to an item or a target
                         self._feed(worker)
         except BaseException as failed:
             logger.exception("a thread that runs rewards failed")
             self._close(RunError(f"a thread that runs rewards failed: {describe(failed)}"))
 
     def _give_up(self, reason: OSError) -> None:
-        """End this thread; the last one takes the queue with it."""
+        """End this thread; the last one fails the queue."""
         with self._changed:
             self._threads.remove(threading.current_thread())
-            message = f"reward workers cannot start ({reason}); what they said is on the standard error output"
+            message = f"reward workers cannot start ({reason}); their output is on standard error"
             if self._threads:
                 logger.warning("%s; %d threads go on", message, len(self._threads))
             else:
                 self._fail_queue(RunError(message))
 
     def _feed(self, worker: WorkerProcess) -> None:
-        """Have a worker score what comes, until it has to be replaced. Raises: WorkerError."""
+        """Send a worker items until it must be replaced. Raises: WorkerError."""
         self._load(worker, {target for target in self._preload if self._failed_loads[target] < MAX_DEATHS})
         while worker.done < self._recycle_after and (items := self._take()):
             try:
@@ -239,7 +237,7 @@ class Runner:
             del self._failed_loads[target]
 
     def _take(self) -> collections.deque[Item]:
-        """Wait for the next items; there are none when the runner is closed."""
+        """Wait for the next items; empty when the runner is closed."""
         with self._changed:
             while not (chunk := self._chunk()) and self._error is None:
                 self._idle += 1
@@ -250,7 +248,7 @@ class Runner:
             return chunk
 
     def _put_back(self, items: collections.deque[Item]) -> None:
-        """Return what a worker has not scored to the head of the queue."""
+        """Return unscored items to the head of the queue."""
         with self._changed:
             self._queue.extendleft(reversed(items))
             if self._error is not None:
@@ -259,14 +257,14 @@ class Runner:
                 self._wake_thread()
 
     def _score(self, worker: WorkerProcess, items: collections.deque[Item]) -> None:
-        """Have a worker score items; those that have their score are removed. Raises: WorkerError."""
+        """Have a worker score items; scored ones are removed from `items`. Raises: WorkerError."""
         outcomes: list[Outcome] = []
         try:
             worker.send(items)
             while items:
                 for scores in worker.read(items[0].call.deadline_s):
                     if not items or len(scores) != (items[0].size or 1):
-                        raise WorkerError("it replies to what it was not asked")
+                        raise WorkerError("it sent a reply that matches no item")
                     outcomes.append((items.popleft(), scores))
                     worker.done += 1
                 self._deliver(outcomes)
@@ -281,14 +279,14 @@ class Runner:
             raise
 
     def _charge(self, item: Item, error: WorkerError, worker: WorkerProcess) -> TermScore | None:
-        """The score of an item that cost a worker; None to try it again in another one."""
+        """The score of an item whose worker failed; None to retry it in another worker."""
         item.deaths += 1
         if isinstance(error, WorkerTimeoutError):
-            over = f"took longer than {item.call.deadline_s:g} s"
-            logger.info("%s %s: its worker is killed", item.call.target, over)
-            return failure("timeout", over, item.call.deadline_s)
+            late = f"took longer than {item.call.deadline_s:g} s"
+            logger.info("%s %s: killing its worker", item.call.target, late)
+            return failure("timeout", late, item.call.deadline_s)
         if isinstance(error, WorkerMemoryError):
-            # In a worker that others used before, what they left behind may be to blame.
+            # In a used worker, memory left by earlier items may be the cause.
             if worker.done == 0 or item.deaths >= MAX_DEATHS:
                 return failure("error", f"out of memory: it needs more than {self._memory_mb} MB")
         elif item.deaths >= MAX_DEATHS:
@@ -296,18 +294,18 @@ class Runner:
         return None
 
     def _deliver(self, outcomes: Sequence[Outcome]) -> None:
-        """Have every event loop set its futures."""
+        """Set the futures in their event loops."""
         for item, outcome in outcomes:
             if not isinstance(outcome, RunError):
                 target, seconds = item.call.target, outcome[0].seconds
                 self._seconds[target] = 0.8 * self._seconds.get(target, seconds) + 0.2 * seconds
-        for loop, own in itertools.groupby(outcomes, lambda outcome: outcome[0].future.get_loop()):
-            with suppress(RuntimeError):  # it is closed: nobody waits any more
-                loop.call_soon_threadsafe(_settle, list(own))
+        for loop, group in itertools.groupby(outcomes, lambda outcome: outcome[0].future.get_loop()):
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(_settle, list(group))
 
 
 def _settle(outcomes: Sequence[Outcome]) -> None:
-    """Runs in the event loop of the futures."""
+    """Set the futures; runs in their event loop."""
     for item, outcome in outcomes:
         if item.future.done():
             continue
@@ -318,7 +316,7 @@ def _settle(outcomes: Sequence[Outcome]) -> None:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,13 +1,13 @@
-"""The process that calls rewards. It is expendable: its owner kills it whenever it misbehaves.
+"""The process that calls rewards. It is expendable: its owner kills it when it misbehaves.
 
-A socket connects them. From its owner it receives chunks, one after another: pickled lists of `(target, options,
-arguments, size)`, options and arguments being pickles themselves. Arguments are None to import the target, which comes
-before its first call; size is None unless it is a batch. It answers each item at once, with a line of JSON, so that
-nothing that ran beside model output is ever unpickled:
+A socket connects the two. The owner sends chunks: pickled lists of `(target, options, arguments, size)`, in which
+options and arguments are pickles. Arguments are None to import the target before its first call; size is None unless
+the call is a batch. The worker answers each item at once with a line of JSON, so that its owner never unpickles
+anything from a process that handles model output:
 
-    [[value, status, detail, seconds]…]   the scores of a call: one, or those of a batch
-    []                                    it can be given work; the target is imported
-    null                                  out of memory; it exits afterwards
+    [[value, status, detail, seconds]…]   the scores of a call: one, or one per item of a batch
+    []                                    ready for work; the target is imported
+    null                                  out of memory; the worker exits
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ _PR_SET_PDEATHSIG = 1
 
 def main(fd: int, parent: int, memory_mb: int) -> None:
     """Serve until the owner closes the socket or dies."""
-    # The owner decides when it ends: Ctrl-C and a scheduler's SIGTERM go to whole process groups.
+    # The owner ends this process. Ctrl-C and a scheduler's SIGTERM go to whole process groups.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _die_with(parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.stdout = sys.stderr  # what a reward prints is a message, and is seen at once
+    sys.stdout = sys.stderr  # what a reward prints is a message, shown at once
     try:
         with os.fdopen(fd, "rb") as work, os.fdopen(fd, "wb", closefd=False) as replies:
             _serve(work, replies, memory_mb)
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the owner is gone, or does not want this worker any more
+        pass  # the owner exited or closed the socket
     finally:
-        # Whatever threads and exit hooks the rewards left behind do not keep the process alive.
+        # Exit although rewards may have left threads and exit hooks.
         sys.stderr.flush()
         os._exit(0)
 
@@ -57,7 +57,7 @@ def _die_with(parent: int) -> None:
     """Have the kernel kill this process when its owner dies, even in the middle of a computation."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before that took effect
+    if os.getppid() != parent:  # the owner died before prctl took effect
         os._exit(0)
 
 
@@ -84,8 +84,8 @@ def _serve(work: BinaryIO, replies: BinaryIO, memory_mb: int) -> None:
 
 
 def _load(target: str, memory_mb: int) -> Callable[..., Any] | TermScore:
-    """The function at `target`, or why there is none."""
-    # Imports are the program's, not the answer's: they count neither as memory nor as time.
+    """The function at `target`, or an error score."""
+    # Imports count neither towards the memory nor the time of a response.
     _limit_memory(None)
     try:
         function = Entry("reward", target.partition(":")[2], target, target).load()
@@ -103,23 +103,23 @@ def _answer(
     if isinstance(function, TermScore):
         return [function] * size
     try:
-        given, chosen = pickle.loads(arguments), pickle.loads(options)  # noqa: S301  # from its owner
+        values, chosen = pickle.loads(arguments), pickle.loads(options)  # noqa: S301  # from its owner
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001  # whatever unpickling runs into
+    except Exception as error:  # noqa: BLE001  # unpickling may raise anything
         return [failure("error", f"the arguments cannot be read in a worker process: {describe(error)}")] * size
     try:
-        return call(function, given, chosen, size)
+        return call(function, values, chosen, size)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)  # an alarm left behind would hit the next item
+        signal.setitimer(signal.ITIMER_REAL, 0)  # a reward's alarm must not hit the next item
 
 
 def call(
     function: Callable[..., Any], arguments: Mapping[str, Any], options: Mapping[str, Any], size: int
 ) -> list[TermScore]:
-    """Call a plain reward once and judge what it returns: `size` scores for a batch, else one.
+    """Call a plain reward once. Returns `size` scores for a batch reward, else one.
 
-    Raises: MemoryError and KeyboardInterrupt, nothing else.
+    Raises: MemoryError and KeyboardInterrupt only.
     """
     start = time.perf_counter()
     try:
@@ -127,13 +127,13 @@ def call(
         return to_term_scores(function, returned, size, time.perf_counter() - start)
     except (MemoryError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # noqa: BLE001  # also SystemExit, and timeouts that are no Exception
+    except BaseException as error:  # noqa: BLE001  # also SystemExit, and timeouts outside Exception
         status: Status = "timeout" if "Timeout" in type(error).__name__ else "error"
         return [failure(status, describe(error), time.perf_counter() - start)] * size
 
 
 def to_term_scores(function: Callable[..., Any], returned: Any, size: int, seconds: float) -> list[TermScore]:
-    """One score an item, from what a plain or a batch reward returned for `size` items."""
+    """One score per item, from the return value of a plain or batch reward for `size` items."""
     if not traits_of(function).batch:
         return [to_term_score(returned, seconds)]
     if not isinstance(returned, Sequence) or len(returned) != size:
@@ -143,21 +143,21 @@ def to_term_scores(function: Callable[..., Any], returned: Any, size: int, secon
 
 
 def _warm(function: Callable[..., Any]) -> None:
-    """Call a reward once on its own example, so that its lazy imports do not fall to the first answer."""
+    """Call a reward on its first example, so that its lazy imports do not delay the first response."""
     for example in traits_of(function).examples[:1]:
         arguments = RewardInput.of_example(example).arguments(ARGUMENTS)
         if traits_of(function).batch:
             arguments = {name: [value] for name, value in arguments.items()}
-        # Whether the example holds is for `morl check` to say.
+        # `morl check` tests whether the example holds.
         call(function, arguments, dict(example.options), 1)
 
 
-def _limit_memory(more_mb: int | None) -> None:
-    """Let the process grow by so much and no more; None lifts the limit."""
+def _limit_memory(growth_mb: int | None) -> None:
+    """Let the process grow by at most `growth_mb`; None lifts the limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     soft = hard
-    if more_mb is not None and sys.platform == "linux":
+    if growth_mb is not None and sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        soft = pages * resource.getpagesize() + more_mb * 1024**2
+        soft = pages * resource.getpagesize() + growth_mb * 1024**2
         soft = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -1,4 +1,4 @@
-"""One worker process as its owner sees it: started, sent work, read from, killed."""
+"""The owner's side of a worker process: start it, send it work, read its replies, kill it."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from typing import Any
 from morl.types import TermScore
 
 LOAD_DEADLINE_S = 120.0
-"""Time for a worker to start, and for it to import a reward."""
+"""Time for a worker to start, or to import a reward."""
 SEND_DEADLINE_S = 10
-"""Time for a message to go through: a worker that was stopped must not stop who talks to it."""
+"""Time to send a message: a stopped worker must not block its owner."""
 READ_BYTES = 1 << 18
 MAX_REPLY_BYTES = 1 << 24
 
 _BOOT = "import sys; sys.path[:] = {path!r}; from morl.rewards.pool.worker import main; main{arguments!r}"
-# A worker is one core's worth of work, and the threads' buffers would count as its memory. One hash
-# seed makes sets, and so formulas, come out in the same order in every worker.
+# A worker uses one core, and buffers of threads would count as its memory. A fixed hash seed gives sets, and so
+# formulas, the same order in every worker.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
 
 
 class WorkerError(Exception):
-    """The worker is gone, does not listen, or sends what is no reply: it has to be replaced."""
+    """The worker exited, does not read, or sent an invalid reply: replace it."""
 
 
 class WorkerTimeoutError(WorkerError):
-    """It did not reply in time."""
+    """The worker did not reply in time."""
 
 
 class WorkerMemoryError(WorkerError):
-    """It ran into its memory limit."""
+    """The worker reached its memory limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What is called, the same for many items."""
+    """A function and its options, shared by many items."""
 
     target: str
     """`module:attribute` of the function."""
@@ -58,41 +58,40 @@ class Call:
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """One call that is asked for."""
+    """One requested call."""
 
     call: Call
     arguments: bytes
     """Pickled."""
     size: int | None
-    """The answers of a batch, each of which has its score; None for a plain call."""
+    """Number of responses in a batch; None for a plain call."""
     future: asyncio.Future[Any]
-    """Wants one score, or a batch's list of them. Belongs to its event loop: only that may set it."""
+    """Receives one score, or a list of them for a batch. Only its event loop may set it."""
     deaths: int = 0
-    """Workers that it has cost."""
+    """Workers that failed on it."""
 
 
 class WorkerProcess:
-    """A process that serves `morl.rewards.pool.worker`, ready for work once it is constructed.
+    """A process that runs `morl.rewards.pool.worker`, ready for work once constructed.
 
-    Work goes to it and replies come back through a socket that holds many of them: they can be read
-    together, and what a worker has replied is not lost when it dies.
+    Its socket buffers many replies: they can be read together, and survive the worker's death.
 
     Args:
-        memory_mb: by how much a call may make it grow.
+        memory_mb: by how much a call may grow it, in MB.
         interrupt: ends every `read` once it is readable.
 
-    Raises: OSError when it does not start.
+    Raises: OSError when the process does not start.
     """
 
     def __init__(self, memory_mb: int, interrupt: socket.socket) -> None:
         self.loaded: set[str] = set()
-        """Targets that it has imported."""
+        """Imported targets."""
         self.done = 0
-        """Items that it has scored."""
+        """Number of scored items."""
         self._partial = b""
-        """The beginning of a reply."""
+        """An incomplete reply."""
         self._socket, socket_of_worker = socket.socketpair()
-        # Not `settimeout`, with which Python lets go of its lock twice as often.
+        # Not `settimeout`, with which Python releases its lock twice as often.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_DEADLINE_S, 0))
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
@@ -100,13 +99,13 @@ class WorkerProcess:
         fd = socket_of_worker.fileno()
         with socket_of_worker, contextlib.ExitStack() as on_failure:
             on_failure.enter_context(self._socket)
-            # Not multiprocessing: that would run the user's script again in every worker.
+            # Not multiprocessing, which would run the user's script again in every worker.
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _BOOT.format(path=sys.path, arguments=(fd, os.getpid(), memory_mb))],
                 stdin=subprocess.DEVNULL,
-                stdout=2,  # what a reward prints is a message, not output of the program
+                stdout=2,  # what a reward prints is not output of the program
                 pass_fds=[fd],
-                start_new_session=True,  # its own children are killed with it, and Ctrl-C does not reach it
+                start_new_session=True,  # its children are killed with it, and Ctrl-C does not reach it
                 env={**os.environ, **_ENVIRONMENT},
             )
             on_failure.pop_all()
@@ -117,7 +116,7 @@ class WorkerProcess:
             raise OSError(f"exit code {self._process.returncode}") from error
 
     def close(self) -> None:
-        """Kill it with its children, and wait until it is gone."""
+        """Kill the worker and its children, and wait until it has exited."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -125,15 +124,15 @@ class WorkerProcess:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it waits for work: it has not ended, and sent nothing that nobody asked for."""
+        """Whether it waits for work: it has neither exited nor sent an unexpected reply."""
         return not self._poll.poll(0)
 
     def send(self, items: Iterable[Item]) -> None:
-        """Give it items of targets that it has imported. Raises: WorkerError."""
+        """Send it items of imported targets. Raises: WorkerError."""
         self._send([(item.call.target, item.call.options, item.arguments, item.size) for item in items])
 
     def load(self, target: str) -> None:
-        """Have it import a target, in `loaded` afterwards unless it cannot. Raises: WorkerError."""
+        """Have it import a target; on success the target is in `loaded`. Raises: WorkerError."""
         self._send([(target, b"", None, None)])
         if [*self.read(LOAD_DEADLINE_S)] == [[]]:
             self.loaded.add(target)
@@ -142,10 +141,10 @@ class WorkerProcess:
         try:
             self._socket.sendall(pickle.dumps(work))
         except OSError as error:
-            raise WorkerError(f"it takes no work: {error}") from error
+            raise WorkerError(f"it does not read: {error}") from error
 
     def read(self, deadline_s: float) -> Iterator[list[TermScore]]:
-        """Wait for its next replies, at least one: the scores of an item each.
+        """Wait for at least one reply; each has the scores of one item.
 
         Raises: WorkerTimeoutError when none is complete within `deadline_s`; WorkerMemoryError; WorkerError.
         """
@@ -156,11 +155,11 @@ class WorkerProcess:
             ready = [fd for fd, _ in self._poll.poll(1000 * min(max(left, 0.0), 3600.0))]
             if self._socket.fileno() in ready:
                 received = b""
-                with contextlib.suppress(ConnectionError):  # it ended with work that it had not read
+                with contextlib.suppress(ConnectionError):  # it exited with unread work
                     received = self._socket.recv(READ_BYTES)
                 *lines, self._partial = (self._partial + received).split(b"\n")
                 if not received or len(self._partial) > MAX_REPLY_BYTES:
-                    raise WorkerError("it is gone, or its reply does not end")
+                    raise WorkerError("it exited, or its reply does not end")
             elif ready:
                 raise WorkerError("its owner is closed")
             if left <= 0.0 and not lines:
@@ -175,4 +174,4 @@ def _parsed(line: bytes) -> list[TermScore]:
             raise WorkerMemoryError("out of memory")
         return [TermScore(*fields) for fields in reply]
     except (TypeError, ValueError, RecursionError) as error:
-        raise WorkerError("it sends what is no reply") from error
+        raise WorkerError("it sent an invalid reply") from error

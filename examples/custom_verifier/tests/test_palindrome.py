@@ -1,9 +1,9 @@
 from morl_palindrome import palindrome
 
-from morl.testing.conformance import check_reward
+from morl.testing import check_reward
 
 
-def test_palindrome_keeps_to_what_a_run_relies_on():
+def test_palindrome_conforms():
     check_reward("palindrome")
 
 
