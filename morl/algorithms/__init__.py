@@ -13,21 +13,21 @@ keyword-only parameters. What can be asked for:
 
   It returns advantages_PG, float64 and finite, 0 where a sample has no score; one that asks for
   `state` returns `(advantages_PG, new state)`.
-- advantages that work token by token, with a critic; of the B answers that have a score, the T tokens that the policy
+- advantages that work token by token, with a critic; of the B responses that have a score, the T tokens that the policy
   wrote:
-    - `values_BT`: float64, what the critic says the answer is worth before each token; to ask for it is what gives a
+    - `values_BT`: float64, what the critic says the response is worth before each token; to ask for it is what gives a
       recipe its critic;
-    - `rewards_BT`: float64, the answer's reward at its last token, else 0;
-    - `mask_BT`: bool, True up to the answer's last token;
-    - `prompts_B`, `objectives_B`: int64, which of the P prompts each answer belongs to, and the objective's number;
+    - `rewards_BT`: float64, the response's reward at its last token, else 0;
+    - `mask_BT`: bool, True up to the response's last token;
+    - `prompts_B`, `objectives_B`: int64, which of the P prompts each response belongs to, and the objective's number;
     - all of the above, `state` included.
 
   It returns `(advantages_BT, returns_BT)`, finite under the mask, the second being what the critic should have
   said; one that asks for `state` returns `(advantages_BT, returns_BT, new state)`.
 - losses, all float32 unless said otherwise:
     - `logprobs_N`, with gradient; `rollout_logprobs_N`; `advantages_N`;
-    - `sequence_N`: int64, which answer each token belongs to: 0, 1, … within a microbatch, which has whole
-      answers only.
+    - `sequence_N`: int64, which response each token belongs to: 0, 1, … within a microbatch, which has whole
+      responses only.
 
   It returns loss_N, to be weighted (`aggregation`), summed and minimised.
 

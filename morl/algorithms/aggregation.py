@@ -58,7 +58,7 @@ def without_masked(weights_N: torch.Tensor, kept_N: torch.Tensor, group_N: torch
     The masked tokens' weight goes to the kept ones of their group, which is the same as
     taking them out of the denominator: with 2 of a prompt's 8 tokens masked, `1 / (P * 8)` becomes
     `1 / (P * 6)`. The group is what the aggregation divides within: the prompt for
-    `prompt_tokens`, the answer for `sequence_mean`, the whole batch for `batch_tokens`. (For `constant`
+    `prompt_tokens`, the response for `sequence_mean`, the whole batch for `batch_tokens`. (For `constant`
     there is none: multiply by the mask instead.) A group of which nothing is kept counts as
     0, and the number of prompts or samples stays what it was.
 

@@ -27,7 +27,7 @@ def ema_std(
     `sigma^2 = m_2 - m_1^2`, where `m_1` and `m_2` are moving averages of the objective's rewards
     and of their squares: `m <- decay * m + (1 - decay) * mean over the batch`. The batch's
     rewards enter first, then sigma is read; an objective's first batch sets its moments. So
-    neither a rare right answer nor a rare wrong one is blown up within an objective, and
+    neither a rare right response nor a rare wrong one is blown up within an objective, and
     sparse and dense rewards weigh alike between objectives.
 
     Source: EMA-GRPO (arXiv 2512.03043), decay 0.99; the bound of 5 keeps rewards that

@@ -26,7 +26,7 @@ def gae(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`A_t = d_t + discount * trace * A_t+1`, with `d_t = r_t + discount * V_t+1 - V_t`, then standardised.
 
-    Beyond an answer's last token V and A are 0: it ended there. Tokens outside the mask (padding,
+    Beyond a response's last token V and A are 0: it ended there. Tokens outside the mask (padding,
     and what an environment or a tool wrote) are passed over as if they were not there: the
     token after t is the next one that the policy wrote. With trace 1 the advantage is the
     discounted return less V_t; with trace 0 it is d_t.
@@ -41,14 +41,14 @@ def gae(
         mask_BT: bool, True on tokens that the policy wrote.
         discount: what a reward one token later is worth.
         trace: how far ahead rewards are believed over values.
-        normalise: whether mean and standard deviation, over all tokens of all answers, become 0 and 1.
+        normalise: whether mean and standard deviation, over all tokens of all responses, become 0 and 1.
         eps: keeps tiny spreads from growing without bound; in units of reward.
 
     Returns: `(advantages_BT, returns_BT)`, where `returns = advantages + values`, before they are normalised, is
     what the critic should learn; both 0 outside the mask.
     """
     rewards_BT, values_BT, mask_BT = rewards_BT.detach(), values_BT.detach(), mask_BT.bool()
-    # One token of all answers at a time: let these lie together in memory.
+    # One token of all responses at a time: let these lie together in memory.
     rewards_TB, values_TB, mask_TB = (each_BT.T.contiguous() for each_BT in (rewards_BT, values_BT, mask_BT))
     advantages_TB = torch.zeros_like(values_TB)
     next_value_B = next_advantage_B = values_BT.new_zeros(len(values_BT))

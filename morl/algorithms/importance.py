@@ -8,8 +8,8 @@ from another.
 
 Levels are those of `ratio.importance_ratio`. A weight a token looks at that token alone: little variance,
 but a bias, since the tokens before it were drawn from the other distribution too. A weight
-an answer is the ratio of the answers' probabilities, the unbiased one for a reward on the whole
-answer; over thousands of tokens it is close to 0 or beyond any cap. The geometric mean is
+a response is the ratio of the responses' probabilities, the unbiased one for a reward on the whole
+response; over thousands of tokens it is close to 0 or beyond any cap. The geometric mean is
 no importance weight at all, but a measure of disagreement that does not depend on length:
 good for masks.
 """
@@ -40,8 +40,8 @@ def truncated(
         logprobs_N: log-probability of each sampled token under the learner.
         rollout_logprobs_N: the same under the rollout engine.
         cap: upper bound of a weight, >= 1.
-        level: whose probability is compared: the token's, the answer's, or the answer's per token.
-        sequence_N: which answer each token belongs to; needed unless the level is `token`.
+        level: whose probability is compared: the token's, the response's, or the response's per token.
+        sequence_N: which response each token belongs to; needed unless the level is `token`.
 
     Returns: weights_N in (0, cap].
     """
@@ -72,8 +72,8 @@ def masked(
         rollout_logprobs_N: the same under the rollout engine.
         low: least ratio that counts, <= 1; 0 for none.
         high: largest ratio that counts, >= 1.
-        level: what is left out: single tokens; answers by their own ratio; answers by their ratio per token.
-        sequence_N: which answer each token belongs to; needed unless the level is `token`.
+        level: what is left out: single tokens; responses by their own ratio; responses by their ratio per token.
+        sequence_N: which response each token belongs to; needed unless the level is `token`.
 
     Returns: `(weights_N, kept_N)`: the weights, 0 where masked, and a bool that is True where not.
     """

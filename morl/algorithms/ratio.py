@@ -19,11 +19,11 @@ def importance_ratio(
     level: Level = "token",
     sequence_N: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """`pi_learner / pi_rollout` of each token, of its answer, or on average over its answer.
+    """`pi_learner / pi_rollout` of each token, of its response, or on average over its response.
 
     - `token`: `r_t = pi_learner(token) / pi_rollout(token)`;
-    - `sequence`: the product of `r_t` over the answer, which is the ratio of the answer's
-      probabilities; it wanders from 1 ever further as answers grow longer;
+    - `sequence`: the product of `r_t` over the response, which is the ratio of the response's
+      probabilities; it wanders from 1 ever further as responses grow longer;
     - `geometric`: the product to the power `1 / length`, which no length changes.
 
     Kept within `exp(-20)` and `exp(20)`; what lies outside has no gradient.
@@ -32,15 +32,15 @@ def importance_ratio(
         logprobs_N: log-probability of each sampled token under the learner.
         rollout_logprobs_N: the same under the distribution that wrote it.
         level: which of the three.
-        sequence_N: which answer each token belongs to: 0, 1, …; needed unless the level is `token`.
+        sequence_N: which response each token belongs to: 0, 1, …; needed unless the level is `token`.
 
-    Returns: ratio_N, with gradient; the same for all tokens of an answer unless the level is `token`.
+    Returns: ratio_N, with gradient; the same for all tokens of a response unless the level is `token`.
     Raises: ValueError when sequence_N is needed and missing.
     """
     log_ratio_N = logprobs_N - rollout_logprobs_N
     if level != "token":
         if sequence_N is None:
-            raise ValueError(f"a ratio of level '{level}' needs to know which answer each token belongs to")
+            raise ValueError(f"a ratio of level '{level}' needs to know which response each token belongs to")
         total_N = sum_over(log_ratio_N.double(), sequence_N)
         if level == "geometric":
             total_N = total_N / sum_over(torch.ones_like(total_N), sequence_N)

@@ -21,12 +21,12 @@ def reinforce_plus_plus(
     """`A_i = (r_i - b) / (std(r - b) + eps)`, the standard deviation taken over the batch.
 
     With `baseline: batch`, b is the mean of all scored samples (REINFORCE++): a prompt whose
-    answers are all right is pushed up, one whose answers are all wrong is pushed down. With
+    responses are all right is pushed up, one whose responses are all wrong is pushed down. With
     `baseline: group`, b is the mean of the prompt's own samples (REINFORCE++ with baseline),
     and a group whose rewards are all equal has advantage exactly 0. A sample counts once,
     however long it is.
 
-    Source: REINFORCE++ (arXiv 2501.03262), for one reward an answer and no KL term.
+    Source: REINFORCE++ (arXiv 2501.03262), for one reward a response and no KL term.
     Assumes that rewards of all objectives in the batch are on one scale; with `batch`, that
     their prompts are equally hard as well.
 

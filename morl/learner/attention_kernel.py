@@ -1,4 +1,4 @@
-"""Which attention a model computes rows of a prompt and its answers with."""
+"""Which attention a model computes rows of a prompt and its responses with."""
 
 from __future__ import annotations
 

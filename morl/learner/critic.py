@@ -1,4 +1,4 @@
-"""PPO's value model on the learner: what an answer so far is worth, token by token, and one step on the returns.
+"""PPO's value model on the learner: what a response so far is worth, token by token, and one step on the returns.
 
 The value before a token is read from the hidden state that predicts it, so rows, packing and
 shared prompts are the policy's. PPO clips how far a value moves while a batch is learnt from
@@ -43,7 +43,7 @@ class CriticMetrics(RankMetrics):
 
 
 class CriticRank(Rank[CriticMetrics]):
-    """A rank that learns what answers turn out to be worth."""
+    """A rank that learns what responses turn out to be worth."""
 
     settings: RankSettings
     metrics = CriticMetrics
@@ -111,7 +111,7 @@ class Critic:
         return cls(ranks, total_steps=total_steps, alone=not cluster.local)
 
     def values(self, batch: Batch) -> torch.Tensor:
-        """`values_N`, float32: what the answer is worth before each target of the batch is written."""
+        """`values_N`, float32: what the response is worth before each target of the batch is written."""
         began = time.perf_counter()
         # Each target is one rank's, and 0 for the others.
         values_N = torch.stack(self._ranks.call_on_rows("values", batch)).sum(dim=0)
@@ -181,7 +181,7 @@ def token_inputs(batch: Batch, values_N: torch.Tensor, objectives_P: torch.Tenso
     """What an advantage that works token by token may ask for by name.
 
     Args:
-        batch: each target's advantage being the reward of its answer for now.
+        batch: each target's advantage being the reward of its response for now.
         values_N: the critic's.
         objectives_P: the number of each group's objective.
     """

@@ -1,4 +1,4 @@
-"""Attention over rows of a prompt and its answers by FlexAttention: one kernel that skips what the layout masks.
+"""Attention over rows of a prompt and its responses by FlexAttention: one kernel that skips what the layout masks.
 
 The kernel is torch's (Dong et al. 2024, arXiv:2412.05496), compiled on its first use; blocks of 128 x 128 tokens that
 are masked as a whole are never computed. For CUDA: torch runs it on the CPU without a backward pass, and
@@ -44,16 +44,16 @@ def attend(
 
 @functools.lru_cache(maxsize=2)  # every layer of a microbatch asks for the same one
 def block_mask(layout: Layout, length: int, device: torch.device) -> Any:
-    """A causal mask in which an answer sees its prompt and itself, as a `BlockMask` for rows of `length` tokens.
+    """A causal mask in which a response sees its prompt and itself, as a `BlockMask` for rows of `length` tokens.
 
     Padding sees its prompt as well, so that no softmax is over nothing.
     """
     from torch.nn.attention.flex_attention import create_block_mask
 
     segments_BL = torch.full((len(layout), length), -1, device=device)
-    for b, (prompt, answers) in enumerate(layout):
-        sizes = torch.tensor([prompt, *answers], device=device)
-        segments_BL[b, : prompt + sum(answers)] = torch.arange(len(sizes), device=device).repeat_interleave(sizes)
+    for b, (prompt, responses) in enumerate(layout):
+        sizes = torch.tensor([prompt, *responses], device=device)
+        segments_BL[b, : prompt + sum(responses)] = torch.arange(len(sizes), device=device).repeat_interleave(sizes)
 
     def may_see(b: torch.Tensor, h: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         segment = segments_BL[b, key]

@@ -1,4 +1,4 @@
-"""Correction of an update for the difference between the engine that wrote the answers and the learner."""
+"""Correction of an update for the difference between the engine that wrote the responses and the learner."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def importance_weights(micro: Microbatch, logprobs_N: torch.Tensor, spec: Import
 def without_outliers(batch: Batch, logprobs_N: torch.Tensor, algorithm: AlgorithmSpec) -> Batch:
     """The batch with weight 0 on what the importance mask leaves out, and that weight on what it keeps.
 
-    What shares a denominator in the aggregation shares the weight: a prompt, the batch, or an answer. With
+    What shares a denominator in the aggregation shares the weight: a prompt, the batch, or a response. With
     `constant` nothing does, and the weight is gone.
 
     Args:

@@ -88,7 +88,7 @@ class Learner:
             (advantages_PG,) = self._advantages(inputs)
             keep_zeros = needs_zeros(algorithm)
             return build_batch(group_rows(groups, advantages_PG, weights_PG, share=share, keep_zeros=keep_zeros))
-        # Each answer's reward goes where its advantage would, and tells the critic's tokens whose they are.
+        # Each response's reward goes where its advantage would, and tells the critic's tokens whose they are.
         batch = build_batch(group_rows(groups, rewards_PG.nan_to_num(), weights_PG, share=share, keep_zeros=True))
         by_token = token_inputs(batch, self._critic.values(batch), inputs["objectives_P"])
         return with_token_advantages(batch, by_token["mask_BT"], *self._advantages({**inputs, **by_token}))

@@ -1,9 +1,9 @@
 """From rows to the tensors of an update, and from those to microbatches.
 
-A row is a prompt once, then its answers, each attending to the prompt and to
+A row is a prompt once, then its responses, each attending to the prompt and to
 itself alone, with positions that go on from the prompt's end. The result is the same as
-with one row a sample; the prompt's work is done once instead of once a sample. Answers
-that are token for token the same share their tokens too, and an answer's last token is
+with one row a sample; the prompt's work is done once instead of once a sample. Responses
+that are token for token the same share their tokens too, and a response's last token is
 never fed in: nothing is predicted from it.
 """
 
@@ -58,7 +58,7 @@ class _LaidOut:
     segments: list[int]
     sources: list[int] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
-    answers: list[int] = field(default_factory=list)
+    responses: list[int] = field(default_factory=list)
     advantages: list[float] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
@@ -70,35 +70,35 @@ def _lay_out(row: Row) -> _LaidOut:
     # An image takes as many positions as its longer side, not as many as its tokens.
     after = len(prompt) if features is None else int(features.positions_3T.max()) + 1
     first_token_of: dict[tuple[int, ...], int] = {}
-    for number, answer in enumerate(row.answers):
-        if not answer.token_ids_T:
+    for number, response in enumerate(row.responses):
+        if not response.token_ids_T:
             continue
-        fed = answer.token_ids_T[:-1]
+        fed = response.token_ids_T[:-1]
         if fed not in first_token_of:
             first_token_of[fed] = len(laid.token_ids)
             laid.token_ids += fed
             laid.positions += range(after, after + len(fed))
             laid.segments += [len(first_token_of)] * len(fed)
-        start, count = first_token_of[fed], len(answer.token_ids_T)
-        learned_T, logprobs_T = answer.loss_mask_T or (1,) * count, answer.logprobs_T or (0.0,) * count
-        per_token = zip(answer.token_ids_T, learned_T, logprobs_T, strict=True)
+        start, count = first_token_of[fed], len(response.token_ids_T)
+        learned_T, logprobs_T = response.loss_mask_T or (1,) * count, response.logprobs_T or (0.0,) * count
+        per_token = zip(response.token_ids_T, learned_T, logprobs_T, strict=True)
         for t, (target, learned, logprob) in enumerate(per_token):
             if learned:
                 laid.sources.append(len(prompt) - 1 if t == 0 else start + t - 1)
                 laid.targets.append(target)
                 laid.logprobs.append(logprob)
-                laid.answers.append(number)
-                laid.advantages.append(answer.advantage)
-                laid.weights.append(answer.weight)
+                laid.responses.append(number)
+                laid.advantages.append(response.advantage)
+                laid.weights.append(response.weight)
     return laid
 
 
 def _numbered(laid: Sequence[_LaidOut]) -> torch.Tensor:
-    """The answer of each target, numbered through all rows."""
+    """The response of each target, numbered through all rows."""
     first, found = 0, []
     for own in laid:
-        found += [first + answer for answer in own.answers]
-        first += len(own.row.answers)
+        found += [first + response for response in own.responses]
+        first += len(own.row.responses)
     return torch.tensor(found, dtype=torch.long)
 
 
@@ -152,7 +152,7 @@ class Microbatch:
     positions: torch.Tensor
     """`BL`, or `3BL` where there are images."""
     layout: Layout
-    """Tokens of each row's prompt and answers."""
+    """Tokens of each row's prompt and responses."""
     attention_mask_B1LL: torch.Tensor | None
     """bool; True where the query (third axis) may attend to the key (last axis). None where the layout is enough."""
     places_N: torch.Tensor
@@ -163,7 +163,7 @@ class Microbatch:
     """For each target the index into `sources_U`."""
     targets_N: torch.Tensor
     sequence_N: torch.Tensor
-    """Which answer each target belongs to, numbered from 0 within the microbatch."""
+    """Which response each target belongs to, numbered from 0 within the microbatch."""
     advantages_N: torch.Tensor
     rollout_logprobs_N: torch.Tensor
     weights_N: torch.Tensor
@@ -238,8 +238,8 @@ def microbatch(batch: Batch, rows: Sequence[int], pad_id: int = 0, *, dense: boo
 
 
 def _layout(segments_T: torch.Tensor) -> tuple[int, tuple[int, ...]]:
-    prompt, *answers = torch.bincount(segments_T, minlength=1).tolist()
-    return prompt, tuple(answers)
+    prompt, *responses = torch.bincount(segments_T, minlength=1).tolist()
+    return prompt, tuple(responses)
 
 
 def _mask(segments_BL: torch.Tensor, within_BL: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The policy as the learner runs it: from a microbatch to the log-probabilities of its answer tokens."""
+"""The policy as the learner runs it: from a microbatch to the log-probabilities of its response tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reward model at work: messages and answers in, scores out, in an actor of Ray's or in this process."""
+"""A reward model at work: messages and responses in, scores out, in an actor of Ray's or in this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from morl.model import read_calibration, resolve_model
 from morl.types import Encoded, Prompt
 
 Question = tuple[tuple[Mapping[str, Any], ...], tuple[Any, ...]]
-"""Messages up to the answer, and the images that they name."""
+"""Messages up to the response, and the images that they name."""
 Told = float | str
 """A score, or why there is none."""
 
@@ -31,14 +31,14 @@ class ServerSettings:
     path: str
     dtype: str = "float32"
     max_tokens: int = 4096
-    """Most tokens of a question with its answer; longer ones get no score."""
+    """Most tokens of a question with its response; longer ones get no score."""
     tokens_per_batch: int = 16384
-    """Tokens in one forward pass on a GPU. On a CPU an answer is always alone in its row."""
+    """Tokens in one forward pass on a GPU. On a CPU a response is always alone in its row."""
     replicas: int = 1
 
 
 class RewardModelServer:
-    """Holds the model. On a CPU a score depends on question and answer alone, bit for bit."""
+    """Holds the model. On a CPU a score depends on question and response alone, bit for bit."""
 
     def __init__(self, settings: ServerSettings) -> None:
         from morl.compat import guard_torchvision
@@ -62,13 +62,13 @@ class RewardModelServer:
         """Answers once the model is loaded."""
         return True
 
-    def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
-        """The score of each answer to its question, or a sentence that says why there is none."""
-        told: list[Told] = [""] * len(answers)
+    def score(self, questions: Sequence[Question], responses: Sequence[str]) -> list[Told]:
+        """The score of each response to its question, or a sentence that says why there is none."""
+        told: list[Told] = [""] * len(responses)
         prompts: dict[Any, Encoded | str] = {}
         rows: dict[Any, tuple[Encoded, dict[tuple[int, ...], list[int]]]] = {}
-        for place, (question, answer) in enumerate(zip(questions, answers, strict=True)):
-            # Answers to one prompt come with the very same messages and images: read them once.
+        for place, (question, response) in enumerate(zip(questions, responses, strict=True)):
+            # Responses to one prompt come with the very same messages and images: read them once.
             asked = tuple(map(id, question))
             if asked not in prompts:
                 prompts[asked] = self._encode(*question)
@@ -76,18 +76,18 @@ class RewardModelServer:
             if isinstance(prompt, str):
                 told[place] = prompt
                 continue
-            answer_T = self._codec.encode_answer(answer)
-            length = len(prompt.token_ids_T) + len(answer_T)
+            response_T = self._codec.encode_answer(response)
+            length = len(prompt.token_ids_T) + len(response_T)
             if length > self._settings.max_tokens:
                 most = self._settings.max_tokens
-                told[place] = f"question and answer have {length} tokens, more than max_tokens={most}"
+                told[place] = f"question and response have {length} tokens, more than max_tokens={most}"
                 continue
             # Equal tokens with other images are another prompt.
             same = asked if prompt.features else prompt.token_ids_T
             # Alone in its row, unless a GPU wants full ones.
-            key = (same, answer_T) if self._device.type == "cpu" else same
+            key = (same, response_T) if self._device.type == "cpu" else same
             _, places = rows.setdefault(key, (prompt, {}))
-            places.setdefault(answer_T, []).append(place)
+            places.setdefault(response_T, []).append(place)
         scores = self._forward([(prompt, list(places)) for prompt, places in rows.values()])
         for row, (_, places) in enumerate(rows.values()):
             for alike, score in zip(places.values(), scores[row], strict=True):
@@ -98,7 +98,7 @@ class RewardModelServer:
     def _encode(self, messages: tuple[Mapping[str, Any], ...], media: tuple[Any, ...]) -> Encoded | str:
         """The prompt, or why there is none."""
         try:
-            return self._codec.encode(Prompt("of this answer", "reward", messages, media), limit=False)
+            return self._codec.encode(Prompt("of this response", "reward", messages, media), limit=False)
         except ValueError as error:  # no messages, unreadable images, roles that the template refuses
             return str(error)
 
@@ -107,11 +107,11 @@ class RewardModelServer:
 
         from morl.learner.packing import microbatch, plan_microbatches
         from morl.learner.rank import to_device
-        from morl.learner.reward_rank import answer_batch
+        from morl.learner.reward_rank import response_batch
 
         if not rows:
             return {}
-        batch = answer_batch(rows)
+        batch = response_batch(rows)
         budget = 1 if self._device.type == "cpu" else self._settings.tokens_per_batch
         (plan,) = plan_microbatches(batch.lengths_B, budget, ranks=1)
         scored: dict[int, list[float]] = {}
@@ -125,7 +125,7 @@ class RewardModelServer:
 class Server(Protocol):
     """Scores, wherever the model is."""
 
-    async def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
+    async def score(self, questions: Sequence[Question], responses: Sequence[str]) -> list[Told]:
         """As `RewardModelServer.score`."""
 
     def close(self) -> None:
@@ -158,11 +158,11 @@ class _RayServer:
 
         gather([actor.ready.remote() for actor in self._actors], f"starting reward model '{settings.path}'", START_S)
 
-    async def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
+    async def score(self, questions: Sequence[Question], responses: Sequence[str]) -> list[Told]:
         chosen = self._busy.index(min(self._busy))
         self._busy[chosen] += 1
         try:
-            told: list[Told] = await self._actors[chosen].score.remote(list(questions), list(answers))
+            told: list[Told] = await self._actors[chosen].score.remote(list(questions), list(responses))
             return told
         finally:
             self._busy[chosen] -= 1
@@ -182,9 +182,9 @@ class _LocalServer:
         self._server = RewardModelServer(settings)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="morl-reward-model")
 
-    async def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
+    async def score(self, questions: Sequence[Question], responses: Sequence[str]) -> list[Told]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._server.score, list(questions), list(answers))
+        return await loop.run_in_executor(self._thread, self._server.score, list(questions), list(responses))
 
     def close(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
@@ -237,11 +237,11 @@ class BradleyTerryModel:
         """Load the model. Raises: UsageError when there is none; RunError when it does not start."""
         self._server = open_server(self._settings)
 
-    async def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
-        """The score of each answer to its question, or a sentence that says why there is none."""
+    async def score(self, questions: Sequence[Question], responses: Sequence[str]) -> list[Told]:
+        """The score of each response to its question, or a sentence that says why there is none."""
         if self._server is None:
             raise RuntimeError("the reward model is not started")
-        return await self._server.score(questions, answers)
+        return await self._server.score(questions, responses)
 
     def close(self) -> None:
         """Let go of the server; its last user ends it."""

@@ -1,4 +1,4 @@
-"""A Bradley-Terry reward model as the learner runs it: one score an answer, one step on pairs of answers."""
+"""A Bradley-Terry reward model as the learner runs it: one score a response, one step on pairs of responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from morl.learner.hidden_states import last_hidden_states
 from morl.learner.packing import Microbatch, build_batch
 from morl.learner.rank import Rank, RankSettings
 from morl.learner.rank_metrics import RankMetrics
-from morl.learner.rows import Answer, Row
+from morl.learner.rows import Response, Row
 from morl.model import load_reward_model
 from morl.types import Batch, Encoded
 
@@ -22,7 +22,7 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class TokenPair:
-    """A prompt's tokens with those of two answers, their last one included, from which the score is read."""
+    """A prompt's tokens with those of two responses, their last one included, from which the score is read."""
 
     prompt: Encoded
     chosen_T: Tokens
@@ -35,7 +35,7 @@ class TokenPair:
 
 
 class RewardModel(torch.nn.Module):
-    """Wraps a model of transformers with a `score` head: one linear map of an answer's last hidden state."""
+    """Wraps a model of transformers with a `score` head: one linear map of a response's last hidden state."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class RewardModel(torch.nn.Module):
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     def forward(self, micro: Microbatch) -> torch.Tensor:
-        """The score of each answer, in the order of the batch.
+        """The score of each response, in the order of the batch.
 
         Returns: `scores_N`, float32.
         """
@@ -61,7 +61,7 @@ class RewardModel(torch.nn.Module):
 def bradley_terry(chosen_N: torch.Tensor, rejected_N: torch.Tensor) -> torch.Tensor:
     """`-log sigmoid(s_chosen - s_rejected)`, in nats a pair (Bradley and Terry, 1952).
 
-    It is the negative log-likelihood of the choices when an answer wins with the odds
+    It is the negative log-likelihood of the choices when a response wins with the odds
     `exp(s_chosen) : exp(s_rejected)`.
     """
     return -torch.nn.functional.logsigmoid(chosen_N - rejected_N)
@@ -81,13 +81,13 @@ class RewardMetrics(RankMetrics):
 
     pairs: float = 0.0
     right: float = 0.0
-    """Pairs whose preferred answer scores higher."""
+    """Pairs whose preferred response scores higher."""
     margin: float = 0.0
     """Sum of `s_chosen - s_rejected`."""
 
 
 class RewardRank(Rank[RewardMetrics]):
-    """A rank that learns from pairs of answers."""
+    """A rank that learns from pairs of responses."""
 
     settings: RewardSettings
     metrics = RewardMetrics
@@ -116,7 +116,7 @@ class RewardRank(Rank[RewardMetrics]):
         )
 
     def score(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> dict[int, tuple[float, ...]]:
-        """Scores of this rank's rows, by row: first the chosen answer's, then the rejected one's."""
+        """Scores of this rank's rows, by row: first the chosen response's, then the rejected one's."""
         scored: dict[int, tuple[float, ...]] = {}
         for rows, _, scores in self._looked_at(batch, plan[self.rank]):
             pairs = scores.view(-1, 2).tolist()
@@ -133,24 +133,24 @@ class RewardRank(Rank[RewardMetrics]):
 
 
 def pair_batch(pairs: Sequence[TokenPair]) -> Batch:
-    """Rows of a prompt with its preferred and its other answer; weights make the loss a mean over pairs."""
-    return answer_batch([(pair.prompt, (pair.chosen_T, pair.rejected_T)) for pair in pairs])
+    """Rows of a prompt with its preferred and its other response; weights make the loss a mean over pairs."""
+    return response_batch([(pair.prompt, (pair.chosen_T, pair.rejected_T)) for pair in pairs])
 
 
-def answer_batch(rows: Sequence[tuple[Encoded, Sequence[Tokens]]]) -> Batch:
-    """Rows of a prompt and its answers, each of which has one place that counts: its last token.
+def response_batch(rows: Sequence[tuple[Encoded, Sequence[Tokens]]]) -> Batch:
+    """Rows of a prompt and its responses, each of which has one place that counts: its last token.
 
-    Every answer has the weight 1 / rows. Targets, advantages and rollout log-probabilities mean nothing here.
+    Every response has the weight 1 / rows. Targets, advantages and rollout log-probabilities mean nothing here.
     """
     weight = 1 / len(rows)
     return build_batch(
         [
-            Row(prompt, tuple(_read_at_its_end(answer_T, weight) for answer_T in answers), number)
-            for number, (prompt, answers) in enumerate(rows)
+            Row(prompt, tuple(_read_at_its_end(response_T, weight) for response_T in responses), number)
+            for number, (prompt, responses) in enumerate(rows)
         ]
     )
 
 
-def _read_at_its_end(answer_T: Tokens, weight: float) -> Answer:
-    # A row feeds all tokens of an answer but the last: one more, and the answer is fed whole.
-    return Answer((*answer_T, 0), weight, loss_mask_T=(0,) * len(answer_T) + (1,))
+def _read_at_its_end(response_T: Tokens, weight: float) -> Response:
+    # A row feeds all tokens of a response but the last: one more, and the response is fed whole.
+    return Response((*response_T, 0), weight, loss_mask_T=(0,) * len(response_T) + (1,))

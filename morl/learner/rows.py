@@ -1,4 +1,4 @@
-"""What a batch is built from: a prompt with the answers that are learned from, and what each of them weighs."""
+"""What a batch is built from: a prompt with the responses that are learned from, and what each of them weighs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from morl.types import Encoded, Group
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer of a row."""
+class Response:
+    """One response of a row."""
 
     token_ids_T: tuple[int, ...]
     weight: float
@@ -21,7 +21,7 @@ class Answer:
     loss_mask_T: tuple[int, ...] | None = None
     """1 on tokens that are learned, 0 on context; None where all are learned."""
     logprobs_T: tuple[float, ...] | None = None
-    """Log-probability of each token when it was sampled; None for an answer that no engine sampled."""
+    """Log-probability of each token when it was sampled; None for a response that no engine sampled."""
 
     def __post_init__(self) -> None:
         for per_token in (self.loss_mask_T, self.logprobs_T):
@@ -31,10 +31,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A prompt and its answers, which share the prompt's tokens."""
+    """A prompt and its responses, which share the prompt's tokens."""
 
     prompt: Encoded
-    answers: tuple[Answer, ...]
+    responses: tuple[Response, ...]
     group: int
     """Number of the step's group, or example, that it belongs to: several rows may belong to one."""
 
@@ -56,7 +56,7 @@ def group_rows(
         groups: the scored groups of a step.
         advantages_PG: one advantage a sample; what stands beyond a smaller group's samples is not read.
         weights_PG: the weight of each token of a sample in the loss; 0 where it has no score.
-        share: whether the answers of a group share one row; else each has its own, prompt and all.
+        share: whether the responses of a group share one row; else each has its own, prompt and all.
         keep_zeros: for a loss in which more than the advantage moves the policy, or where tokens without an
             advantage weigh on others.
     """
@@ -67,11 +67,11 @@ def group_rows(
     for number, (group, counts_G) in enumerate(zip(groups, counts_PG.tolist(), strict=True)):
         # Smaller groups have fewer samples than the tensors have columns.
         per_sample = (group.samples_G, counts_G, advantages_PG[number].tolist(), weights_PG[number].tolist())
-        answers = tuple(
-            Answer(sample.token_ids_T, weight, advantage, sample.loss_mask_T, sample.logprobs_T)
+        responses = tuple(
+            Response(sample.token_ids_T, weight, advantage, sample.loss_mask_T, sample.logprobs_T)
             for sample, counts, advantage, weight in zip(*per_sample, strict=False)
             if counts
         )
-        parts = [answers] if share else [(answer,) for answer in answers]
+        parts = [responses] if share else [(response,) for response in responses]
         rows += [Row(group.encoded, part, number) for part in parts if part]
     return rows

@@ -1,6 +1,6 @@
-"""Attention over rows of a prompt and its answers, without the blocks that are masked anyway.
+"""Attention over rows of a prompt and its responses, without the blocks that are masked anyway.
 
-An answer attends to its prompt and to itself. Computed as such, a row of prompt P and G answers of R tokens
+A response attends to its prompt and to itself. Computed as such, a row of prompt P and G responses of R tokens
 costs P² / 2 + G R (P + R) instead of the (P + G R)² of a dense mask.
 """
 
@@ -14,7 +14,7 @@ import torch
 NAME = "morl_shared_prefix"
 
 Layout = tuple[tuple[int, tuple[int, ...]], ...]
-"""For each row of a microbatch the tokens of its prompt, and of each answer after it."""
+"""For each row of a microbatch the tokens of its prompt, and of each response after it."""
 
 _sdpa = torch.nn.functional.scaled_dot_product_attention
 
@@ -24,7 +24,7 @@ WORTH = 1 << 18
 
 def worth_it(layout: Layout, length: int) -> bool:
     """Whether the blocks are so much less than the whole rectangle that separate calls pay."""
-    blocks = sum(prompt**2 // 2 + sum(own * (prompt + own) for own in answers) for prompt, answers in layout)
+    blocks = sum(prompt**2 // 2 + sum(own * (prompt + own) for own in responses) for prompt, responses in layout)
     dense = len(layout) * length**2
     return dense > WORTH and 2 * dense > 3 * blocks
 
@@ -49,23 +49,23 @@ def by_blocks(
         return dense
     queries, keys, values = (_cut(part_BHLD, layout) for part_BHLD in (query_BHLD, key_BKLD, value_BKLD))
     length, pieces = query_BHLD.shape[2], []
-    for b, (_, answers) in enumerate(layout):
+    for b, (_, responses) in enumerate(layout):
         pieces.append(_of_prompt(queries[3 * b], keys[3 * b], values[3 * b], options.get("scaling")))
-        if answers:
+        if responses:
             query_NHD, key_NKD, value_NKD = (part[3 * b + 1] for part in (queries, keys, values))
             seen = keys[3 * b], values[3 * b]
-            pieces.append(_of_answers(*seen, query_NHD, key_NKD, value_NKD, answers, options.get("scaling")))
+            pieces.append(_of_responses(*seen, query_NHD, key_NKD, value_NKD, responses, options.get("scaling")))
         pieces.append(torch.zeros_like(queries[3 * b + 2]))
     return torch.cat(pieces).view(len(layout), length, *pieces[0].shape[1:]), None
 
 
 def _cut(part_BHLD: torch.Tensor, layout: Layout) -> tuple[torch.Tensor, ...]:
-    """For each row what is of its prompt, of its answers, and padding, `LHD`.
+    """For each row what is of its prompt, of its responses, and padding, `LHD`.
 
     In one call: the gradients of many slices would each be as large as the whole.
     """
     length = part_BHLD.shape[2]
-    sizes = [(prompt, sum(answers), length - prompt - sum(answers)) for prompt, answers in layout]
+    sizes = [(prompt, sum(responses), length - prompt - sum(responses)) for prompt, responses in layout]
     return torch.split_with_sizes(part_BHLD.transpose(1, 2).flatten(0, 1), [size for row in sizes for size in row])
 
 
@@ -82,19 +82,19 @@ def _of_prompt(
     return found_1HPD[0].transpose(0, 1)
 
 
-def _of_answers(
+def _of_responses(
     prompt_key_PKD: torch.Tensor,
     prompt_value_PKD: torch.Tensor,
     query_NHD: torch.Tensor,
     key_NKD: torch.Tensor,
     value_NKD: torch.Tensor,
-    answers: Sequence[int],
+    responses: Sequence[int],
     scale: float | None,
 ) -> torch.Tensor:
-    """Attention of each answer to the prompt and to itself, `NHD` for answers end to end."""
+    """Attention of each response to the prompt and to itself, `NHD` for responses end to end."""
     prompt, kinds, size = prompt_key_PKD.shape
-    count, longest, shared = len(answers), max(answers), query_NHD.shape[1] // kinds
-    pad = _Pad(answers, query_NHD.device)
+    count, longest, shared = len(responses), max(responses), query_NHD.shape[1] // kinds
+    pad = _Pad(responses, query_NHD.device)
     key_GKSD, value_GKSD = (
         torch.cat([of_prompt_PKD.expand(count, -1, -1, -1), pad(own_NKD)], dim=1).transpose(1, 2)
         for of_prompt_PKD, own_NKD in ((prompt_key_PKD, key_NKD), (prompt_value_PKD, value_NKD))
@@ -108,13 +108,13 @@ def _of_answers(
 
 
 class _Pad:
-    """Between answers end to end, `N...`, and a rectangle of them, `GR...`, a shorter one filled up with zeros."""
+    """Between responses end to end, `N...`, and a rectangle of them, `GR...`, a shorter one filled up with zeros."""
 
-    def __init__(self, answers: Sequence[int], device: torch.device) -> None:
-        self.shape = (len(answers), max(answers))
-        self.even = min(answers) == max(answers)
+    def __init__(self, responses: Sequence[int], device: torch.device) -> None:
+        self.shape = (len(responses), max(responses))
+        self.even = min(responses) == max(responses)
         if not self.even:
-            lengths_G = torch.tensor(answers, device=device)
+            lengths_G = torch.tensor(responses, device=device)
             inside_GR = torch.arange(self.shape[1], device=device) < lengths_G[:, None]
             self.places_N = inside_GR.flatten().nonzero().squeeze(1)
 

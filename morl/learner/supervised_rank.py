@@ -1,4 +1,4 @@
-"""A language model that learns given answers, token by token."""
+"""A language model that learns given responses, token by token."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from morl.learner.packing import Microbatch, build_batch
 from morl.learner.policy import Policy
 from morl.learner.rank import Rank
 from morl.learner.rank_metrics import RankMetrics
-from morl.learner.rows import Answer, Row
+from morl.learner.rows import Response, Row
 from morl.model import load_policy
 from morl.types import Batch, Encoded
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt's tokens with those of the answer to learn."""
+    """A prompt's tokens with those of the response to learn."""
 
     prompt: Encoded
     answer_T: tuple[int, ...]
@@ -37,13 +37,13 @@ class SupervisedMetrics(RankMetrics):
     """What a rank of a supervised stage measures."""
 
     tokens: float = 0.0
-    """Of the answers."""
+    """Of the responses."""
     nats: float = 0.0
     """Of `-log pi(token)` over these."""
 
 
 class SupervisedRank(Rank[SupervisedMetrics]):
-    """A rank that learns to write what it is shown: `-sum of w_t log pi(token t)` over the answers."""
+    """A rank that learns to write what it is shown: `-sum of w_t log pi(token t)` over the responses."""
 
     metrics = SupervisedMetrics
 
@@ -62,7 +62,7 @@ class SupervisedRank(Rank[SupervisedMetrics]):
         return SupervisedMetrics(loss=float(loss.detach()), tokens=float(len(logprobs_N)), nats=nats)
 
     def measure(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> dict[int, float]:
-        """`-log pi(answer)` in nats of this rank's rows, by row; nothing is learnt."""
+        """`-log pi(response)` in nats of this rank's rows, by row; nothing is learnt."""
         measured: dict[int, float] = {}
         for rows, micro, (logprobs_N, _) in self._looked_at(batch, plan[self.rank]):
             total_G = torch.zeros(max(1, len(rows))).index_add_(0, micro.sequence_N.cpu(), logprobs_N.cpu())
@@ -71,9 +71,9 @@ class SupervisedRank(Rank[SupervisedMetrics]):
 
 
 def example_batch(examples: Sequence[Example], aggregation: Aggregation) -> Batch:
-    """One row an example, in their order; the weights make the loss a mean over tokens or answers."""
+    """One row an example, in their order; the weights make the loss a mean over tokens or responses."""
     lengths_PG = torch.tensor([[len(example.answer_T)] for example in examples])
     scored_PG = torch.ones(lengths_PG.shape, dtype=torch.bool)
     weights_P = token_weights(lengths_PG, scored_PG, aggregation, int(lengths_PG.max()))[:, 0].tolist()
     pairs = enumerate(zip(examples, weights_P, strict=True))
-    return build_batch([Row(own.prompt, (Answer(own.answer_T, weight),), p) for p, (own, weight) in pairs])
+    return build_batch([Row(own.prompt, (Response(own.answer_T, weight),), p) for p, (own, weight) in pairs])
