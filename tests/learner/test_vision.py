@@ -95,7 +95,7 @@ def test_a_trained_head_beside_a_seeing_model_is_found_again(vision_model, tmp_p
     [
         (("nowhere.png",), "no such image: nowhere.png"),
         ((3,), "or a PIL image, not int"),
-        ((), "name 1 images, and there are 0"),
+        ((), "refer to 1 images, but there are 0"),
         ((Image.new("RGB", (4000, 4)),), "more than 200 times the other"),
     ],
 )
