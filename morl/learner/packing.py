@@ -155,7 +155,7 @@ class Microbatch:
     """Tokens of each row's prompt and responses."""
     attention_mask_B1LL: torch.Tensor | None
     """bool; True where the query (third axis) may attend to the key (last axis). None where the layout is enough."""
-    places_N: torch.Tensor
+    indices_N: torch.Tensor
     """The place of each target among those of the batch."""
     sources_U: torch.Tensor
     """Distinct indices into the flattened B * L hidden states."""
@@ -221,7 +221,7 @@ def microbatch(batch: Batch, rows: Sequence[int], pad_id: int = 0, *, dense: boo
         attention_mask_B1LL=_mask(batch.segments_T[source_BL], within_BL)
         if dense and not worth_it(layout, length)
         else None,
-        places_N=mine_N.nonzero()[:, 0],
+        indices_N=mine_N.nonzero()[:, 0],
         sources_U=sources_U,
         source_of_N=source_of_N,
         targets_N=batch.targets_N[mine_N],

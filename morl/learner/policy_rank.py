@@ -95,9 +95,9 @@ class PolicyRank(Rank[PolicyMetrics]):
     ) -> torch.Tensor:
         """Log-probability of each of the batch's targets without gradient or dropout; 0 where it is not this rank's."""
         found_N = torch.zeros(len(batch.targets_N))
-        for rows, micro, (logprobs_N, _) in self._looked_at(batch, microbatches, forward):
+        for rows, micro, (logprobs_N, _) in self._forward(batch, microbatches, forward):
             if rows:
-                found_N[micro.places_N.cpu()] = logprobs_N.cpu()
+                found_N[micro.indices_N.cpu()] = logprobs_N.cpu()
         return found_N
 
     def _accumulate(self, micro: Microbatch) -> PolicyMetrics:

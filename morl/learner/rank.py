@@ -188,7 +188,7 @@ class Rank(Generic[M]):
             module.train()
         return [row for rows, loss in losses if not math.isfinite(loss) for row in rows]
 
-    def _looked_at(
+    def _forward(
         self, batch: Batch, microbatches: Sequence[Sequence[int]], forward: Callable[[Any], Any] | None = None
     ) -> Iterator[tuple[Sequence[int], Any, Any]]:
         """Rows, microbatch and what `forward`, else the module, says of it, without gradient or dropout."""

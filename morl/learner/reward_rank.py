@@ -118,7 +118,7 @@ class RewardRank(Rank[RewardMetrics]):
     def score(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> dict[int, tuple[float, ...]]:
         """Scores of this rank's rows, by row: first the chosen response's, then the rejected one's."""
         scored: dict[int, tuple[float, ...]] = {}
-        for rows, _, scores in self._looked_at(batch, plan[self.rank]):
+        for rows, _, scores in self._forward(batch, plan[self.rank]):
             pairs = scores.view(-1, 2).tolist()
             scored |= {row: tuple(pair) for row, pair in zip(rows, pairs, strict=False)}
         return scored

@@ -64,7 +64,7 @@ class SupervisedRank(Rank[SupervisedMetrics]):
     def measure(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> dict[int, float]:
         """`-log pi(response)` in nats of this rank's rows, by row; nothing is learnt."""
         measured: dict[int, float] = {}
-        for rows, micro, (logprobs_N, _) in self._looked_at(batch, plan[self.rank]):
+        for rows, micro, (logprobs_N, _) in self._forward(batch, plan[self.rank]):
             total_G = torch.zeros(max(1, len(rows))).index_add_(0, micro.sequence_N.cpu(), logprobs_N.cpu())
             measured |= {row: -float(total) for row, total in zip(rows, total_G, strict=False)}
         return measured

@@ -49,7 +49,7 @@ class MediaProcessor:
         with torch.device("meta"):  # only the position arithmetic is needed, not the weights
             model = AutoModel.from_config(config)
         if not hasattr(model, "get_rope_index"):
-            raise UsageError(f"model.path: images need a model with M-RoPE, which '{config.model_type}' has not")
+            raise UsageError(f"model.path: images need a model with M-RoPE, and '{config.model_type}' has none")
         return cls(AutoProcessor.from_pretrained(folder), model.get_rope_index)
 
     @property

@@ -78,7 +78,7 @@ def check_sync(recipe: Recipe, engine: str, *, gpus: int, local: bool, nodes: in
     if gpus == 0:
         raise UsageError("sync.kind: 'nccl' needs GPUs, and there are none; use sync.kind=disk")
     if local:
-        raise UsageError("sync.kind: 'nccl' needs engines in Ray actors, which --local has not; use sync.kind=disk")
+        raise UsageError("sync.kind: 'nccl' needs engines in Ray actors, and --local starts none; use sync.kind=disk")
     if not engine_info(engine).receives_weights:
         raise UsageError(f"sync.kind: the engine '{engine}' takes weights from files only; use sync.kind=disk")
 

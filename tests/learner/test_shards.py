@@ -199,7 +199,7 @@ def test_random_numbers_go_on_where_there_are_as_many_ranks(saved, odd_model: Pa
         assert torch.equal(draws[name], Shards(saved[name][0]).rng(0)["cpu"])
     assert torch.equal(draws["2z3"], draws["2z2"]), "they depend on seed, step and rank alone"
     assert not torch.equal(draws["2z3"], draws["1z0"])
-    assert caplog.text.count("random numbers begin anew") == 2
+    assert caplog.text.count("random numbers restart") == 2
 
 
 @pytest.mark.parametrize("zero", [0, 1, 3])
