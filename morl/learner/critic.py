@@ -57,7 +57,7 @@ class CriticRank(Rank[CriticMetrics]):
 
     def _module(self, model: Any) -> RewardModel:
         module = RewardModel(model)
-        module.language_model.score.requires_grad_(True)  # the head is new: LoRA does not train it
+        module.language_model.score.requires_grad_(True)  # a new head must train even with LoRA
         return module
 
     def _accumulate(self, micro: Microbatch) -> CriticMetrics:

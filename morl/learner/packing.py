@@ -1,10 +1,9 @@
-"""From rows to the tensors of an update, and from those to microbatches.
+"""From rows to the tensors of an update, and from those to micro-batches.
 
-A row is a prompt once, then its responses, each attending to the prompt and to
-itself alone, with positions that go on from the prompt's end. The result is the same as
-with one row a sample; the prompt's work is done once instead of once a sample. Responses
-that are token for token the same share their tokens too, and a response's last token is
-never fed in: nothing is predicted from it.
+A row holds a prompt once, then its responses. Each attends only to the prompt and to
+itself, with positions that continue from the prompt's end. The result is the same as
+with one row per sample, but the prompt is computed once. Identical responses share
+their tokens too. A response's last token is not fed in: nothing is predicted from it.
 """
 
 from __future__ import annotations

@@ -101,8 +101,8 @@ def test_before_the_first_step_moments_are_zero(tmp_path: Path) -> None:
     ("shapes", "named"),
     [
         ({"p": (6, 4)}, r"'p' has the shape \[4, 6\] in the checkpoint and has the shape \[6, 4\] among"),
-        ({"p": (4, 6), "q": (2,)}, r"'q' is not there in the checkpoint and has the shape \[2\] among"),
-        ({}, r"'p' has the shape \[4, 6\] in the checkpoint and is not there among"),
+        ({"p": (4, 6), "q": (2,)}, r"'q' is missing in the checkpoint and has the shape \[2\] among"),
+        ({}, r"'p' has the shape \[4, 6\] in the checkpoint and is missing among"),
     ],
     ids=["reshaped", "new", "gone"],
 )
