@@ -139,8 +139,8 @@ def plan_microbatches(lengths_B: Sequence[int], budget: int, ranks: int) -> list
         rank = cost.index(min(cost))
         plan[rank].append(sorted(rows))
         cost[rank] += len(rows) * lengths_B[rows[0]]
-    most = max(len(microbatches) for microbatches in plan)
-    return [microbatches + [[]] * (most - len(microbatches)) for microbatches in plan]
+    most = max(len(of_rank) for of_rank in plan)
+    return [of_rank + [[]] * (most - len(of_rank)) for of_rank in plan]
 
 
 @dataclass(frozen=True, slots=True)

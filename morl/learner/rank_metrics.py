@@ -36,7 +36,7 @@ M = TypeVar("M", bound=RankMetrics)
 
 def add_up(parts: Sequence[M]) -> M:
     """Combine the metrics of several micro-batches, or of several ranks."""
-    combiners = {field.name: field.metadata.get("combine", sum) for field in fields(parts[0])}
+    combiners = {metric.name: metric.metadata.get("combine", sum) for metric in fields(parts[0])}
     return type(parts[0])(
         **{name: combine(getattr(part, name) for part in parts) for name, combine in combiners.items()}
     )

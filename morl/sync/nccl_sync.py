@@ -115,21 +115,21 @@ class EngineClient:
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         """Have every worker join the group, numbered across all engines, after rank 0."""
         before = [sum(self.link.workers[:i]) for i in range(len(self.link.workers))]
-        self._ask("init", [({**init_info, "rank_offset": init_info["rank_offset"] + offset},) for offset in before])
+        self._call("init", [({**init_info, "rank_offset": init_info["rank_offset"] + offset},) for offset in before])
 
     def start_weight_update(self) -> None:
         """Have the workers prepare to receive weights."""
-        self._ask("start", [()] * len(self.link.engines))
+        self._call("start", [()] * len(self.link.engines))
 
     def update_weights(self, update_info: Any) -> None:
         """Have the workers receive the tensors that `update_info` lists by name, dtype and shape."""
-        self._ask("update", [(update_info,)] * len(self.link.engines))
+        self._call("update", [(update_info,)] * len(self.link.engines))
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         """Have the engines serve the received weights as the sent version."""
-        self._ask("finish", [(self.policy_version,)] * len(self.link.engines))
+        self._call("finish", [(self.policy_version,)] * len(self.link.engines))
 
-    def _ask(self, stage: str, arguments: list[tuple[Any, ...]]) -> None:
+    def _call(self, stage: str, arguments: list[tuple[Any, ...]]) -> None:
         import ray
 
         calls = [
