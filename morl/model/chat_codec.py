@@ -82,7 +82,7 @@ class ChatCodec:
         if limit and len(encoded.token_ids_T) > self.max_prompt_tokens:
             raise DataError(
                 f"prompt {prompt.id} has {len(encoded.token_ids_T)} tokens, more than rollout.max_prompt_tokens="
-                f"{self.max_prompt_tokens}; raise the limit, or leave such prompts out with rollout.too_long=skip "
+                f"{self.max_prompt_tokens}; allow more, or leave such prompts out with rollout.too_long=skip "
                 "(`morl check` lists them)"
             )
         end = self.decode(encoded.token_ids_T[-OPENED_TOKENS:]).rstrip()
