@@ -197,7 +197,7 @@ def test_a_transport_that_is_not_there_is_refused() -> None:
     recipe = recipe_with(False, "auto")
     check_sync(recipe, "hf", gpus=0, local=True)
     broadcast = recipe.model_copy(update={"sync": SyncSpec(kind="nccl")})
-    with pytest.raises(UsageError, match="needs GPUs, and there is none"):
+    with pytest.raises(UsageError, match="needs GPUs, and there are none"):
         check_sync(broadcast, "vllm", gpus=0, local=False)
     with pytest.raises(UsageError, match="--local"):
         check_sync(broadcast, "vllm", gpus=1, local=True)

@@ -1,39 +1,37 @@
 """The mathematics of the update: pure functions of tensors, one algorithm a file.
 
-An advantage or a loss asks for its inputs by parameter name and takes its options as
-keyword-only parameters. What can be asked for:
+An advantage or a loss names its inputs as parameters and takes its options as keyword-only
+parameters. The inputs:
 
-- advantages:
+- of an advantage:
     - `rewards_PG`: float64, NaN where a sample has no score;
     - `objectives_P`: int64, the number of each prompt's objective, the same in every step;
-    - `terms_PGK`: float64, the values of the objective's terms as they enter the mixture, after scale and gate;
+    - `terms_PGK`: float64, the values of the objective's terms in the mixture, after scale and gate;
       NaN where a term gave none, or where the objective has fewer terms;
     - `term_weights_PK`: float64, their weights; 0 or NaN where the objective has fewer terms;
-    - `state`: a mapping of plain JSON that the function returned last, empty at first.
+    - `state`: the plain JSON mapping that the function returned last, empty at first.
 
-  It returns advantages_PG, float64 and finite, 0 where a sample has no score; one that asks for
-  `state` returns `(advantages_PG, new state)`.
-- advantages that work token by token, with a critic; of the B answers that have a score, the T tokens that the policy
-  wrote:
-    - `values_BT`: float64, what the critic says the answer is worth before each token; to ask for it is what gives a
-      recipe its critic;
-    - `rewards_BT`: float64, the answer's reward at its last token, else 0;
-    - `mask_BT`: bool, True up to the answer's last token;
-    - `prompts_B`, `objectives_B`: int64, which of the P prompts each answer belongs to, and the objective's number;
+  It returns advantages_PG, float64 and finite, 0 where a sample has no score; with `state` as an
+  input it returns `(advantages_PG, new state)`.
+- of a token-level advantage, over the B responses that have a score and the T tokens that the policy wrote:
+    - `values_BT`: float64, the critic's value before each token; a recipe has a critic if its advantage takes this;
+    - `rewards_BT`: float64, the response's reward at its last token, else 0;
+    - `mask_BT`: bool, True up to the response's last token;
+    - `prompts_B`, `objectives_B`: int64, which of the P prompts each response belongs to, and the objective's number;
     - all of the above, `state` included.
 
-  It returns `(advantages_BT, returns_BT)`, finite under the mask, the second being what the critic should have
-  said; one that asks for `state` returns `(advantages_BT, returns_BT, new state)`.
-- losses, all float32 unless said otherwise:
+  It returns `(advantages_BT, returns_BT)`, finite under the mask; the returns are the critic's targets. With
+  `state` as an input it returns `(advantages_BT, returns_BT, new state)`.
+- of a loss, all float32 unless stated otherwise:
     - `logprobs_N`, with gradient; `rollout_logprobs_N`; `advantages_N`;
-    - `sequence_N`: int64, which answer each token belongs to: 0, 1, … within a microbatch, which has whole
-      answers only.
+    - `sequence_N`: int64, the response that each token belongs to: 0, 1, … within a micro-batch, which holds whole
+      responses only.
 
   It returns loss_N, to be weighted (`aggregation`), summed and minimised.
 
-A loss that asks for `rollout_logprobs_N` corrects for the rollout's distribution itself; any other is multiplied
-by the recipe's importance weights. A mask among these, which leaves tokens out, holds for both: no clip makes a
-token worth learning from that engine and learner disagree on.
+A loss that takes `rollout_logprobs_N` corrects for the rollout's distribution itself; any other is multiplied
+by the recipe's importance weights. The importance mask applies to both: no clip makes up for a token on which
+engine and learner disagree.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the losses of single tokens add up to the loss of a batch."""
+"""How token losses add up to the loss of a batch."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ Aggregation = Literal["prompt_tokens", "batch_tokens", "sequence_mean", "constan
 def token_weights(
     lengths_PG: torch.Tensor, scored_PG: torch.Tensor, mode: Aggregation, max_length: int
 ) -> torch.Tensor:
-    """The weight of each token of each sample, so that the batch loss is the weighted sum of token losses.
+    """The weight of each sample's tokens: the batch loss is the weighted sum of token losses.
 
     With `P` prompts that have a score, `S` scored samples in all and `|o_i|` tokens in a sample:
 
-    - `prompt_tokens`: `1 / (P * sum of |o_i| over the prompt's group)`: every prompt counts the
-      same, every token of a prompt counts the same (MiMo-VL, arXiv 2506.03569, 3.3);
+    - `prompt_tokens`: `1 / (P * sum of |o_i| over the prompt's group)`: prompts count equally, and so
+      do the tokens of a prompt (MiMo-VL, arXiv 2506.03569, 3.3);
     - `batch_tokens`: `1 / (sum of |o_i| over the batch)` (DAPO, arXiv 2503.14476);
-    - `sequence_mean`: `1 / (S * |o_i|)`: every sample counts the same (GRPO, arXiv 2402.03300);
-    - `constant`: `1 / (S * max_length)`: no length enters (Dr.GRPO, arXiv 2503.20783).
+    - `sequence_mean`: `1 / (S * |o_i|)`: samples count equally (GRPO, arXiv 2402.03300);
+    - `constant`: `1 / (S * max_length)`: lengths do not matter (Dr.GRPO, arXiv 2503.20783).
 
-    A sample without a score, or without a token, has weight 0 and enters no denominator.
+    A sample without a score or without tokens has weight 0 and counts in no denominator.
 
     Args:
-        lengths_PG: tokens of each sample that the loss is taken on: those that the policy
-            wrote, less those that are masked if it is known by now which.
+        lengths_PG: number of tokens of each sample in the loss: those that the policy wrote,
+            less the masked ones if they are known already.
         scored_PG: whether the sample has a score.
         mode: one of the four above.
-        max_length: `rollout.max_new_tokens`; read by `constant` alone.
+        max_length: `rollout.max_new_tokens`; only `constant` reads it.
 
     Returns: weights_PG, float64.
     """
@@ -53,21 +53,20 @@ def token_weights(
 
 
 def without_masked(weights_N: torch.Tensor, kept_N: torch.Tensor, group_N: torch.Tensor) -> torch.Tensor:
-    """`w_n * (sum of w over the group) / (sum of w over what is kept of it)` where kept, else 0.
+    """`w_n * (sum of w over the group) / (sum of w over the kept tokens of the group)` where kept, else 0.
 
-    The masked tokens' weight goes to the kept ones of their group, which is the same as
-    taking them out of the denominator: with 2 of a prompt's 8 tokens masked, `1 / (P * 8)` becomes
-    `1 / (P * 6)`. The group is what the aggregation divides within: the prompt for
-    `prompt_tokens`, the answer for `sequence_mean`, the whole batch for `batch_tokens`. (For `constant`
-    there is none: multiply by the mask instead.) A group of which nothing is kept counts as
-    0, and the number of prompts or samples stays what it was.
+    The masked tokens' weight moves to the kept tokens of their group, as if the masked tokens had never
+    been in the denominator: with 2 of a prompt's 8 tokens masked, `1 / (P * 8)` becomes `1 / (P * 6)`.
+    The group is what the aggregation averages over: the prompt for `prompt_tokens`, the response for
+    `sequence_mean`, the whole batch for `batch_tokens`. (`constant` has no group: multiply by the mask
+    instead.) A group without kept tokens contributes 0; the number of prompts or samples does not change.
 
     Args:
         weights_N: weight of each token.
         kept_N: bool, False where the token is masked.
-        group_N: int64, which group each token belongs to: 0, 1, …; a group's tokens are all there.
+        group_N: int64, the group that each token belongs to: 0, 1, …; every token of a group is present.
 
-    Returns: weights_N, of the same type.
+    Returns: weights_N, of the same dtype.
     """
     exact_N = weights_N.double()
     kept_weights_N = torch.where(kept_N, exact_N, 0.0)

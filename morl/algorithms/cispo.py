@@ -22,8 +22,8 @@ def cispo(
 ) -> torch.Tensor:
     """`-stop(clip(r, 1 - clip_low, 1 + clip_high)) * A * log pi(token)` with `r = pi / pi_rollout`.
 
-    PPO drops a token once its ratio leaves the bounds, and the first to leave are rare tokens at
-    which reasoning forks. Here the bounds limit a token's weight, never its gradient.
+    PPO drops a token once its ratio leaves the bounds, and the rare tokens at which reasoning forks
+    leave first. Here the bounds limit a token's weight and never drop its gradient.
 
     Source: CISPO (MiniMax-M1, arXiv 2506.13585, eq. 4 f.), which sets no lower bound and tunes the
     upper one; the cap of 5 is ScaleRL's (arXiv 2510.13786).
@@ -33,7 +33,7 @@ def cispo(
         logprobs_N: log-probability of each sampled token under the learner, with gradient.
         rollout_logprobs_N: the same under the distribution that wrote it.
         advantages_N: advantage of the token's sample.
-        clip_low: how far the weight may fall below 1; 1 is no bound.
+        clip_low: how far the weight may fall below 1; 1 means no bound.
         clip_high: how far it may rise above 1.
 
     Returns: loss_N, to be weighted and summed.

@@ -1,4 +1,4 @@
-"""Group-relative advantage on the scale of the objective, which is remembered from step to step."""
+"""Group-relative advantage, scaled by a running standard deviation of the objective."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def ema_std(
     """`A_i = clip((r_i - mean(r)) / max(sigma_objective, min_std), -clip, clip)`, with the mean of the prompt's group.
 
     `sigma^2 = m_2 - m_1^2`, where `m_1` and `m_2` are moving averages of the objective's rewards
-    and of their squares: `m <- decay * m + (1 - decay) * mean over the batch`. The batch's
-    rewards enter first, then sigma is read; an objective's first batch sets its moments. So
-    neither a rare right answer nor a rare wrong one is blown up within an objective, and
-    sparse and dense rewards weigh alike between objectives.
+    and of their squares: `m <- decay * m + (1 - decay) * mean over the batch`. Sigma is read after
+    the batch's rewards have been added; an objective's first batch sets its moments. This way
+    a rare right or wrong response is not amplified within an objective, and sparse and dense
+    rewards count equally across objectives.
 
-    Source: EMA-GRPO (arXiv 2512.03043), decay 0.99; the bound of 5 keeps rewards that
-    turn up after a long time of equal ones from tearing at the policy.
+    Source: EMA-GRPO (arXiv 2512.03043), decay 0.99; the bound of 5 limits the update when
+    rewards differ for the first time after many equal ones.
     Assumes that an objective keeps its number from step to step, and that the rewards seen
-    are a fair sample of it: leaving groups without signal out changes sigma.
+    are a fair sample of the objective: leaving out groups without signal changes sigma.
 
     Args:
         rewards_PG: float64 rewards, NaN where there is no score.
         objectives_P: int64 number of each prompt's objective.
         state: what the last call returned; empty at first. Maps an objective's number, as
             text, to `{"mean", "variance"}` of its rewards.
-        decay: how much of the moments stays from batch to batch.
+        decay: weight of the old moments in the new ones.
         clip: largest advantage, in standard deviations.
-        min_std: least standard deviation; in units of reward.
+        min_std: smallest standard deviation, in units of reward.
 
     Returns: `(advantages_PG, new state)`; the advantage is 0 without a score, and in a group whose
     rewards are all equal. An objective without a score in the batch keeps its moments.
@@ -63,7 +63,7 @@ def ema_std(
 
 
 def _mixed(old: Mapping[str, float], new: Mapping[str, float], decay: float) -> dict[str, float]:
-    """Mean and variance after averaging first and second moments; no difference of large squares is taken."""
+    """Mean and variance after averaging first and second moments, without subtracting large squares."""
     apart = old["mean"] - new["mean"]
     return {
         "mean": new["mean"] + decay * apart,

@@ -1,4 +1,4 @@
-"""Every reward normalised on its own, and the sum of them over the batch."""
+"""Each reward term normalised within its group, and their sum over the batch."""
 
 from __future__ import annotations
 
@@ -26,17 +26,16 @@ def gdpo(
     rarer reward counts for more. The last division, by the standard deviation over the
     batch's scored samples, keeps the size of an update from growing with the number of
     rewards; without it training can diverge. The mean over the batch is 0 by construction.
-    Weights count relative to each other (`w_k` adds up to 1 in an objective), as they do in
-    the recipe's weighted mean.
+    Weights are relative (`w_k` adds up to 1 in an objective), as in the recipe's weighted mean.
 
-    Source: GDPO (arXiv 2601.05242). Assumes that an objective's terms add up: what
-    `combine: product` would make of them does not enter.
+    Source: GDPO (arXiv 2601.05242). Assumes that an objective's terms add up; `combine: product`
+    is ignored.
 
     Args:
-        rewards_PG: float64 mixed rewards; read only for which samples have a score.
+        rewards_PG: float64 mixed rewards; only tell which samples have a score.
         terms_PGK: float64 values of the terms, NaN where there is none.
         term_weights_PK: float64 weights of the terms; 0 or NaN where the objective has no such term.
-        eps: keeps tiny spreads from growing without bound; in units of reward.
+        eps: keeps the scale finite for tiny standard deviations; in units of reward.
 
     Returns: advantages_PG, float64; 0 without a score, and where each term is equal within the group.
     """

@@ -12,11 +12,10 @@ from morl.algorithms.moments import centre
 def group_mean(rewards_PG: torch.Tensor) -> torch.Tensor:
     """`A_i = r_i - mean(r)` over the scored samples of each prompt.
 
-    Dividing by the group's standard deviation gives prompts that are nearly always right, or
-    nearly always wrong, a louder voice than those in between. Without it a prompt counts by
-    how much its rewards differ.
+    Dividing by the group's standard deviation favours prompts whose samples are nearly always
+    right or nearly always wrong. Without it a prompt counts by how much its rewards differ.
 
-    Source: Dr.GRPO (arXiv 2503.20783), which goes with `aggregation: constant`.
+    Source: Dr.GRPO (arXiv 2503.20783), which pairs it with `aggregation: constant`.
     Assumes that a unit of reward is worth the same in every objective.
 
     Args:

@@ -17,16 +17,16 @@ def group_std(
 ) -> torch.Tensor:
     """`A_i = (r_i - mean(r)) / (std(r) + eps)` over the scored samples of each prompt.
 
-    The standard deviation is the population's: the group is all there is, not a sample
-    of something larger. A group whose rewards are all equal has advantage exactly 0, and
-    so has a sample without a score (NaN), which counts in no statistic.
+    The standard deviation is the population's: the group is not a sample of something larger.
+    The advantage is exactly 0 in a group whose rewards are all equal, and for a sample without
+    a score (NaN), which counts in no statistic.
 
     Source: GRPO (arXiv 2402.03300, eq. 3 ff.), as used by MiMo-VL (arXiv 2506.03569, 3.3).
-    Assumes that rewards of one prompt are comparable with each other and nothing else.
+    Assumes only that rewards of one prompt are comparable with each other.
 
     Args:
         rewards_PG: float64 rewards, NaN where there is no score.
-        eps: keeps tiny spreads from growing without bound; in units of reward.
+        eps: keeps the scale finite for tiny standard deviations; in units of reward.
 
     Returns: advantages_PG, float64, finite.
     """

@@ -1,4 +1,4 @@
-"""PPO's clip on whole answers."""
+"""PPO's clip on whole responses."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def gspo(
     clip_low: Annotated[float, Field(gt=0, lt=1)] = 3e-4,
     clip_high: Bound = 4e-4,
 ) -> torch.Tensor:
-    """`-min(s * A, clip(s, 1 - clip_low, 1 + clip_high) * A)`, `s = (pi(answer) / pi_rollout(answer))^(1 / length)`.
+    """`-min(s * A, clip(s, 1 - clip_low, 1 + clip_high) * A)`; `s = (pi(o) / pi_rollout(o))^(1 / |o|)` of response o.
 
-    The reward is given to an answer, so the answer is what is compared and clipped, as a whole.
-    s is a mean over its tokens, hence the narrow bounds. All tokens of an answer have the
-    same loss; `aggregation: sequence_mean` makes that the paper's objective.
+    The reward belongs to the whole response, so the ratio and the clip do too. s is a mean over
+    its tokens, hence the narrow bounds. All tokens of a response have the same loss;
+    `aggregation: sequence_mean` makes that the paper's objective.
 
     Source: GSPO (arXiv 2507.18071, eq. 5; bounds from 5.1).
-    Assumes one advantage an answer, and that engine and learner agree to well within the
-    bounds: their mismatch alone can clip an answer.
+    Assumes one advantage per response, and that engine and learner agree to well within the
+    bounds: their mismatch alone can clip a response.
 
     Args:
         logprobs_N: log-probability of each sampled token under the learner, with gradient.
         rollout_logprobs_N: the same under the distribution that wrote it.
         advantages_N: advantage of the token's sample.
-        sequence_N: which answer each token belongs to: 0, 1, …; an answer's tokens are all there.
+        sequence_N: which response each token belongs to: 0, 1, …; a response's tokens are all there.
         clip_low: how far s may fall below 1.
         clip_high: how far it may rise above 1.
 
@@ -58,20 +58,20 @@ def gspo_token(
     clip_low: Annotated[float, Field(gt=0, lt=1)] = 3e-4,
     clip_high: Bound = 4e-4,
 ) -> torch.Tensor:
-    """As `gspo` with `s_t = stop(s) * pi(token) / stop(pi(token))`: the value of s, the token's own gradient.
+    """`gspo` with `s_t = stop(s) * pi(token) / stop(pi(token))`: the value of s with the token's gradient.
 
     Where s is not clipped the gradient is `-s * A_t * grad log pi(token)`, so tokens of one
-    answer may have advantages or weights of their own. If they do not, the gradient of the
-    answer is that of `gspo`.
+    response may differ in advantage or weight. If they do not, the response's gradient is
+    that of `gspo`.
 
-    Source: GSPO-token (arXiv 2507.18071). Assumes what `gspo` assumes, but for the
-    one advantage an answer.
+    Source: GSPO-token (arXiv 2507.18071). Assumes what `gspo` assumes, except for the
+    one advantage per response.
 
     Args:
         logprobs_N: log-probability of each sampled token under the learner, with gradient.
         rollout_logprobs_N: the same under the distribution that wrote it.
         advantages_N: advantage of each token.
-        sequence_N: which answer each token belongs to: 0, 1, …; an answer's tokens are all there.
+        sequence_N: which response each token belongs to: 0, 1, …; a response's tokens are all there.
         clip_low: how far s may fall below 1.
         clip_high: how far it may rise above 1.
 

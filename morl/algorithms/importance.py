@@ -1,17 +1,16 @@
-"""Importance weights against the distribution that the rollout engine really sampled from.
+"""Importance weights against the distribution that the rollout engine actually sampled from.
 
-Engine and learner compute the same network with other kernels and precisions, so
+Engine and learner compute the same network with different kernels and precisions, so
 "on-policy" samples are slightly off-policy. A weight `pi_learner / pi_rollout` corrects
-that; its variance must be bounded, either by cutting weights off (`truncated`) or by leaving
-out what the two disagree on (`masked`). The two go together: weights from one level, a mask
-from another.
+that; its variance must be bounded, either by capping weights (`truncated`) or by leaving
+out tokens on which the two disagree (`masked`). The two combine: weights from one level,
+a mask from another.
 
-Levels are those of `ratio.importance_ratio`. A weight a token looks at that token alone: little variance,
-but a bias, since the tokens before it were drawn from the other distribution too. A weight
-an answer is the ratio of the answers' probabilities, the unbiased one for a reward on the whole
-answer; over thousands of tokens it is close to 0 or beyond any cap. The geometric mean is
-no importance weight at all, but a measure of disagreement that does not depend on length:
-good for masks.
+Levels are those of `ratio.importance_ratio`. A token's weight considers that token alone: its variance
+is small, but it is biased, since the tokens before it also came from the rollout distribution. A response's
+weight is the ratio of its probabilities, unbiased for a reward on the whole response; over thousands
+of tokens it is close to 0 or beyond any cap. The geometric mean is not an importance weight but a
+measure of disagreement that does not depend on length, which suits masks.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def truncated(
 ) -> torch.Tensor:
     """`w = min(pi_learner / pi_rollout, cap)`, without gradient.
 
-    The truncation bounds the variance at the price of a bias on what the engine found much
+    The cap bounds the variance at the price of a bias on tokens that the engine found much
     less likely than the learner.
 
     Source: truncated importance sampling (Ionides 2008), as applied to rollout engines by verl, TRL and slime.
@@ -40,8 +39,8 @@ def truncated(
         logprobs_N: log-probability of each sampled token under the learner.
         rollout_logprobs_N: the same under the rollout engine.
         cap: upper bound of a weight, >= 1.
-        level: whose probability is compared: the token's, the answer's, or the answer's per token.
-        sequence_N: which answer each token belongs to; needed unless the level is `token`.
+        level: compare the probability of the token, of the response, or of the response per token.
+        sequence_N: the response that each token belongs to; required unless the level is `token`.
 
     Returns: weights_N in (0, cap].
     """
@@ -60,22 +59,21 @@ def masked(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`w = pi_learner / pi_rollout` if it lies in [low, high], else 0; without gradient.
 
-    A ratio far from 1 says that engine and learner disagree about the text, not that the text is
-    good or bad: it is left out instead of being weighted. What is left out should leave
-    the denominators of the loss as well, or every mask makes the step smaller:
-    `aggregation.without_masked` does that.
+    A ratio far from 1 means that engine and learner disagree about the text, not that the text is
+    good or bad, so it is left out instead of being weighted. Masked tokens should leave the
+    denominators of the loss too (`aggregation.without_masked`), or every mask makes the step smaller.
 
     Source: rejection of outliers as in IcePop (arXiv 2510.18855), verl and slime.
 
     Args:
         logprobs_N: log-probability of each sampled token under the learner.
         rollout_logprobs_N: the same under the rollout engine.
-        low: least ratio that counts, <= 1; 0 for none.
+        low: smallest ratio that counts, <= 1; 0 for no bound.
         high: largest ratio that counts, >= 1.
-        level: what is left out: single tokens; answers by their own ratio; answers by their ratio per token.
-        sequence_N: which answer each token belongs to; needed unless the level is `token`.
+        level: mask single tokens, responses by their ratio, or responses by their ratio per token.
+        sequence_N: the response that each token belongs to; required unless the level is `token`.
 
-    Returns: `(weights_N, kept_N)`: the weights, 0 where masked, and a bool that is True where not.
+    Returns: `(weights_N, kept_N)`: weights, 0 where masked, and a bool, False where masked.
     """
     ratio_N = importance_ratio(logprobs_N.detach(), rollout_logprobs_N, level=level, sequence_N=sequence_N)
     kept_N = (ratio_N >= low) & (ratio_N <= high)

@@ -1,4 +1,4 @@
-"""Every reward normalised on its own, then added up."""
+"""Each reward term normalised within its group, then added up."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ def mo_grpo(
     *,
     eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-6,
 ) -> torch.Tensor:
-    """`A = sum of w_k (x_k - mean(x_k)) / (std(x_k) + eps)`, all statistics of the prompt's own group.
+    """`A = sum of w_k (x_k - mean(x_k)) / (std(x_k) + eps)`, with statistics over the prompt's group.
 
-    In the sum of raw rewards the one that varies most decides the advantage. Normalised first,
-    each is as strongly correlated with the advantage as the others. Weights count relative
-    to each other and are 1 on average (`w_k` adds up to the number of the objective's terms):
-    equal weights are the paper's plain sum, and an objective with more terms speaks louder,
-    which `gdpo` avoids.
+    In a sum of raw rewards the one that varies most decides the advantage. Normalised first,
+    all correlate equally with the advantage. Weights are relative, with mean 1 (`w_k` adds up
+    to the number of the objective's terms): equal weights are the paper's plain sum. An objective
+    with more terms has larger advantages, which `gdpo` avoids.
 
-    Source: MO-GRPO (arXiv 2509.22047). Assumes that an objective's terms add up: what
-    `combine: product` would make of them does not enter.
+    Source: MO-GRPO (arXiv 2509.22047). Assumes that an objective's terms add up; `combine: product`
+    is ignored.
 
     Args:
-        rewards_PG: float64 mixed rewards; read only for which samples have a score.
+        rewards_PG: float64 mixed rewards; only tell which samples have a score.
         terms_PGK: float64 values of the terms, NaN where there is none.
         term_weights_PK: float64 weights of the terms; 0 or NaN where the objective has no such term.
-        eps: keeps tiny spreads from growing without bound; in units of reward.
+        eps: keeps the scale finite for tiny standard deviations; in units of reward.
 
     Returns: advantages_PG, float64; 0 without a score, and where each term is equal within the group.
     """

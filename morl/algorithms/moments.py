@@ -1,4 +1,4 @@
-"""Means and spreads over the samples that have a value: what most advantages are made of."""
+"""Means and standard deviations that skip NaN: the parts of most advantages."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 def centre(values: torch.Tensor, dim: int) -> torch.Tensor:
     """`x - mean(x)` along `dim`, over the values that are not NaN.
 
-    A NaN becomes 0 and counts in no mean. Values that are all equal become exactly 0: their
-    mean can be off by a rounding error, which a later division would blow up.
+    A NaN becomes 0 and counts in no mean. Equal values become exactly 0: their mean may have a
+    rounding error, which a later division would amplify.
     """
     known = ~values.isnan()
     filled = torch.where(known, values, 0.0)
@@ -20,17 +20,16 @@ def centre(values: torch.Tensor, dim: int) -> torch.Tensor:
 
 
 def spread(centred: torch.Tensor, known: torch.Tensor, dim: int) -> torch.Tensor:
-    """Root mean square along `dim` over what is `known`, the rest being 0; `dim` stays, with size 1.
+    """Root mean square along `dim` over the `known` values, the rest being 0; `dim` stays, with size 1.
 
-    Of centred values this is the population's standard deviation: the samples are all there
-    is, not a sample of something larger.
+    Of centred values this is the population's standard deviation.
     """
     squares = centred.square().sum(dim=dim, keepdim=True)
     return (squares / known.sum(dim=dim, keepdim=True).clamp(min=1)).sqrt()
 
 
 def divide(centred: torch.Tensor, scale: torch.Tensor, eps: float) -> torch.Tensor:
-    """`centred / (scale + eps)`, and 0 where the scale is 0, even if eps is."""
+    """`centred / (scale + eps)`; 0 where the scale is 0, even if eps is 0 too."""
     return torch.where(scale > 0, centred / (scale + eps), 0.0)
 
 

@@ -11,8 +11,8 @@ from morl.algorithms import loss
 def on_policy(logprobs_N: torch.Tensor, advantages_N: torch.Tensor) -> torch.Tensor:
     """`-A * log pi(token)`.
 
-    One update follows each rollout, so the policy that learns is the policy that wrote:
-    the ratio of GRPO is 1, nothing is clipped, and no KL term is needed.
+    One update follows each rollout, so the policy that learns is the one that sampled:
+    GRPO's ratio is 1, nothing is clipped, and no KL term is needed.
 
     Source: MiMo-VL (arXiv 2506.03569, 3.3). Assumes that the samples are on-policy up to
     the small mismatch between engine and learner, which importance weights correct.

@@ -23,21 +23,21 @@ def ppo_clip(
 ) -> torch.Tensor:
     """`-min(r * A, clip(r, 1 - clip_low, 1 + clip_high) * A)` with `r = pi / pi_rollout`.
 
-    Where A < 0, `dual_clip` bounds that from above by `-dual_clip * A`: a token that has become
-    far likelier than when it was written gets no gradient, instead of one that grows with r.
+    Where A < 0, `dual_clip` bounds the loss from above by `-dual_clip * A`: a token that has become
+    far likelier than when it was sampled gets no gradient, instead of one that grows with r.
 
     Source: PPO (arXiv 1707.06347, eq. 7); separate bounds from DAPO (arXiv 2503.14476), which takes
     0.2 and 0.28; dual clip from arXiv 1912.09729, which takes 3.
-    Assumes `pi_rollout` is close to `pi`; a token beyond the bound in the direction its
-    advantage pulls gets no gradient.
+    Assumes `pi_rollout` is close to `pi`; a token beyond the bound in the direction of its
+    advantage gets no gradient.
 
     Args:
         logprobs_N: log-probability of each sampled token under the learner, with gradient.
         rollout_logprobs_N: the same under the distribution that wrote it.
         advantages_N: advantage of the token's sample.
         clip_low: how far the ratio may fall below 1.
-        clip_high: how far it may rise above 1; larger than clip_low leaves rare tokens room to grow.
-        dual_clip: largest ratio that still counts against a bad sample; no bound when it is not given.
+        clip_high: how far it may rise above 1; a larger value than clip_low lets rare tokens grow.
+        dual_clip: largest ratio that counts where the advantage is negative; None for no bound.
 
     Returns: loss_N, to be weighted and summed.
     """

@@ -1,4 +1,4 @@
-"""How much likelier the learner finds what the rollout wrote."""
+"""The importance ratio between learner and rollout engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 Level = Literal["token", "sequence", "geometric"]
 
 BOUND = 20.0
-"""Largest size of a log ratio, in nats: beyond it numbers overflow, and no correction means anything."""
+"""Largest absolute log ratio, in nats: beyond it numbers overflow, and a correction is meaningless."""
 
 
 def importance_ratio(
@@ -19,28 +19,28 @@ def importance_ratio(
     level: Level = "token",
     sequence_N: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """`pi_learner / pi_rollout` of each token, of its answer, or on average over its answer.
+    """`pi_learner / pi_rollout` of each token, of its response, or on average over its response.
 
     - `token`: `r_t = pi_learner(token) / pi_rollout(token)`;
-    - `sequence`: the product of `r_t` over the answer, which is the ratio of the answer's
-      probabilities; it wanders from 1 ever further as answers grow longer;
-    - `geometric`: the product to the power `1 / length`, which no length changes.
+    - `sequence`: the product of `r_t` over the response, which is the ratio of the response's
+      probabilities; it drifts further from 1 as responses grow longer;
+    - `geometric`: that product to the power `1 / length`, which does not depend on length.
 
-    Kept within `exp(-20)` and `exp(20)`; what lies outside has no gradient.
+    Clamped to `[exp(-20), exp(20)]`, without gradient outside.
 
     Args:
         logprobs_N: log-probability of each sampled token under the learner.
         rollout_logprobs_N: the same under the distribution that wrote it.
-        level: which of the three.
-        sequence_N: which answer each token belongs to: 0, 1, …; needed unless the level is `token`.
+        level: one of the three.
+        sequence_N: the response that each token belongs to: 0, 1, …; required unless the level is `token`.
 
-    Returns: ratio_N, with gradient; the same for all tokens of an answer unless the level is `token`.
-    Raises: ValueError when sequence_N is needed and missing.
+    Returns: ratio_N, with gradient; the same for all tokens of a response unless the level is `token`.
+    Raises: ValueError when sequence_N is required and missing.
     """
     log_ratio_N = logprobs_N - rollout_logprobs_N
     if level != "token":
         if sequence_N is None:
-            raise ValueError(f"a ratio of level '{level}' needs to know which answer each token belongs to")
+            raise ValueError(f"a ratio of level '{level}' needs to know which response each token belongs to")
         total_N = sum_over(log_ratio_N.double(), sequence_N)
         if level == "geometric":
             total_N = total_N / sum_over(torch.ones_like(total_N), sequence_N)
@@ -50,5 +50,5 @@ def importance_ratio(
 
 def sum_over(values_N: torch.Tensor, group_N: torch.Tensor) -> torch.Tensor:
     """For each token the sum over all tokens of its group; groups are numbered 0, 1, … without gaps."""
-    # There are at most N groups: to count them would wait for the device.
+    # N slots are enough for any number of groups: counting the groups would wait for the device.
     return torch.zeros_like(values_N).index_add(0, group_N, values_N)[group_N]

@@ -12,8 +12,8 @@ from morl.algorithms.moments import centre
 def rloo(rewards_PG: torch.Tensor) -> torch.Tensor:
     """`A_i = r_i - mean of the other r_j` over the scored samples of each prompt.
 
-    A sample's own reward is not in its baseline, so the gradient is unbiased. With n scored
-    samples this is `n / (n - 1)` times the distance from the group's mean.
+    The baseline excludes the sample's own reward, so the gradient is unbiased. With n scored
+    samples this is `n / (n - 1)` times the distance from the group mean.
 
     Source: RLOO (arXiv 2402.14740).
     Assumes that a unit of reward is worth the same in every objective.
@@ -21,8 +21,8 @@ def rloo(rewards_PG: torch.Tensor) -> torch.Tensor:
     Args:
         rewards_PG: float64 rewards, NaN where there is no score.
 
-    Returns: advantages_PG, float64; 0 without a score, without another scored sample to compare
-    with, and in a group whose rewards are all equal.
+    Returns: advantages_PG, float64; 0 without a score, in a group with one scored sample, and in
+    a group whose rewards are all equal.
     """
     count_P1 = (~rewards_PG.isnan()).sum(dim=1, keepdim=True)
     return centre(rewards_PG, dim=1) * (count_P1 / (count_P1 - 1).clamp(min=1))

@@ -1,4 +1,4 @@
-"""The learner: DeepSpeed ranks behind one object that the training loop talks to."""
+"""The learner: DeepSpeed ranks behind one object for the training loop."""
 
 from __future__ import annotations
 

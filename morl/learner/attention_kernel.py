@@ -1,4 +1,4 @@
-"""Which attention a model computes rows of a prompt and its answers with."""
+"""The attention kernel for rows of a prompt and its responses."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from morl.learner import flex_attention, shared_prefix_attention
 
 
 def use_shared_prefix(model: Any, kind: str = "sdpa") -> None:
-    """Have the language model of `model` attend by rows when it is given their layout, and as ever when not.
+    """Make the language model use block-diagonal attention when a layout is given, and its own otherwise.
 
-    `kind`: "sdpa" for blocks, one by one; "flex" for one kernel, see `morl.learner.flex_attention`.
+    `kind`: "sdpa" for one call per block; "flex" for one kernel, see `morl.learner.flex_attention`.
     """
     from transformers import AttentionInterface
 
@@ -19,5 +19,5 @@ def use_shared_prefix(model: Any, kind: str = "sdpa") -> None:
     else:
         name, function = shared_prefix_attention.NAME, shared_prefix_attention.by_blocks
     AttentionInterface.register(name, function)
-    seeing = getattr(model.config, "vision_config", None) is not None
-    model.set_attn_implementation({"text_config": name} if seeing else name)
+    multimodal = getattr(model.config, "vision_config", None) is not None
+    model.set_attn_implementation({"text_config": name} if multimodal else name)

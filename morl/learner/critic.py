@@ -1,8 +1,8 @@
-"""PPO's value model on the learner: what an answer so far is worth, token by token, and one step on the returns.
+"""PPO's value model on the learner: token-level values of a response, and one optimiser step on the returns.
 
-The value before a token is read from the hidden state that predicts it, so rows, packing and
-shared prompts are the policy's. PPO clips how far a value moves while a batch is learnt from
-again and again; here each batch is learnt from once, and values have not moved when it is.
+The value before a token is read from the hidden state that predicts the token, so rows, packing and
+shared prompts are the policy's. PPO clips how far a value moves over several updates on a batch;
+here each batch is used once, so values have not moved.
 """
 
 from __future__ import annotations
@@ -33,38 +33,38 @@ KEY = "algorithm.critic.path"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CriticMetrics(RankMetrics):
-    """What a rank of a critic measures: sums over tokens."""
+    """Metrics of a critic's rank: sums over tokens."""
 
     tokens: float = 0.0
     value: float = 0.0
     residual: float = 0.0
-    """Return less value."""
+    """Return minus value."""
     residual_square: float = 0.0
 
 
 class CriticRank(Rank[CriticMetrics]):
-    """A rank that learns what answers turn out to be worth."""
+    """A rank that learns to predict returns."""
 
     settings: RankSettings
     metrics = CriticMetrics
 
     def _load(self) -> Any:
         model = load_reward_model(self.settings.model, self.settings.dtype)
-        # A reward model's scores have a scale of their own: its body is welcome, its head is not.
+        # A reward model's scores are on another scale: keep its body, reset its head.
         torch.nn.init.zeros_(model.score.weight)
         _in_float32(model.score)
         return model
 
     def _module(self, model: Any) -> RewardModel:
         module = RewardModel(model)
-        module.language_model.score.requires_grad_(True)  # new, so adapters alone would not do
+        module.language_model.score.requires_grad_(True)  # a new head must train even with LoRA
         return module
 
     def _accumulate(self, micro: Microbatch) -> CriticMetrics:
         values_N, returns_N = self.engine(micro), micro.returns_N
         residual_N = returns_N - values_N
         loss = (0.5 * residual_N.square() * micro.weights_N).sum()
-        # DeepSpeed averages gradients over ranks; the weights already make a sum.
+        # DeepSpeed averages gradients over ranks; the weights call for a sum.
         self.engine.backward(loss * self.ranks)
         exact_N = residual_N.detach().double()
         return CriticMetrics(
@@ -76,50 +76,50 @@ class CriticRank(Rank[CriticMetrics]):
         )
 
     def values(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> torch.Tensor:
-        """Value before each of the batch's targets, without gradient or dropout; 0 where it is not this rank's."""
-        found_N = torch.zeros(len(batch.targets_N))
-        for rows, micro, values_N in self._looked_at(batch, plan[self.rank]):
+        """Value before each of the batch's targets, without gradient or dropout; 0 in other ranks' rows."""
+        all_N = torch.zeros(len(batch.targets_N))
+        for rows, micro, values_N in self._forward(batch, plan[self.rank]):
             if rows:
-                found_N[micro.places_N.cpu()] = values_N.cpu()
-        return found_N
+                all_N[micro.indices_N.cpu()] = values_N.cpu()
+        return all_N
 
 
 def _in_float32(head: Any) -> None:
-    """Have a linear head compute in float32: advantages are made of small differences between values."""
+    """Make a linear head compute in float32: advantages are small differences between values."""
 
     def forward(self: Any, hidden_UH: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.linear(hidden_UH.float(), self.weight.float())
 
-    # The head stays the module it was, because DeepSpeed gathers a module's weights around its call.
+    # Patch the module instead of replacing it: DeepSpeed gathers a module's weights around its call.
     head.forward = types.MethodType(forward, head)
 
 
 class Critic:
-    """A group of DeepSpeed ranks that hold one value model, beside the policy's and like them."""
+    """A group of DeepSpeed ranks that hold the value model, separate from the policy's ranks."""
 
-    def __init__(self, ranks: RankGroup[CriticMetrics], *, total_steps: int, alone: bool) -> None:
-        """Drive `ranks`; `alone` where these are processes of their own, which can work beside the policy's."""
+    def __init__(self, ranks: RankGroup[CriticMetrics], *, total_steps: int, parallel: bool) -> None:
+        """Drive `ranks`; `parallel` if they run in other processes, so that they can work while the policy's do."""
         self.total_steps = total_steps
         self._ranks = ranks
-        self._thread = ThreadPoolExecutor(1, "critic") if alone else None
+        self._thread = ThreadPoolExecutor(1, "critic") if parallel else None
         self._seconds = 0.0
 
     @classmethod
     def start(cls, settings: RankSettings, cluster: Cluster, *, total_steps: int) -> Critic:
         """Start the ranks and load the model. Raises: RunError, UsageError."""
         ranks = start_rank_group(CriticRank, settings, cluster)
-        return cls(ranks, total_steps=total_steps, alone=not cluster.local)
+        return cls(ranks, total_steps=total_steps, parallel=not cluster.local)
 
     def values(self, batch: Batch) -> torch.Tensor:
-        """`values_N`, float32: what the answer is worth before each target of the batch is written."""
+        """`values_N`, float32: the value of the response before each target of the batch."""
         began = time.perf_counter()
-        # Each target is one rank's, and 0 for the others.
+        # One rank has the value of a target, the others 0.
         values_N = torch.stack(self._ranks.call_on_rows("values", batch)).sum(dim=0)
         self._seconds = time.perf_counter() - began
         return values_N
 
     def begin_step(self, batch: Batch, number: int) -> Callable[[], dict[str, float]]:
-        """Begin `step`; to call what this returns is to wait for its metrics, or what it failed with."""
+        """Begin `step`; the returned function waits for its metrics, or raises what it failed with."""
         if self._thread is not None:
             return self._thread.submit(self.step, batch, number).result
         metrics = self.step(batch, number)
@@ -128,7 +128,7 @@ class Critic:
     def step(self, batch: Batch, number: int) -> dict[str, float]:
         """Optimiser step `number`, counted from 1, on `0.5 * (value - return)²`; returns its metrics.
 
-        Tokens weigh as they do in the policy's loss.
+        Token weights are those of the policy's loss.
         """
         began = time.perf_counter()
         total = self._ranks.step(batch, number, self.total_steps)
@@ -139,29 +139,29 @@ class Critic:
         }
 
     def save(self, folder: Path, background: bool) -> None:
-        """Save everything that `load` needs to go on exactly here; in the background until `saved`."""
+        """Save all state that `load` needs to resume exactly; in the background until `saved`."""
         self._ranks.call("save", folder, background)
 
     def saved(self) -> bool:
-        """Whether all that `save` began is on the disk; any thread may ask. Raises: what the writing failed with."""
+        """Whether `save` has written everything; thread-safe. Raises: the writer's error."""
         return self._ranks.saved()
 
     def load(self, folder: Path) -> None:
-        """Go on from what `save` wrote. Raises: CheckpointError when it does not fit."""
+        """Resume from what `save` wrote. Raises: CheckpointError when it does not fit."""
         self._ranks.call("load", folder)
 
     def close(self) -> None:
-        """End the ranks."""
+        """Stop the ranks."""
         self._ranks.close()
         if self._thread is not None:
             self._thread.shutdown()
 
 
 def critic_metrics(total: CriticMetrics, returns_N: torch.Tensor) -> dict[str, float]:
-    """What all ranks measured, as the step's metrics.
+    """The step's metrics from the ranks' sums.
 
-    `critic/explained_variance` is `1 - Var(return - value) / Var(return)` over tokens: 1 for a critic that knows,
-    0 for one that says the same everywhere. It is left out where all returns are equal.
+    `critic/explained_variance` is `1 - Var(return - value) / Var(return)` over tokens: 1 for a perfect critic,
+    0 for a constant one. It is left out where all returns are equal.
     """
     tokens = max(1.0, total.tokens)
     residual = total.residual / tokens
@@ -178,11 +178,11 @@ def critic_metrics(total: CriticMetrics, returns_N: torch.Tensor) -> dict[str, f
 
 
 def token_inputs(batch: Batch, values_N: torch.Tensor, objectives_P: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What an advantage that works token by token may ask for by name.
+    """Inputs of a token-level advantage, by parameter name.
 
     Args:
-        batch: each target's advantage being the reward of its answer for now.
-        values_N: the critic's.
+        batch: its advantages hold the response's reward for now.
+        values_N: the critic's values.
         objectives_P: the number of each group's objective.
     """
     _, lengths_B = torch.unique_consecutive(batch.answers_N, return_counts=True)
@@ -205,10 +205,10 @@ def token_inputs(batch: Batch, values_N: torch.Tensor, objectives_P: torch.Tenso
 def with_token_advantages(
     batch: Batch, mask_BT: torch.Tensor, advantages_BT: torch.Tensor, returns_BT: torch.Tensor
 ) -> Batch:
-    """The batch with the advantage and the return of each of its targets.
+    """The batch with the advantage and the return of each target.
 
-    Where the return is not a number the advantage is none either, even if it was made one by being standardised:
-    the step is to be skipped and told, not taken as if the critic had said nothing.
+    Where the return is not finite the advantage becomes NaN, even if standardising made it finite: the step
+    must be skipped and reported, not taken without those tokens.
     """
     returns_N = returns_BT[mask_BT].float()
     advantages_N = torch.where(returns_N.isfinite(), advantages_BT[mask_BT].float(), torch.nan)
@@ -216,43 +216,43 @@ def with_token_advantages(
 
 
 def critic_settings(recipe: Recipe, policy: Path) -> RankSettings | None:
-    """What the ranks of the recipe's critic must know; None where the advantage asks for no values.
+    """Settings of the critic's ranks; None where the advantage takes no values.
 
     Args:
-        recipe: the critic's layout is the learner's.
-        policy: the folder of the policy's first weights, and the critic's unless the recipe names another.
+        recipe: the critic uses the learner's layout.
+        policy: folder of the initial policy, and of the initial critic unless the recipe names another.
 
-    Raises: UsageError when the critic's model cannot be found or does not read what the policy writes.
+    Raises: UsageError when the critic's model cannot be found or does not read the policy's tokens or images.
     """
     if not recipe.algorithm.has_critic:
         return None
     spec = recipe.algorithm.critic or CriticSpec()
     model = policy if spec.path is None else resolve_model(spec.path, KEY)
     if model != policy:
-        _check_reads_alike(model, policy)
-    own = {key: getattr(spec, key) for key in ("lr", "schedule", "warmup_steps")}
+        _check_same_inputs(model, policy)
+    schedule = {key: getattr(spec, key) for key in ("lr", "schedule", "warmup_steps")}
     return RankSettings(
         model=model,
         dtype=recipe.model.dtype,
-        learner=recipe.learner.model_copy(update={"train": ["*"], "freeze": [], **own}),
+        learner=recipe.learner.model_copy(update={"train": ["*"], "freeze": [], **schedule}),
         seed=recipe.run.seed,
         plugins=tuple(recipe.plugins),
     )
 
 
-def _check_reads_alike(critic: Path, policy: Path) -> None:
-    """A critic is given the policy's tokens and images as they are. Raises: UsageError."""
+def _check_same_inputs(critic: Path, policy: Path) -> None:
+    """Check that the critic can read the policy's tokens and images. Raises: UsageError."""
     from transformers import AutoConfig, AutoTokenizer
 
     configs = [AutoConfig.from_pretrained(folder) for folder in (critic, policy)]
     if len({getattr(config, "vision_config", None) is None for config in configs}) > 1:
         raise UsageError(
-            f"{KEY}: of '{critic}' and the policy one sees images and the other does not: take a critic that is "
-            "of the policy's kind, or leave the path out to begin with the policy itself"
+            f"{KEY}: of '{critic}' and the policy one is multimodal and the other is not: use a critic of the "
+            "policy's kind, or leave the path out to start from the policy"
         )
     vocabularies = [AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (critic, policy)]
     if vocabularies[0] != vocabularies[1]:
         raise UsageError(
-            f"{KEY}: '{critic}' has another vocabulary than the policy, whose tokens the critic reads: take a model "
-            "of the policy's family, or leave the path out to begin with the policy itself"
+            f"{KEY}: '{critic}' has another vocabulary than the policy, whose tokens the critic reads: use a model "
+            "of the policy's family, or leave the path out to start from the policy"
         )

@@ -1,8 +1,8 @@
-"""Attention over rows of a prompt and its answers by FlexAttention: one kernel that skips what the layout masks.
+"""Attention over rows of a prompt and its responses by FlexAttention: one kernel that skips masked blocks.
 
-The kernel is torch's (Dong et al. 2024, arXiv:2412.05496), compiled on its first use; blocks of 128 x 128 tokens that
-are masked as a whole are never computed. For CUDA: torch runs it on the CPU without a backward pass, and
-slowly. It computes what `morl.learner.shared_prefix_attention` computes block by block.
+The kernel is torch's (Dong et al. 2024, arXiv:2412.05496), compiled on first use; blocks of 128 x 128 tokens that
+are masked entirely are not computed. For CUDA: on the CPU torch runs it slowly and without a backward pass.
+The result is that of `morl.learner.shared_prefix_attention`, which computes block by block.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def attend(
     layout: Layout | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """An attention function of transformers': `BLHD`; what it says of padding is finite, and means nothing."""
+    """An attention function for transformers; returns `BLHD`, with arbitrary finite values at padding."""
     if layout is None:
         return attend_by_blocks(module, query_BHLD, key_BKLD, value_BKLD, attention_mask, **options)
-    found_BHLD = _kernel(query_BHLD.device.type)(
+    attended_BHLD = _kernel(query_BHLD.device.type)(
         query_BHLD,
         key_BKLD,
         value_BKLD,
@@ -39,27 +39,27 @@ def attend(
         scale=options.get("scaling"),
         enable_gqa=query_BHLD.shape[1] != key_BKLD.shape[1],
     )
-    return found_BHLD.transpose(1, 2).contiguous(), None
+    return attended_BHLD.transpose(1, 2).contiguous(), None
 
 
-@functools.lru_cache(maxsize=2)  # every layer of a microbatch asks for the same one
+@functools.lru_cache(maxsize=2)  # all layers of a micro-batch use the same mask
 def block_mask(layout: Layout, length: int, device: torch.device) -> Any:
-    """A causal mask in which an answer sees its prompt and itself, as a `BlockMask` for rows of `length` tokens.
+    """A causal `BlockMask` for rows of `length` tokens in which a response attends to its prompt and itself.
 
-    Padding sees its prompt as well, so that no softmax is over nothing.
+    Padding attends to its prompt too, so that no softmax is empty.
     """
     from torch.nn.attention.flex_attention import create_block_mask
 
     segments_BL = torch.full((len(layout), length), -1, device=device)
-    for b, (prompt, answers) in enumerate(layout):
-        sizes = torch.tensor([prompt, *answers], device=device)
-        segments_BL[b, : prompt + sum(answers)] = torch.arange(len(sizes), device=device).repeat_interleave(sizes)
+    for b, (prompt, responses) in enumerate(layout):
+        sizes = torch.tensor([prompt, *responses], device=device)
+        segments_BL[b, : prompt + sum(responses)] = torch.arange(len(sizes), device=device).repeat_interleave(sizes)
 
     def may_see(b: torch.Tensor, h: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         segment = segments_BL[b, key]
         return (query >= key) & ((segment == 0) | (segment == segments_BL[b, query]))
 
-    # Compiled, the mask is made block by block; otherwise as L x L truth values first.
+    # Uncompiled, torch first builds a dense L x L mask.
     compiled = device.type == "cuda"
     return create_block_mask(may_see, len(layout), None, length, length, device=device, _compile=compiled)
 

@@ -1,4 +1,4 @@
-"""A policy that stays as it is: what the trained one is compared with."""
+"""The frozen reference policy of the KL term."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from morl.model import load_policy
 
 
 def frozen_copy(folder: Path, settings: PolicySettings, vocabulary: int, device: Any, attention: str = "sdpa") -> Any:
-    """A second policy, without gradient or optimiser, called as the trained one is.
+    """A second policy, without gradient or optimiser, called like the trained one.
 
-    With ZeRO-3 its weights are spread over the ranks, and calling it is collective; otherwise every rank holds all.
+    With ZeRO-3 its weights are sharded over the ranks and calling it is collective; otherwise every rank holds all.
 
     Args:
         folder: its checkpoint.
-        settings: of the trained policy; number type, temperature and banned tokens are the same.
+        settings: of the trained policy; the reference has its dtype, temperature and banned tokens.
         vocabulary: number of token ids of the trained policy.
         device: where it runs.
-        attention: kind of attention over rows; with the trained policy's kernels equal weights give equal numbers.
+        attention: kind of attention; with the trained policy's kernels equal weights give equal numbers.
 
     Raises: UsageError when the vocabularies differ.
     """
     model = load_policy(folder, settings.dtype)
-    own = model.config.get_text_config().vocab_size
-    if own != vocabulary:
+    tokens = model.config.get_text_config().vocab_size
+    if tokens != vocabulary:
         raise UsageError(
-            f"algorithm.kl.reference: '{folder}' knows {own} tokens and the policy {vocabulary}: "
-            "give a checkpoint with the policy's tokenizer"
+            f"algorithm.kl.reference: '{folder}' has {tokens} tokens and the policy {vocabulary}: "
+            "name a checkpoint with the policy's tokenizer"
         )
     gpu = device.type == "cuda"
     use_shared_prefix(model, attention)

@@ -1,4 +1,4 @@
-"""The learner as the training loop sees it: groups in, one optimiser step, weights out."""
+"""The learner's interface for the training loop: groups in, one optimiser step, weights out."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class Learner:
-    """A group of DeepSpeed ranks that hold one policy, and another with its critic if the advantage wants one."""
+    """A group of DeepSpeed ranks that hold the policy, and another one for the critic if there is one."""
 
     def __init__(
         self,
@@ -61,19 +61,19 @@ class Learner:
         max_new_tokens: int,
         critic: RankSettings | None = None,
     ) -> Learner:
-        """Start the ranks, those of a critic too, and load the models. Raises: RunError, UsageError."""
+        """Start the ranks of policy and critic, and load the models. Raises: RunError, UsageError."""
         ranks = start_rank_group(PolicyRank, settings, cluster)
         try:
-            beside = None if critic is None else Critic.start(critic, cluster, total_steps=total_steps)
+            started = None if critic is None else Critic.start(critic, cluster, total_steps=total_steps)
         except BaseException:
             ranks.close()
             raise
-        return cls(settings, ranks, total_steps=total_steps, max_new_tokens=max_new_tokens, critic=beside)
+        return cls(settings, ranks, total_steps=total_steps, max_new_tokens=max_new_tokens, critic=started)
 
     def batch(self, groups: Sequence[Group]) -> Batch:
         """The tensors of an update: advantages, aggregation weights, rows.
 
-        Groups may differ in size; a missing sample is like one without a score.
+        Groups may differ in size; a missing sample counts as one without a score.
         """
         algorithm = self.settings.algorithm
         inputs = advantage_inputs(groups, self.settings.objectives)
@@ -88,22 +88,22 @@ class Learner:
             (advantages_PG,) = self._advantages(inputs)
             keep_zeros = needs_zeros(algorithm)
             return build_batch(group_rows(groups, advantages_PG, weights_PG, share=share, keep_zeros=keep_zeros))
-        # Each answer's reward goes where its advantage would, and tells the critic's tokens whose they are.
+        # Rewards take the place of the advantages, which need the critic's values.
         batch = build_batch(group_rows(groups, rewards_PG.nan_to_num(), weights_PG, share=share, keep_zeros=True))
         by_token = token_inputs(batch, self._critic.values(batch), inputs["objectives_P"])
         return with_token_advantages(batch, by_token["mask_BT"], *self._advantages({**inputs, **by_token}))
 
     def _advantages(self, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """What the recipe's advantage returns, its state left out and remembered."""
+        """The outputs of the recipe's advantage; its state is kept and not returned."""
         spec = self.settings.algorithm.advantage
         advantage = ADVANTAGES.load(spec.use)
-        found = call_by_name(advantage, {**inputs, "state": self._advantage_state}, spec.options)
+        outputs = call_by_name(advantage, {**inputs, "state": self._advantage_state}, spec.options)
         if "state" in wanted_arguments(advantage):
-            *found, self._advantage_state = found
-        return tuple(found) if isinstance(found, list | tuple) else (found,)
+            *outputs, self._advantage_state = outputs
+        return tuple(outputs) if isinstance(outputs, list | tuple) else (outputs,)
 
     def step(self, batch: Batch) -> dict[str, float]:
-        """Exactly one optimiser step, of the critic too; returns the step's metrics."""
+        """Exactly one optimiser step of the policy, and one of the critic; returns the step's metrics."""
         critic_metrics = None if self._critic is None else self._critic.begin_step(batch, self.policy_version + 1)
         began = time.perf_counter()
         total = self._ranks.step(batch, self.policy_version + 1, self.total_steps)
@@ -121,7 +121,7 @@ class Learner:
         }
 
     def nonfinite_rows(self, batch: Batch) -> list[int]:
-        """Rows of a batch whose loss is not finite, each computed alone; nothing is learnt."""
+        """Rows of a batch whose loss is not finite, computed one by one, without an update."""
         return self._ranks.nonfinite_rows(batch)
 
     def publish(self, folder: Path) -> None:
@@ -129,7 +129,7 @@ class Learner:
         self._ranks.call("publish", folder, self.policy_version)
 
     def publish_adapter(self, folder: Path) -> None:
-        """Write the current LoRA adapter alone, as a folder that engines load on top of the model they began with."""
+        """Write the current LoRA adapter as a folder that engines load on top of the initial model."""
         self._ranks.call("publish_adapter", folder, self.policy_version)
 
     def send_weights(self, link: Link) -> None:
@@ -137,14 +137,14 @@ class Learner:
         self._ranks.call("send_weights", link, self.policy_version)
 
     def adapted_outside(self) -> list[str]:
-        """Names of the layers with a LoRA adapter that are not the language model's."""
+        """Names of the layers with a LoRA adapter that lie outside of the language model."""
         layers: list[str] = self._ranks.call("adapted_outside")[0]
         return layers
 
     def save(self, folder: Path, *, background: bool = False) -> dict[str, Any]:
-        """Save everything that `load` needs to go on exactly here; returns the part that is plain JSON.
+        """Save all state that `load` needs to resume exactly; returns the part that is plain JSON.
 
-        In the background the ranks write on while the next step runs, until `saved`.
+        In the background the ranks write while the next step runs, until `saved`.
         """
         self._ranks.call("save", folder, background)
         if self._critic is not None:
@@ -152,17 +152,17 @@ class Learner:
         return {"policy_version": self.policy_version, "advantage": self._advantage_state}
 
     def saved(self) -> bool:
-        """Whether all that `save` began is on the disk; any thread may ask. Raises: what the writing failed with."""
+        """Whether `save` has written everything; thread-safe. Raises: the writer's error."""
         return self._ranks.saved() and (self._critic is None or self._critic.saved())
 
     def load(self, folder: Path, state: Mapping[str, Any]) -> None:
-        """Go on from what `save` wrote, and returned. Raises: CheckpointError when it does not fit."""
-        wrote, ranks = self._ranks.call("load", folder)[0], self.settings.learner.ranks
-        if wrote != ranks:
+        """Resume from what `save` wrote and returned. Raises: CheckpointError when it does not fit."""
+        writers, ranks = self._ranks.call("load", folder)[0], self.settings.learner.ranks
+        if writers != ranks:
             logger.info(
-                "'%s' was written by %d rank(s), %d go on: random numbers begin anew, from seed, step and rank",
+                "'%s' was written by %d rank(s) and is read by %d: random numbers restart from seed, step and rank",
                 folder,
-                wrote,
+                writers,
                 ranks,
             )
         if self._critic is not None:
@@ -171,30 +171,30 @@ class Learner:
         self._advantage_state = dict(state.get("advantage", {}))
 
     def close(self) -> None:
-        """End the ranks."""
+        """Stop the ranks."""
         self._ranks.close()
         if self._critic is not None:
             self._critic.close()
 
 
 def needs_zeros(algorithm: AlgorithmSpec) -> bool:
-    """Whether samples with an advantage of 0 have a part in the update.
+    """Whether samples with advantage 0 take part in the update.
 
-    They have in a KL term; and where a mask takes tokens out of a denominator that samples share.
+    They do with a KL term, and where a mask takes tokens out of a denominator that samples share.
     """
     shared = algorithm.aggregation in ("prompt_tokens", "batch_tokens")
     return algorithm.kl is not None or (algorithm.importance.kind == "masked" and shared)
 
 
 def advantage_inputs(groups: Sequence[Group], objectives: Sequence[str]) -> dict[str, torch.Tensor]:
-    """What an advantage may ask for by name.
+    """Inputs of an advantage, by parameter name.
 
     Args:
-        groups: may differ in size; a missing sample is like one without a score.
+        groups: may differ in size; a missing sample counts as one without a score.
         objectives: names in the order of their numbers.
 
-    Returns: `rewards_PG`, NaN where there is no score; `objectives_P`; `terms_PGK`, what each term entered the
-    mixture with; and `term_weights_PK`, 0 where an objective has fewer terms.
+    Returns: `rewards_PG`, NaN where there is no score; `objectives_P`; `terms_PGK`, each term's value in the
+    mixture; and `term_weights_PK`, 0 where an objective has fewer terms.
     """
     numbers = {name: number for number, name in enumerate(objectives)}
     width = max(len(group.samples_G) for group in groups)

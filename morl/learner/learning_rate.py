@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step, so that resuming needs no scheduler state."""
+"""The learning rate as a pure function of the step, so that a resumed run needs no scheduler state."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Schedule = Literal["constant", "linear", "cosine"]
 def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int, schedule: Schedule) -> float:
     """Learning rate of optimiser step `step`, counted from 1.
 
-    Rises linearly to `peak` over `warmup_steps`, then stays, or falls to 0 at `total_steps + 1`
-    along a line or half a cosine.
+    Rises linearly to `peak` over `warmup_steps`, then stays constant, or decays to 0 at `total_steps + 1`
+    linearly or along half a cosine.
     """
     if step <= warmup_steps:
         return peak * step / (warmup_steps + 1)

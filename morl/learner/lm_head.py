@@ -1,4 +1,4 @@
-"""From hidden states to log-probabilities of sampled tokens, without ever holding all logits."""
+"""From hidden states to log-probabilities of sampled tokens, without materialising all logits."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 import torch
 
 CHUNK_BYTES = 64 * 1024**2
-"""Size of the logits that are held at once, in float32."""
+"""Size of a chunk of logits, in float32."""
 
 KEPT_BYTES = 512 * 1024**2
-"""Size of all probabilities, in float32, up to which they are kept for the gradient."""
+"""Largest size of all probabilities, in float32, that is kept for the gradient."""
 
 BANNED = -1e30
 """A logit whose softmax is 0."""
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """Log-softmax of a linear map, gathered at targets, chunk by chunk of the rows.
+    """Log-softmax of a linear map, gathered at targets, in chunks of rows.
 
-    The gradient is `softmax` minus one at the target. What the softmax takes is kept for it where that is little;
-    else the logits of a chunk are computed once more: memory is that of one chunk, whatever the number of rows.
+    The gradient is `softmax` minus one at the target. Probabilities up to `KEPT_BYTES` are kept for it; otherwise
+    the logits are recomputed chunk by chunk, so that memory does not grow with the number of rows.
     """
 
     @staticmethod
@@ -57,7 +57,7 @@ class _TokenLogprobs(torch.autograd.Function):
         grad_hidden_UH = torch.empty_like(hidden_UH)
         wants_weight, wants_bias = ctx.needs_input_grad[1], ctx.needs_input_grad[2]
         grad_weight_VH = torch.zeros_like(weight_VH) if wants_weight else None
-        # Given up, for they are overwritten below; who goes backward a second time has them computed.
+        # Overwritten below, so a second backward pass has to recompute them.
         probs_UV, ctx.probs_UV = ctx.probs_UV, None
         grad_bias_V = torch.zeros_like(bias_V, dtype=torch.float32) if wants_bias else None
         for rows, mine in _chunks(len(hidden_UH), source_of_N, ctx.chunk if probs_UV is None else len(hidden_UH)):
@@ -73,7 +73,7 @@ class _TokenLogprobs(torch.autograd.Function):
             low_CV = grad_CV.to(weight_VH.dtype)
             grad_hidden_UH[rows] = low_CV @ weight_VH
             if grad_weight_VH is not None:
-                # In place: another matrix of the weights' size would be most of the memory used here.
+                # In place: a temporary of the weights' size would dominate memory here.
                 grad_weight_VH.addmm_(low_CV.T, hidden_UH[rows])
             if grad_bias_V is not None:
                 grad_bias_V += grad_CV.sum(dim=0)
@@ -94,13 +94,13 @@ def _logits(
 ) -> torch.Tensor:
     logits_CV = torch.nn.functional.linear(hidden_CH, weight_VH, bias_V).float()
     if len(banned):
-        # Not minus infinity, which would make the entropy's 0 * log 0 undefined; its probability is 0 all the same.
+        # Finite, because minus infinity makes the entropy's 0 * log 0 NaN; the probability is still exactly 0.
         logits_CV[:, banned] = BANNED
     return logits_CV.div_(temperature) if temperature != 1 else logits_CV
 
 
 def _chunks(rows: int, source_of_N: torch.Tensor, chunk: int) -> list[tuple[slice, torch.Tensor]]:
-    """Slices of rows, each with the numbers of the targets that are predicted from them."""
+    """Slices of rows, each with the indices of the targets that are predicted from them."""
     by_row = torch.argsort(source_of_N, stable=True)
     starts = torch.arange(0, rows, chunk, device=source_of_N.device)
     ends = (starts + chunk).clamp(max=rows)
@@ -129,31 +129,31 @@ def token_logprobs(
     Args:
         hidden_UH: distinct hidden states.
         weight_VH: of the language model's head.
-        source_of_N: for each target the hidden state it is predicted from.
+        source_of_N: index into U of the hidden state that predicts each target.
         targets_N: token ids.
-        chunk: hidden states whose logits are held at once; None for `CHUNK_BYTES` of them.
+        chunk: number of hidden states whose logits are held at once; None for `CHUNK_BYTES` of logits.
 
-    Returns: `(logprobs_N, entropy_U)`, float32, in nats. The entropy carries no gradient.
+    Returns: `(logprobs_N, entropy_U)`, float32, in nats. The entropy has no gradient.
     """
     if chunk is None:
         chunk = max(16, CHUNK_BYTES // (4 * len(weight_VH)))
     banned = torch.as_tensor(list(banned_token_ids), dtype=torch.long, device=hidden_UH.device)
     keep = torch.is_grad_enabled() and 4 * len(hidden_UH) * len(weight_VH) <= KEPT_BYTES
     arguments = (hidden_UH, weight_VH, bias_V, source_of_N, targets_N, banned, temperature, chunk, keep)
-    found: tuple[torch.Tensor, torch.Tensor] = _TokenLogprobs.apply(*arguments)  # type: ignore[no-untyped-call]
-    return found
+    outputs: tuple[torch.Tensor, torch.Tensor] = _TokenLogprobs.apply(*arguments)  # type: ignore[no-untyped-call]
+    return outputs
 
 
 def make_lean(head: Any) -> None:
-    """Have a linear head of transformers give `token_logprobs`, if it is called with their arguments.
+    """Make a linear head return `token_logprobs` when it is called with the arguments of that function.
 
-    The head stays the module it was, because DeepSpeed gathers a module's weights around its call.
+    The module is patched, not replaced: DeepSpeed gathers a module's weights around its call.
     """
     plain = head.forward
 
-    def forward(self: Any, hidden_UH: torch.Tensor, *chosen: torch.Tensor, **how: Any) -> Any:
-        if not chosen:
+    def forward(self: Any, hidden_UH: torch.Tensor, *sources_and_targets: torch.Tensor, **options: Any) -> Any:
+        if not sources_and_targets:
             return plain(hidden_UH)
-        return token_logprobs(hidden_UH, self.weight, getattr(self, "bias", None), *chosen, **how)
+        return token_logprobs(hidden_UH, self.weight, getattr(self, "bias", None), *sources_and_targets, **options)
 
     head.forward = types.MethodType(forward, head)

@@ -1,4 +1,4 @@
-"""Where DeepSpeed keeps what a rank holds of master weights and optimiser, whatever the ZeRO stage."""
+"""Access to the master weights and optimiser state that a rank holds in DeepSpeed, for every ZeRO stage."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import torch
 from morl.learner.shards import MOMENTS, About, Kind, Shape, Shard, Shards
 
 _SCALE = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
-"""What DeepSpeed's loss scalers remember; each of them has some of these."""
+"""State of DeepSpeed's loss scalers; each has some of these attributes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A slice of a flattened parameter, and where this rank's optimiser keeps it."""
+    """A slice of a flattened parameter, and its position in this rank's optimiser."""
 
     name: str
     offset: int
-    """Of its first element in the flattened parameter."""
+    """Of the slice's first element in the flattened parameter."""
     count: int
     master: torch.Tensor
-    """The tensor that the optimiser updates, of any shape; its flattened form holds the slice from `start` on."""
+    """The tensor that the optimiser updates, of any shape; flattened, it holds the slice from `start` on."""
     start: int
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The slice in a tensor that is laid out as `master` is; writing to it writes to the tensor."""
+        """The slice's view of a tensor that is laid out like `master`."""
         return tensor.detach().view(-1)[self.start : self.start + self.count]
 
 
@@ -47,12 +47,12 @@ def held_by(engine: Any) -> list[Piece]:
             mapping = parameter._hp_mapping
             if mapping is not None:
                 master = optimizer.single_partition_of_fp32_groups[mapping.param_group_index]
-                here, there = mapping.lp_fragment_address, mapping.hp_fragment_address
-                pieces.append(Piece(name, here.start, here.numel, master, there.start))
+                low, high = mapping.lp_fragment_address, mapping.hp_fragment_address
+                pieces.append(Piece(name, low.start, low.numel, master, high.start))
         else:
             group, start, count = optimizer.grad_position[optimizer.get_param_id(parameter)]
             offset = count * optimizer._get_param_partition_rank(parameter)
-            # The ranks' partitions are of one size: the last ones reach beyond the end.
+            # All partitions have one size: the last ones reach beyond the end.
             count = min(count, numel - offset)
             if count > 0:
                 pieces.append(Piece(name, offset, count, optimizer.fp32_partitioned_groups_flat[group], start))
@@ -60,16 +60,16 @@ def held_by(engine: Any) -> list[Piece]:
 
 
 def snapshot(engine: Any, rank: int, ranks: int) -> Shard:
-    """Copy what this rank has to save to the host's memory. No collective.
+    """Copy this rank's part of the checkpoint to host memory. Not collective.
 
     Args:
         engine: DeepSpeed's, between two steps.
         rank: of this process.
-        ranks: how many there are.
+        ranks: number of ranks.
     """
     pieces: Sequence[Piece] = held_by(engine)
     if engine.zero_optimization_stage() == 0:
-        pieces = list(_shared_out(pieces, rank, ranks))
+        pieces = list(_split_evenly(pieces, rank, ranks))
     steps: dict[str, int] = {}
     slices: dict[tuple[str, int, Kind], torch.Tensor] = {}
     for piece in pieces:
@@ -87,12 +87,12 @@ def snapshot(engine: Any, rank: int, ranks: int) -> Shard:
 
 
 def restore(engine: Any, folder: Path, rank: int, ranks: int, seed: int) -> int:
-    """Take what this rank holds from the shards in `folder`, whoever wrote them. Collective.
+    """Load this rank's part from the shards in `folder`, written in any layout. Collective.
 
-    With another number of ranks, or on another kind of device, random numbers begin anew, from the seed, the
+    With another number of ranks, or on another kind of device, random numbers restart from the seed, the
     optimiser's step and the rank.
 
-    Returns: the number of ranks that wrote them.
+    Returns: the number of ranks that wrote the shards.
     Raises: CheckpointError when they do not fit the model.
     """
     optimizer, saved = engine.optimizer, Shards(folder)
@@ -108,7 +108,7 @@ def restore(engine: Any, folder: Path, rank: int, ranks: int, seed: int) -> int:
         for kind in MOMENTS:
             piece.of(adam[kind]).copy_(saved.read(piece.name, kind, piece.offset, piece.count))
     for piece in pieces:
-        # Without ZeRO a parameter that had no gradient yet takes no step; with it, all in a tensor step together.
+        # Without ZeRO a parameter without a gradient takes no step; with ZeRO all parameters in a tensor step together.
         optimizer.state[piece.master]["step"].clamp_(min=saved.about.steps[piece.name])
     _update_copies(engine)
     if sharded:
@@ -122,10 +122,10 @@ def restore(engine: Any, folder: Path, rank: int, ranks: int, seed: int) -> int:
 
 
 def forget_trial_step(engine: Any) -> None:
-    """Undo the step that DeepSpeed takes on zero gradients to make the optimiser's state.
+    """Undo the step that DeepSpeed takes on zero gradients to create the optimiser's state.
 
-    It does so in mixed precision without ZeRO. The step would count in Adam's bias correction, and let the master
-    weights decay.
+    It does so in mixed precision without ZeRO. The step would count in Adam's bias correction and decay the master
+    weights.
     """
     if hasattr(engine.optimizer, "fp32_groups"):
         engine.optimizer.state.clear()
@@ -133,21 +133,21 @@ def forget_trial_step(engine: Any) -> None:
 
 
 def shapes_of(module: torch.nn.Module) -> dict[str, Shape]:
-    """The shapes of all trainable parameters, gathered or not, in the model's order."""
+    """Full shapes of all trainable parameters, in the model's order."""
     return {name: _shape(parameter) for name, parameter in _trainable(module)}
 
 
 def _trainable(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
-    return ((name, own) for name, own in module.named_parameters() if own.requires_grad)
+    return ((name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad)
 
 
 def _shape(parameter: Any) -> Shape:
-    # ZeRO-3 leaves an empty tensor in place of a parameter that is not gathered.
+    # Under ZeRO-3 a parameter that is not gathered is an empty tensor.
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
-def _shared_out(pieces: Sequence[Piece], rank: int, ranks: int) -> Iterator[Piece]:
-    """This rank's part of what all ranks hold alike: elements shared out evenly, in the model's order."""
+def _split_evenly(pieces: Sequence[Piece], rank: int, ranks: int) -> Iterator[Piece]:
+    """This rank's part of replicated pieces, split evenly by elements, in the model's order."""
     total = sum(piece.count for piece in pieces)
     low, high = total * rank // ranks, total * (rank + 1) // ranks
     for piece in pieces:
@@ -165,7 +165,7 @@ def _on_host(elements: torch.Tensor) -> torch.Tensor:
 
 
 def _adam(optimizer: Any, master: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Adam's state of a tensor; before its first step, what that step would begin with."""
+    """Adam's state of a tensor, initialised if there is none yet."""
     adam: dict[str, torch.Tensor] = optimizer.state[master]
     if not adam:
         device = master.device if optimizer.param_groups[0]["fused"] else torch.device("cpu")
@@ -176,13 +176,13 @@ def _adam(optimizer: Any, master: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def _copies(optimizer: Any) -> Iterator[tuple[Any, torch.Tensor]]:
-    """Without ZeRO, each parameter in low precision and its master; none in full precision, where they are one."""
+    """Without ZeRO, each low-precision parameter and its master; none in full precision, where they are one tensor."""
     lows, highs = getattr(optimizer, "fp16_groups", ()), getattr(optimizer, "fp32_groups", ())
     return ((low, high) for pair in zip(lows, highs, strict=False) for low, high in zip(*pair, strict=True))
 
 
 def _update_copies(engine: Any) -> None:
-    """Have the weights that the model computes with follow the master weights."""
+    """Copy the master weights to the weights that the model computes with."""
     optimizer, stage = engine.optimizer, engine.zero_optimization_stage()
     if stage == 3:
         for group in range(len(optimizer.fp16_groups)):
@@ -195,7 +195,7 @@ def _update_copies(engine: Any) -> None:
 
 
 def _scaler(optimizer: Any) -> Any:
-    """What holds the loss scale; None in full precision without ZeRO."""
+    """The loss scaler; None in full precision without ZeRO."""
     return getattr(optimizer, "loss_scale_config", None) or getattr(optimizer, "loss_scaler", None)
 
 
@@ -210,7 +210,7 @@ def _restore_rng(saved: Shards, device: torch.device, rank: int, ranks: int, see
 
 
 def _rng(device: torch.device) -> dict[str, torch.Tensor]:
-    """State of torch's random numbers on each kind of device in use."""
+    """State of torch's random number generator on each kind of device in use."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state()

@@ -1,4 +1,4 @@
-"""The policy's full weights out of a sharded, maybe LoRA-adapted model, in checkpoint format."""
+"""The policy's full weights in checkpoint format, gathered over ranks and with LoRA merged."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from morl.model import copy_tokenizer_files
 
 
 def full_weights(language_model: Any, *, sharded: bool, keep: bool) -> dict[str, torch.Tensor]:
-    """Every weight by its module name, LoRA adapters merged into what they adapt.
+    """Every weight by its module name, with LoRA adapters merged.
 
-    Collective when `sharded` (ZeRO-3): every rank calls it; one parameter at a time is
-    gathered, so that no rank ever holds two whole models. Without, weights are the model's own, not copies of them.
+    Collective when `sharded` (ZeRO-3): one parameter is gathered at a time, so that no rank ever holds
+    two whole models. Otherwise the tensors are the model's, not copies.
 
     Args:
         language_model: the transformers model.
-        sharded: whether parameters are spread over ranks.
-        keep: whether this rank wants the result; the others get an empty dictionary.
+        sharded: whether parameters are sharded over ranks.
+        keep: whether this rank needs the result; the others get an empty dictionary.
     """
     weights: dict[str, torch.Tensor] = {}
     for name, parameters, value in _parameters(language_model):
         with _gathered(parameters, sharded):
             if keep:
-                # What was gathered is gone when the context ends.
+                # Gathered parameters are freed when the context ends.
                 weights[name] = value().detach().clone() if sharded else value().detach()
     return weights
 
@@ -46,7 +46,7 @@ def _gathered(parameters: list[Any], sharded: bool) -> AbstractContextManager[An
 
 
 def _parameters(model: Any) -> Iterator[tuple[str, list[Any], Any]]:
-    """`(checkpoint name, parameters to gather, function that gives the value)` for each weight."""
+    """`(checkpoint name, parameters to gather, function that returns the value)` for each weight."""
     adapted = {name: model.get_submodule(name) for name in adapted_layers(model)}
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
@@ -68,7 +68,7 @@ def _parameters(model: Any) -> Iterator[tuple[str, list[Any], Any]]:
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A tensor of the checkpoint before it is there."""
+    """Name, dtype and shape of a tensor of the checkpoint."""
 
     name: str
     dtype: torch.dtype
@@ -76,10 +76,9 @@ class TensorInfo:
 
 
 class CheckpointSource:
-    """The policy's full weights as a stream, under the names of its checkpoint, LoRA merged.
+    """The policy's full weights as a stream, under their checkpoint names, LoRA merged.
 
-    It is what vLLM calls a `WeightSource`. Under ZeRO-3 iterating is collective: every rank iterates, and
-    one parameter at a time is gathered.
+    Implements vLLM's `WeightSource`. Under ZeRO-3 iterating is collective: one parameter is gathered at a time.
     """
 
     def __init__(self, language_model: Any, *, sharded: bool) -> None:
@@ -87,48 +86,48 @@ class CheckpointSource:
         self.sharded = sharded
 
     def metadata(self) -> list[TensorInfo]:
-        """What iterating yields, in its order; nothing is gathered.
+        """The tensors that iterating yields, in order; nothing is gathered.
 
-        Raises: CheckpointError when the checkpoint's tensors are not made of one parameter each.
+        Raises: CheckpointError when a tensor of the checkpoint is made of several parameters.
         """
         from transformers.core_model_loading import revert_weight_conversion
 
         shapes: dict[str, torch.Tensor] = {}
-        found: list[TensorInfo] = []
+        infos: list[TensorInfo] = []
         for name, parameters, _ in _parameters(self.language_model):
-            # The weight itself comes first, adapters after it; DeepSpeed keeps the shape of what it spread.
+            # The weight comes first, its adapters after it; DeepSpeed stores the shape of a sharded parameter.
             shape = getattr(parameters[0], "ds_shape", parameters[0].shape)
             shapes[name] = torch.empty(shape, dtype=parameters[0].dtype, device="meta")
             named = revert_weight_conversion(self.language_model, {name: shapes[name]})
-            found += [TensorInfo(own, value.dtype, tuple(value.shape)) for own, value in named.items()]
+            infos += [TensorInfo(saved_name, value.dtype, tuple(value.shape)) for saved_name, value in named.items()]
         whole = revert_weight_conversion(self.language_model, shapes)
-        if {info.name: info.shape for info in found} != {name: tuple(value.shape) for name, value in whole.items()}:
+        if {info.name: info.shape for info in infos} != {name: tuple(value.shape) for name, value in whole.items()}:
             raise CheckpointError(
                 f"the checkpoint of {type(self.language_model).__name__} has tensors made of several parameters, "
                 "which cannot be sent one by one; use sync.kind=disk"
             )
-        return found
+        return infos
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         from transformers.core_model_loading import revert_weight_conversion
 
         for name, parameters, value in _parameters(self.language_model):
             with _gathered(parameters, self.sharded):
-                # A copy: what was gathered is gone when the next one is, and the receiver may take several at a time.
+                # A copy: gathered parameters are freed, and the receiver may hold several tensors at a time.
                 weight = value().detach().clone()
-            for own, tensor in revert_weight_conversion(self.language_model, {name: weight}).items():
-                yield own, tensor.contiguous()
+            for saved_name, tensor in revert_weight_conversion(self.language_model, {name: weight}).items():
+                yield saved_name, tensor.contiguous()
 
 
 def adapter_weights(peft_model: Any, *, sharded: bool, keep: bool) -> dict[str, torch.Tensor]:
-    """The LoRA adapter's weights by the names that peft saves them under.
+    """The LoRA adapter's weights by peft's checkpoint names.
 
-    Collective when `sharded`, as `full_weights` is.
+    Collective when `sharded`, like `full_weights`.
 
     Args:
-        peft_model: the transformers model as peft wraps it.
-        sharded: whether parameters are spread over ranks.
-        keep: whether this rank wants the result; the others get an empty dictionary.
+        peft_model: the transformers model wrapped by peft.
+        sharded: whether parameters are sharded over ranks.
+        keep: whether this rank needs the result; the others get an empty dictionary.
     """
     from peft import get_peft_model_state_dict
 
@@ -148,7 +147,7 @@ def adapted_layers(model: Any) -> list[str]:
 
 
 def adapted_outside(model: Any) -> list[str]:
-    """Of these, the ones that are not the language model's: a vision tower's, or the head."""
+    """Those of the adapted layers that lie outside of the language model: in a vision tower, or the head."""
     inside = {id(module) for module in model.get_decoder().modules()}
     return [name for name in adapted_layers(model) if id(model.get_submodule(name)) not in inside]
 
@@ -158,8 +157,8 @@ def write_weights(
 ) -> None:
     """Write a checkpoint folder that transformers and vLLM load, tokenizer files included.
 
-    The policy version travels inside the file, so that an engine can say what it serves by
-    reading what it loaded. The folder appears whole or not at all.
+    The file carries the policy version, so that an engine can report the version it has loaded.
+    The folder appears whole or not at all. Raises: RunError when it cannot be written.
     """
     from transformers.core_model_loading import revert_weight_conversion
 
@@ -169,7 +168,7 @@ def write_weights(
 
 
 def write_adapter(peft_model: Any, weights: dict[str, torch.Tensor], target: Path, policy_version: int) -> None:
-    """Write an adapter folder that peft and vLLM load; its file carries the policy version as a checkpoint's does."""
+    """Write an adapter folder that peft and vLLM load, atomically and with the policy version, as `write_weights`."""
     with _whole(target) as folder:
         peft_model.peft_config["default"].save_pretrained(folder)
         _save(weights, folder / "adapter_model.safetensors", policy_version)
@@ -177,7 +176,7 @@ def write_adapter(peft_model: Any, weights: dict[str, torch.Tensor], target: Pat
 
 @contextmanager
 def _whole(target: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `target` at the end: whole or not at all.
+    """A temporary folder to fill, which is renamed to `target` at the end.
 
     Raises: RunError when the disk is full or cannot be written.
     """
@@ -197,7 +196,7 @@ def _whole(target: Path) -> Iterator[Path]:
 
 
 _ELSEWHERE = (
-    "or set run.dir to a larger disk, and sync.folder for weights on their way to the engines "
+    "or set run.dir to a larger disk, and sync.folder for the weights that engines load "
     "(or give a container more shared memory: --shm-size)"
 )
 

@@ -1,4 +1,4 @@
-"""The policy as the learner runs it: from a microbatch to the log-probabilities of its answer tokens."""
+"""The policy in the learner: from a micro-batch to the log-probabilities of its response tokens."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from morl.recipe import AlgorithmSpec, Recipe
 class Policy(torch.nn.Module):
     """Wraps a causal language model of transformers.
 
-    Only hidden states from which a token is predicted go through the vocabulary, each of
-    them once, and never all at a time.
+    Only hidden states that predict a target go through the head, each of them once, in chunks.
     """
 
     def __init__(self, model: Any, *, temperature: float, banned_token_ids: Sequence[int]) -> None:
@@ -39,10 +38,10 @@ class Policy(torch.nn.Module):
     def forward(self, micro: Microbatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probability of each target and entropy of its distribution, in nats.
 
-        The distribution is the one that rollouts are drawn from: banned tokens left out,
-        logits divided by the temperature.
+        The distribution is the one that rollouts are sampled from: without banned tokens, and
+        with logits divided by the temperature.
 
-        Returns: `(logprobs_N, entropy_N)`, float32; the entropy carries no gradient.
+        Returns: `(logprobs_N, entropy_N)`, float32; the entropy has no gradient.
         """
         whole = self.language_model
         hidden_BLH = last_hidden_states(whole, micro)
@@ -59,19 +58,19 @@ class Policy(torch.nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySettings(RankSettings):
-    """What a rank of a policy must know besides."""
+    """Settings of a policy rank, beyond those of any rank."""
 
     algorithm: AlgorithmSpec
     temperature: float
     banned_token_ids: tuple[int, ...]
     objectives: tuple[str, ...] = ()
-    """Names in the recipe's order, by which advantages number them."""
+    """Names in the recipe's order, which numbers them for advantages."""
     reference: Path | None = None
-    """Folder of the reference of the KL term; None for the model before training."""
+    """Folder of the KL term's reference; None for the initial policy."""
 
     @classmethod
     def of(cls, recipe: Recipe, model: Path, banned_token_ids: tuple[int, ...]) -> PolicySettings:
-        """What `recipe` says of the learner."""
+        """The settings that `recipe` asks for."""
         return cls(
             model=model,
             dtype=recipe.model.dtype,

@@ -1,4 +1,4 @@
-"""One policy-gradient step on a rank: the loss of its microbatches and its metrics."""
+"""One policy-gradient step on a rank: the loss of its micro-batches, and its metrics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from morl.types import Batch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyMetrics(RankMetrics):
-    """What a rank of a policy measures: sums over the tokens that the step learned from."""
+    """Metrics of a policy rank: sums over the tokens of the step."""
 
     tokens: float = 0.0
     entropy: float = 0.0
@@ -34,13 +34,13 @@ class PolicyMetrics(RankMetrics):
     importance: float = 0.0
     """Of the importance weights."""
     advantaged: float = 0.0
-    """Tokens with an advantage."""
+    """Number of tokens with an advantage other than 0."""
     clipped: float = 0.0
-    """Those of them that the loss's clip leaves without gradient."""
+    """Number of those that get no gradient because the loss clips them."""
     kl: float = 0.0
     """Of the estimates of KL(policy || reference); 0 without a reference."""
     masked: float = 0.0
-    """Tokens that the importance mask leaves out; 0 without one."""
+    """Number of tokens that the importance mask leaves out; 0 without a mask."""
 
 
 class PolicyRank(Rank[PolicyMetrics]):
@@ -55,7 +55,7 @@ class PolicyRank(Rank[PolicyMetrics]):
         self.loss = LOSSES.load(algorithm.loss.use)
         self.masks = algorithm.importance.kind == "masked"
         self.frozen: Any = None
-        """The reference, unless it is the policy without its adapters."""
+        """The reference; None if it is the policy with its adapters disabled."""
         if algorithm.kl is not None and (settings.learner.lora is None or settings.reference is not None):
             vocabulary = self.engine.module.language_model.config.get_text_config().vocab_size
             folder = settings.reference or settings.model
@@ -68,14 +68,14 @@ class PolicyRank(Rank[PolicyMetrics]):
         return Policy(model, temperature=self.settings.temperature, banned_token_ids=self.settings.banned_token_ids)
 
     def _before_step(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> Batch:
-        """The batch with this rank's log-probabilities under the reference, and without what is masked."""
+        """The batch with this rank's log-probabilities under the reference, and with masked tokens left out."""
         if self.settings.algorithm.kl is not None:
             with self._reference() as reference:
                 batch = replace(batch, reference_logprobs_N=self._logprobs(reference, batch, plan[self.rank]))
         if self.masks:
             logprobs_N = self._logprobs(self.engine, batch, plan[self.rank])
             if self.ranks > 1:
-                # Each target is one rank's, and 0 for the others: all of them know all, and mask alike.
+                # One rank has the value of a target, the others 0: the sum gives all ranks the same mask.
                 on_device_N = logprobs_N.to(self.device)
                 torch.distributed.all_reduce(on_device_N)
                 logprobs_N = on_device_N.cpu()
@@ -93,12 +93,12 @@ class PolicyRank(Rank[PolicyMetrics]):
     def _logprobs(
         self, forward: Callable[[Microbatch], Any], batch: Batch, microbatches: Sequence[Sequence[int]]
     ) -> torch.Tensor:
-        """Log-probability of each of the batch's targets without gradient or dropout; 0 where it is not this rank's."""
-        found_N = torch.zeros(len(batch.targets_N))
-        for rows, micro, (logprobs_N, _) in self._looked_at(batch, microbatches, forward):
+        """Log-probability of each of the batch's targets, without gradient or dropout; 0 in other ranks' rows."""
+        all_N = torch.zeros(len(batch.targets_N))
+        for rows, micro, (logprobs_N, _) in self._forward(batch, microbatches, forward):
             if rows:
-                found_N[micro.places_N.cpu()] = logprobs_N.cpu()
-        return found_N
+                all_N[micro.indices_N.cpu()] = logprobs_N.cpu()
+        return all_N
 
     def _accumulate(self, micro: Microbatch) -> PolicyMetrics:
         logprobs_N, entropy_N = self.engine(micro)
@@ -124,7 +124,7 @@ class PolicyRank(Rank[PolicyMetrics]):
             clipped_N &= micro.kept_N
             masked = float((~micro.kept_N).sum())
         loss = (loss_N * micro.weights_N).sum()
-        # DeepSpeed averages gradients over ranks; the weights already make a sum.
+        # DeepSpeed averages gradients over ranks; the weights call for a sum.
         self.engine.backward(loss * self.ranks)
         difference_N = (logprobs_N.detach() - micro.rollout_logprobs_N).abs()
         return PolicyMetrics(
@@ -141,29 +141,28 @@ class PolicyRank(Rank[PolicyMetrics]):
         )
 
     def _slopes(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The loss's derivative by each token's log-probability."""
-        # On a copy: DeepSpeed lets nobody else go backward from the model's own output.
+        """Derivative of the loss with respect to each token's log-probability."""
+        # On a copy: DeepSpeed does not allow another backward pass from the model's output.
         logprobs_N = inputs["logprobs_N"].detach().requires_grad_()
         loss_N = call_by_name(self.loss, {**inputs, "logprobs_N": logprobs_N}, self.settings.algorithm.loss.options)
         return torch.autograd.grad(loss_N.sum(), logprobs_N)[0]
 
     def close(self) -> None:
-        """Let go of the reference too."""
+        """Release the model, the optimiser and the reference."""
         self.frozen = None
         super().close()
 
 
 def policy_metrics(total: PolicyMetrics, algorithm: AlgorithmSpec) -> dict[str, float]:
-    """What all ranks measured, as the step's metrics.
+    """The step's metrics from the ranks' sums.
 
     - `policy/logprob_mismatch`: mean of `|log pi_learner - log pi_rollout|`, in nats;
-    - `policy/importance_weight`: mean of the recipe's importance weights, whether or not the loss takes them;
-    - `policy/clip_fraction`: of the tokens with an advantage, those that the loss's clip leaves without gradient;
-    - `policy/masked_fraction`: of all tokens, those that the importance mask leaves out; if there is one;
-    - `policy/kl`: mean KL(policy || reference) in nats a token, by the estimator k3; if there is a reference.
+    - `policy/importance_weight`: mean of the recipe's importance weights, even if the loss does not use them;
+    - `policy/clip_fraction`: fraction of the tokens with an advantage that get no gradient because the loss clips them;
+    - `policy/masked_fraction`: fraction of tokens that the importance mask leaves out; only with a mask;
+    - `policy/kl`: mean KL(policy || reference) in nats per token, by the estimator k3; only with a reference.
 
-    Tokens are those the step learned from: a group without signal is not computed, unless a KL term or a mask
-    counts its tokens.
+    Tokens of groups without signal are left out, unless a KL term or a mask needs them.
     """
     tokens = max(1.0, total.tokens)
     metrics = {

@@ -1,4 +1,4 @@
-"""One rank of a learner: a model under DeepSpeed in one process, whatever it learns."""
+"""One rank of a learner: a model under DeepSpeed in one process, whatever the loss."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ if TYPE_CHECKING:
     from morl.sync import Link
 
 CPU_ENVIRONMENT = PATIENCE | {
-    # Keep freed memory instead of giving it back to the system: activations come and go in
-    # megabytes, and faulting their pages in anew took most of a step's time.
+    # Keep freed memory instead of returning it to the system: activations are megabytes each,
+    # and faulting their pages in again took most of a step's time.
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
     "MALLOC_TOP_PAD_": str(2**28),
-    # In pages of 2 MB, where Linux has them for who asks: matrices of any size miss the page table's cache less.
+    # Pages of 2 MB, where Linux offers them by madvise: large matrices cause fewer TLB misses.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-"""For a process that computes on the CPU; read when it starts."""
+"""Environment of a process that computes on the CPU; read when it starts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankSettings:
-    """Everything a rank must know; plain data, so that it travels to any process."""
+    """Settings of any rank, as plain data that can be sent to its process."""
 
     model: Path
     dtype: str
     learner: LearnerSpec
     seed: int
     plugins: tuple[str, ...] = ()
-    """Modules to import, so that what they register is known in the rank's process too."""
+    """Modules to import in the rank's process, for what they register."""
 
 
 def rank_environment(rank: int, ranks: int, address: str, port: int, *, threads: int, gpu: bool) -> dict[str, str]:
@@ -59,7 +59,7 @@ def rank_environment(rank: int, ranks: int, address: str, port: int, *, threads:
     environment = {
         "RANK": str(rank),
         "WORLD_SIZE": str(ranks),
-        "LOCAL_RANK": "0",  # Ray shows each actor its own device only
+        "LOCAL_RANK": "0",  # Ray makes only one device visible to each actor
         "MASTER_ADDR": address,
         "MASTER_PORT": str(port),
         "TOKENIZERS_PARALLELISM": "false",
@@ -74,11 +74,11 @@ def rank_environment(rank: int, ranks: int, address: str, port: int, *, threads:
 class Rank(Generic[M]):
     """Holds this rank's share of model and optimiser. Every method is collective.
 
-    A subclass says what is learnt: `_load`, `_module` and `_accumulate`.
+    A subclass defines model and loss: `_load`, `_module` and `_accumulate`.
     """
 
     metrics: type[M]
-    """What `_accumulate` measures."""
+    """The type that `_accumulate` returns."""
 
     def __init__(self, settings: Any) -> None:
         guard_torchvision()
@@ -94,12 +94,12 @@ class Rank(Generic[M]):
         gpu = os.environ.get("DS_ACCELERATOR") != "cpu"
         self.device = torch.device("cuda", 0) if gpu else torch.device("cpu")
         if not gpu:
-            # Compiled on first use with a compiler that may not be there; gloo does the same work.
+            # It is compiled on first use, and there may be no compiler; gloo does the same.
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
             torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         if not torch.distributed.is_initialized():
             timeout = timedelta(seconds=spec.timeout_s)
-            # Groups that DeepSpeed makes later take torch's default.
+            # Process groups that DeepSpeed creates later use torch's default timeout.
             for default in ("default_pg_timeout", "default_pg_nccl_timeout"):
                 setattr(distributed_c10d, default, timeout)
             deepspeed.init_distributed("nccl" if gpu else "gloo", verbose=False, timeout=timeout)
@@ -117,14 +117,14 @@ class Rank(Generic[M]):
             config=deepspeed_config(spec, settings.dtype),
         )
         if self.ranks == 1 and self.engine.zero_optimization_stage() == 0:
-            # There is nobody to add gradients up with: all of them would be copied to a buffer and back.
+            # With one rank a reduction would only copy all gradients to a buffer and back.
             self.engine.enable_backward_allreduce = False
         self._sender: Any = None
         forget_trial_step(self.engine)
         guard(self.engine)
 
     def _attention(self) -> str:
-        """The kind of attention over rows: one kernel on a GPU, where it can be compiled."""
+        """The kind of attention: "flex" on a GPU, "sdpa" elsewhere, unless the recipe names one."""
         kind = self.settings.learner.attention
         if kind == "flex" and self.device.type != "cuda":
             raise UsageError("learner.attention: 'flex' needs a GPU, and this learner has none; use 'auto' or 'sdpa'")
@@ -135,26 +135,26 @@ class Rank(Generic[M]):
         raise NotImplementedError
 
     def _module(self, model: Any) -> Any:
-        """The torch module that takes a microbatch, around the model with its adapters."""
+        """The torch module that takes a micro-batch; it wraps the model with its adapters."""
         raise NotImplementedError
 
     def _before_step(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> Batch:
-        """The batch with what has to be known of it as a whole before the first gradient."""
+        """The batch, extended by what must be computed over all of it before the first gradient."""
         return batch
 
     def _accumulate(self, micro: Any) -> M:
-        """Add a microbatch's gradient; returns what it measured on it."""
+        """Add a micro-batch's gradient; returns the micro-batch's metrics."""
         raise NotImplementedError
 
     def step(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]], learning_rate: float) -> M:
-        """One optimiser step on this rank's share of a batch: the sum of its microbatches' gradients.
+        """One optimiser step on the sum of the gradients of this rank's micro-batches.
 
         Args:
             batch: the whole batch; the rank takes its rows.
             plan: `plan[rank][microbatch]` row numbers.
             learning_rate: of this step.
 
-        Returns: what was measured on this rank's share.
+        Returns: metrics of this rank's share.
         """
         began = time.perf_counter()
         total = self.metrics()
@@ -176,7 +176,7 @@ class Rank(Generic[M]):
         )
 
     def nonfinite_rows(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> list[int]:
-        """Rows of this rank's microbatches whose loss is not finite; nothing is learnt."""
+        """Rows of this rank's micro-batches whose loss is not finite, without an update."""
         batch = self._before_step(batch, plan)
         module, backward = self.engine.module, self.engine.backward
         module.eval()
@@ -188,10 +188,10 @@ class Rank(Generic[M]):
             module.train()
         return [row for rows, loss in losses if not math.isfinite(loss) for row in rows]
 
-    def _looked_at(
+    def _forward(
         self, batch: Batch, microbatches: Sequence[Sequence[int]], forward: Callable[[Any], Any] | None = None
     ) -> Iterator[tuple[Sequence[int], Any, Any]]:
-        """Rows, microbatch and what `forward`, else the module, says of it, without gradient or dropout."""
+        """Yield rows, micro-batch and output of `forward` (default: the module), without gradient or dropout."""
         import torch
 
         forward, module = forward or self.engine, self.engine.module
@@ -200,8 +200,8 @@ class Rank(Generic[M]):
             for rows in microbatches:
                 micro = self._microbatch(batch, rows)
                 with torch.no_grad():
-                    told = forward(micro)
-                yield rows, micro, told
+                    output = forward(micro)
+                yield rows, micro, output
         finally:
             module.train()
 
@@ -220,7 +220,7 @@ class Rank(Generic[M]):
             write_weights(model, weights, self.settings.model, folder, policy_version)
 
     def publish_adapter(self, folder: Path, policy_version: int) -> None:
-        """Write the LoRA adapter alone, as an adapter folder (rank 0 writes)."""
+        """Write the LoRA adapter as an adapter folder (rank 0 writes)."""
         from morl.learner.merged_weights import adapter_weights, write_adapter
 
         model = self.engine.module.model
@@ -242,7 +242,7 @@ class Rank(Generic[M]):
         self._sender.send(policy_version)
 
     def adapted_outside(self) -> list[str]:
-        """Names of the layers with a LoRA adapter that are not the language model's."""
+        """Names of the layers with a LoRA adapter that lie outside of the language model."""
         from morl.learner.merged_weights import adapted_outside
 
         return adapted_outside(self.engine.module.language_model)
@@ -250,7 +250,7 @@ class Rank(Generic[M]):
     def save(self, folder: Path, background: bool = False) -> None:
         """Save this rank's part of parameters, optimiser and random numbers for `load`.
 
-        In the background it returns once all is copied to the host's memory: `saved` says when it is on the disk.
+        In the background it returns once all is copied to host memory: `saved` tells when it is on disk.
         """
         shard = snapshot(self.engine, self.rank, self.ranks)
         self._saving = self._writer.submit(shard.write, folder)
@@ -258,28 +258,28 @@ class Rank(Generic[M]):
             self._saving.result()
 
     def saved(self) -> Path | None:
-        """The file that `save` began, once it is on the disk, else None. Raises: what the writing failed with."""
+        """The file of the last `save` once it is on disk, else None. Raises: the writer's error."""
         return self._saving.result() if self._saving.done() else None
 
     def load(self, folder: Path) -> int:
-        """Restore what ranks saved; says how many they were. Raises: CheckpointError when it does not fit."""
+        """Restore what `save` wrote; returns the number of ranks that wrote. Raises: CheckpointError on a mismatch."""
         return restore(self.engine, folder, self.rank, self.ranks, self.settings.seed)
 
     def ready(self) -> bool:
-        """Answers once the constructor is done."""
+        """Return once the constructor is done."""
         return True
 
     def close(self) -> None:
-        """Let go of model and optimiser.
+        """Release model and optimiser.
 
-        The process group stays: DeepSpeed remembers it, and the next learner of this process joins it.
+        The process group stays: DeepSpeed keeps it, and the next learner of this process joins it.
         """
         self._writer.shutdown()
         del self.engine
 
 
 def to_device(micro: Any, device: Any) -> Any:
-    """A microbatch with all its tensors on the device."""
+    """A micro-batch with all its tensors on the device."""
     if device.type == "cpu":
         return micro
     tensors = {field.name: getattr(micro, field.name) for field in dataclasses.fields(micro)}
@@ -290,18 +290,17 @@ def to_device(micro: Any, device: Any) -> Any:
 
 
 def zero_stage(zero: int, dtype: str) -> int:
-    """The stage that `learner.zero` comes to: below 2 DeepSpeed adds up gradients in the model's 16 bits.
+    """The ZeRO stage to use: at least 2 in 16 bits, where lower stages sum gradients in the model's dtype.
 
-    In them a sum of many microbatches differs from that of a few.
+    In 16 bits the sum would depend on the number of micro-batches.
     """
     return zero if dtype == "float32" else max(2, zero)
 
 
 def deepspeed_config(spec: LearnerSpec, dtype: str) -> dict[str, Any]:
-    """The recipe's learner in DeepSpeed's words.
+    """DeepSpeed's configuration for the recipe's learner.
 
-    No batch size of DeepSpeed's means anything here: morl decides what a microbatch is and
-    when a step is due.
+    DeepSpeed's batch sizes have no meaning here: morl forms the micro-batches and calls for the step.
     """
     zero: dict[str, Any] = {"stage": zero_stage(spec.zero, dtype)}
     if spec.offload:
@@ -336,22 +335,22 @@ def deepspeed_config(spec: LearnerSpec, dtype: str) -> dict[str, Any]:
 
 
 def prepare(model: Any, spec: LearnerSpec) -> Any:
-    """The model with what the recipe trains, and that alone, asking for gradients: its adapters if it has any."""
+    """The model with gradients on what the recipe trains only: on new LoRA adapters if it has a `learner.lora`."""
     _choose_trainable(model, spec.train, spec.freeze)
     if spec.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if spec.lora is None:
         return model
     if spec.activation_checkpointing:
-        # Frozen embeddings give no gradient, and checkpointing would then drop the whole graph.
+        # Frozen embeddings have no gradient, and checkpointing would then drop the whole graph.
         model.enable_input_require_grads()
     return add_lora(model, spec.lora)
 
 
 def _choose_trainable(model: Any, train: Sequence[str], freeze: Sequence[str]) -> None:
-    """Train what a pattern of `train` names and none of `freeze` does.
+    """Train the parameters that match a pattern of `train` and none of `freeze`.
 
-    Raises: UsageError when a pattern names no parameter, or nothing is left to train.
+    Raises: UsageError when a pattern matches no parameter, or nothing is left to train.
     """
     names = [name for name, _ in model.named_parameters()]
     for key, patterns in (("train", train), ("freeze", freeze)):
@@ -362,18 +361,20 @@ def _choose_trainable(model: Any, train: Sequence[str], freeze: Sequence[str]) -
                     f"there are {', '.join(sorted({name.rpartition('.')[0] for name in names})[:5])}, …"
                 )
     for name, parameter in model.named_parameters():
-        chosen, frozen = (any(fnmatch.fnmatchcase(name, pattern) for pattern in own) for own in (train, freeze))
-        if frozen or not chosen:
+        trained, frozen = (
+            any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns) for patterns in (train, freeze)
+        )
+        if frozen or not trained:
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UsageError(f"learner.freeze: {', '.join(freeze)} leave nothing to train")
 
 
 def add_lora(model: Any, lora: LoraSpec) -> Any:
-    """The model as peft wraps it, with new adapters, which change nothing yet, on all of its layers that learn."""
+    """The model wrapped by peft, with new adapters on its trainable layers, which do not change its output yet."""
     from peft import LoraConfig, get_peft_model
 
-    # A layer that stays as it is gets no adapter either.
+    # A frozen layer gets no adapter.
     weights = ((name, parameter) for name, parameter in model.named_parameters() if name.endswith(".weight"))
     frozen = [name.removesuffix(".weight") for name, parameter in weights if not parameter.requires_grad]
     config = LoraConfig(

@@ -1,4 +1,4 @@
-"""The processes of a learner: one rank here, or as many as the recipe says as Ray actors."""
+"""The processes of a learner: one rank in this process, or `learner.ranks` Ray actors."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from morl.types import Batch
 
 
 class LearnerDiedError(RunError):
-    """A rank is gone or stuck; the group must be started again from a checkpoint."""
+    """A rank died or hangs; the group must be restarted from a checkpoint."""
 
 
 class LearnerMemoryError(LearnerDiedError):
-    """A rank needs more memory than there is."""
+    """A rank ran out of memory."""
 
 
 class RankGroup(ABC, Generic[M]):
-    """Ranks that do everything together: one model, in one process or spread over several."""
+    """The ranks that hold one model, in one process or several."""
 
     def __init__(self, spec: LearnerSpec) -> None:
         self._spec = spec
 
     @abstractmethod
     def call(self, method: str, *arguments: Any) -> list[Any]:
-        """Call a method of every rank with the same arguments; the results by rank. Raises: LearnerDiedError."""
+        """Call a method of every rank with the same arguments; returns results by rank. Raises: LearnerDiedError."""
 
     @abstractmethod
     def close(self) -> None:
-        """End the ranks."""
+        """Stop the ranks."""
 
     def call_on_rows(self, method: str, batch: Batch, *arguments: Any, budget: int | None = None) -> list[Any]:
-        """Call a method of every rank with a batch and the plan of which rank runs which of its rows together.
+        """Call a method of every rank with a batch and its micro-batch plan.
 
         Args:
             method: takes the batch, the plan, and `arguments`.
-            batch: the whole of it goes to every rank.
-            arguments: what the method takes besides.
-            budget: tokens of a microbatch; `learner.tokens_per_microbatch` when it is not given.
+            batch: sent whole to every rank.
+            arguments: further arguments of the method.
+            budget: tokens of a micro-batch; by default `learner.tokens_per_microbatch`.
 
-        Returns: the results by rank.
+        Returns: results by rank.
         """
         plan = plan_microbatches(batch.lengths_B, budget or self._spec.tokens_per_microbatch, self._spec.ranks)
         return self.call(method, batch, plan, *arguments)
 
     def step(self, batch: Batch, number: int, total_steps: int) -> M:
-        """Optimiser step `number`, counted from 1, of `total_steps`; returns what the ranks measured, added up."""
+        """Optimiser step `number`, counted from 1, of `total_steps`; returns the ranks' metrics, combined."""
         spec = self._spec
         rate = learning_rate(
             number, peak=spec.lr, warmup_steps=spec.warmup_steps, total_steps=total_steps, schedule=spec.schedule
@@ -63,19 +63,19 @@ class RankGroup(ABC, Generic[M]):
         return add_up(parts)
 
     def nonfinite_rows(self, batch: Batch) -> list[int]:
-        """Rows of a batch whose loss is not finite, each computed alone by one of the ranks; nothing is learnt."""
+        """Rows of a batch whose loss is not finite, computed one by one, without an update."""
         return sorted(row for part in self.call_on_rows("nonfinite_rows", batch, budget=1) for row in part)
 
     def saved(self) -> bool:
-        """Whether everything that the ranks' `save` began is on the disk; any thread may ask.
+        """Whether the ranks' `save` has written everything; thread-safe.
 
-        Raises: what the writing failed with; CheckpointError when a file is not to be seen from here.
+        Raises: the writer's error; CheckpointError when a file is not visible from this node.
         """
         files: list[Path | None] = self.call("saved")
         for file in files:
             if file is not None and not file.is_file():
                 raise CheckpointError(
-                    f"{file}: written by a rank on another node, and not to be seen from this one: "
+                    f"{file}: written by a rank on another node, and not visible from this one: "
                     "run.dir must be a folder that all nodes share"
                 )
         return None not in files
@@ -120,8 +120,8 @@ class _RayRanks(RankGroup[M]):
 
         count, gpu = settings.learner.ranks, cluster.gpus > 0
         wait_s = cluster.spec.start_timeout_s
-        need = cluster.actor_options({})
-        bundle = {"CPU": need["num_cpus"], "GPU": need["num_gpus"]}
+        resources = cluster.actor_options({})
+        bundle = {"CPU": resources["num_cpus"], "GPU": resources["num_gpus"]}
         self._group = placement_group([{key: size for key, size in bundle.items() if size}] * count, strategy="PACK")
         ready, _ = ray.wait([self._group.ready()], timeout=wait_s)
         if not ready:
@@ -131,14 +131,13 @@ class _RayRanks(RankGroup[M]):
                 f"it has {ray.cluster_resources()}, free {ray.available_resources()}"
             )
         at = [PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=i) for i in range(count)]
-        where = ray.remote(_address_and_port).options(num_cpus=0, scheduling_strategy=at[0])
+        find_port = ray.remote(_address_and_port).options(num_cpus=0, scheduling_strategy=at[0])
         self._actors: list[Any] = []
         self._names = [f"rank {rank}" for rank in range(count)]
-        # With several ranks a stuck one is found out by those that wait for it, and the wait for a call as a
-        # whole must not end before theirs.
+        # Several ranks notice a stuck one after their own timeout; the timeout of the whole call must be longer.
         self._timeout_s = settings.learner.timeout_s * (1 if count == 1 else 2)
         try:
-            [(address, port)] = gather([where.remote()], "finding a port for the learner", wait_s)
+            [(address, port)] = gather([find_port.remote()], "finding a port for the learner", wait_s)
             if cluster.spec.address == "local":
                 address = "127.0.0.1"
             threads = max(1, cluster.cpus // count)
@@ -148,17 +147,17 @@ class _RayRanks(RankGroup[M]):
                 options = {"scheduling_strategy": at[rank], **cluster.actor_options(environment)}
                 self._actors.append(actor.options(**options).remote())
             what = f"starting the learner (cluster.start_timeout_s={wait_s:g})"
-            places = self._ask(what, wait_s, "where")
-            self._names = [f"rank {rank} (pid {pid} on {node})" for rank, (node, pid) in enumerate(places)]
-            self._ask(what, wait_s, "start", kind, settings)
+            processes = self._call_actors(what, wait_s, "node_and_pid")
+            self._names = [f"rank {rank} (pid {pid} on {node})" for rank, (node, pid) in enumerate(processes)]
+            self._call_actors(what, wait_s, "start", kind, settings)
         except BaseException:
             self.close()
             raise
 
     def call(self, method: str, *arguments: Any) -> list[Any]:
-        return self._ask(f"learner.{method}", self._timeout_s, "call", method, *arguments)
+        return self._call_actors(f"learner.{method}", self._timeout_s, "call", method, *arguments)
 
-    def _ask(self, what: str, timeout_s: float, method: str, *arguments: Any) -> list[Any]:
+    def _call_actors(self, what: str, timeout_s: float, method: str, *arguments: Any) -> list[Any]:
         import ray
 
         shared = [ray.put(argument) for argument in arguments]
@@ -176,24 +175,24 @@ class _RayRanks(RankGroup[M]):
         import ray
 
         for actor in self._actors:
-            # One that is stopped or hangs is killed by its node a few seconds later.
+            # The node kills a stopped or hanging actor a few seconds later.
             ray.kill(actor)
         ray.util.remove_placement_group(self._group)
 
 
 class RankProcess:
-    """The side of a rank that runs in the process of its actor."""
+    """The Ray actor of a rank."""
 
     _rank: Rank[Any]
 
-    def where(self) -> tuple[str, int]:
+    def node_and_pid(self) -> tuple[str, int]:
         """Address of the node, and process id."""
         import ray
 
         return ray.util.get_node_ip_address(), os.getpid()
 
     def start(self, kind: type[Rank[Any]], settings: RankSettings) -> None:
-        """Load the model. A method, not the constructor, so that its errors reach the caller whole."""
+        """Load the model. Not in the constructor, whose errors Ray reports as the death of the actor."""
         self._rank = kind(settings)
 
     def call(self, method: str, *arguments: Any) -> Any:
@@ -202,13 +201,13 @@ class RankProcess:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that GPU or host have no memory left, or that Ray killed the process to get some."""
+    """Whether an error means that GPU or host ran out of memory, or that Ray killed the process to free some."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    said = str(error)
-    return "DefaultCPUAllocator: can't allocate memory" in said or "running low on memory" in said
+    message = str(error)
+    return "DefaultCPUAllocator: can't allocate memory" in message or "running low on memory" in message
 
 
 def _free_port() -> int:
@@ -221,7 +220,7 @@ def _free_port() -> int:
 
 
 def _address_and_port() -> tuple[str, int]:
-    """Where rank 0's process group can listen; runs on rank 0's node."""
+    """Address and port for the process group; runs on rank 0's node."""
     import ray
 
     return ray.util.get_node_ip_address(), _free_port()

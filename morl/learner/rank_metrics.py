@@ -1,4 +1,4 @@
-"""What ranks measure in an optimiser step, added up over microbatches and then over ranks."""
+"""Metrics of an optimiser step, combined over micro-batches and then over ranks."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, TypeVar
 
 
 def largest() -> Any:
-    """A field of `RankMetrics` of which the largest value counts, and not the sum."""
+    """A field of `RankMetrics` that is combined by its largest value instead of the sum."""
     return field(default=0.0, metadata={"combine": max})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankMetrics:
-    """What a rank of any kind measures; each kind adds fields of its own."""
+    """Metrics of any rank; subclasses add fields."""
 
     loss: float = 0.0
     grad_norm: float = largest()
-    """Norm of the whole gradient, which is the same on every rank; NaN when there is none."""
+    """Norm of the whole gradient, the same on every rank; NaN if DeepSpeed reports none."""
     learning_rate: float = largest()
     microbatches: float = 0.0
     seconds: float = largest()
@@ -27,7 +27,7 @@ class RankMetrics:
 
     @property
     def skipped(self) -> float:
-        """1 when loss or gradient are not finite and the step changed nothing, else 0."""
+        """1 if the step changed nothing because loss or gradient is not finite, else 0."""
         return float(not math.isfinite(self.grad_norm))
 
 
@@ -35,6 +35,8 @@ M = TypeVar("M", bound=RankMetrics)
 
 
 def add_up(parts: Sequence[M]) -> M:
-    """The metrics of several microbatches, or of several ranks, as one."""
-    combine = {one.name: one.metadata.get("combine", sum) for one in fields(parts[0])}
-    return type(parts[0])(**{name: of(getattr(part, name) for part in parts) for name, of in combine.items()})
+    """Combine the metrics of several micro-batches, or of several ranks."""
+    combiners = {metric.name: metric.metadata.get("combine", sum) for metric in fields(parts[0])}
+    return type(parts[0])(
+        **{name: combine(getattr(part, name) for part in parts) for name, combine in combiners.items()}
+    )

@@ -1,4 +1,4 @@
-"""A reward model at work: messages and answers in, scores out, in an actor of Ray's or in this process."""
+"""Reward model inference: messages and responses in, scores out, in Ray actors or in this process."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from morl.model import read_calibration, resolve_model
 from morl.types import Encoded, Prompt
 
 Question = tuple[tuple[Mapping[str, Any], ...], tuple[Any, ...]]
-"""Messages up to the answer, and the images that they name."""
-Told = float | str
+"""Messages up to the response, and their images."""
+ScoreOrReason = float | str
 """A score, or why there is none."""
 
 START_S = 600.0
-"""Time for a model to load."""
+"""Timeout for loading a model."""
 RESTARTS = 3
-"""How often Ray starts an actor again that died; what it was scoring is sent again."""
+"""How often Ray restarts an actor that died; its pending calls are retried."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """Which model, and how it is run; servers of equal settings are one."""
+    """Which model, and how to run it; equal settings share one server."""
 
     path: str
     dtype: str = "float32"
     max_tokens: int = 4096
-    """Most tokens of a question with its answer; longer ones get no score."""
+    """Largest number of tokens of a prompt with its response; longer ones get no score."""
     tokens_per_batch: int = 16384
-    """Tokens in one forward pass on a GPU. On a CPU an answer is always alone in its row."""
+    """Tokens of one forward pass on a GPU. On a CPU every response is alone in its row."""
     replicas: int = 1
 
 
 class RewardModelServer:
-    """Holds the model. On a CPU a score depends on question and answer alone, bit for bit."""
+    """Holds the model. On a CPU a score depends only on prompt and response, bit for bit."""
 
     def __init__(self, settings: ServerSettings) -> None:
         from morl.compat import guard_torchvision
@@ -59,46 +59,46 @@ class RewardModelServer:
         self._module = RewardModel(model).to(self._device).eval()
 
     def ready(self) -> bool:
-        """Answers once the model is loaded."""
+        """Return once the model is loaded."""
         return True
 
-    def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
-        """The score of each answer to its question, or a sentence that says why there is none."""
-        told: list[Told] = [""] * len(answers)
+    def score(self, questions: Sequence[Question], responses: Sequence[str]) -> list[ScoreOrReason]:
+        """The score of each response to its question, or the reason why there is none."""
+        results: list[ScoreOrReason] = [""] * len(responses)
         prompts: dict[Any, Encoded | str] = {}
         rows: dict[Any, tuple[Encoded, dict[tuple[int, ...], list[int]]]] = {}
-        for place, (question, answer) in enumerate(zip(questions, answers, strict=True)):
-            # Answers to one prompt come with the very same messages and images: read them once.
-            asked = tuple(map(id, question))
-            if asked not in prompts:
-                prompts[asked] = self._encode(*question)
-            prompt = prompts[asked]
+        for index, (question, response) in enumerate(zip(questions, responses, strict=True)):
+            # Responses to one prompt share the same message and image objects: encode them once.
+            identity = tuple(map(id, question))
+            if identity not in prompts:
+                prompts[identity] = self._encode(*question)
+            prompt = prompts[identity]
             if isinstance(prompt, str):
-                told[place] = prompt
+                results[index] = prompt
                 continue
-            answer_T = self._codec.encode_answer(answer)
-            length = len(prompt.token_ids_T) + len(answer_T)
+            response_T = self._codec.encode_answer(response)
+            length = len(prompt.token_ids_T) + len(response_T)
             if length > self._settings.max_tokens:
                 most = self._settings.max_tokens
-                told[place] = f"question and answer have {length} tokens, more than max_tokens={most}"
+                results[index] = f"prompt and response have {length} tokens, more than max_tokens={most}"
                 continue
-            # Equal tokens with other images are another prompt.
-            same = asked if prompt.features else prompt.token_ids_T
-            # Alone in its row, unless a GPU wants full ones.
-            key = (same, answer_T) if self._device.type == "cpu" else same
-            _, places = rows.setdefault(key, (prompt, {}))
-            places.setdefault(answer_T, []).append(place)
-        scores = self._forward([(prompt, list(places)) for prompt, places in rows.values()])
-        for row, (_, places) in enumerate(rows.values()):
-            for alike, score in zip(places.values(), scores[row], strict=True):
-                for place in alike:
-                    told[place] = score
-        return told
+            # Prompts with images may differ although their tokens are equal.
+            prompt_key = identity if prompt.features else prompt.token_ids_T
+            # On a CPU each response gets its own row; a GPU is faster with shared prompts.
+            key = (prompt_key, response_T) if self._device.type == "cpu" else prompt_key
+            _, indices = rows.setdefault(key, (prompt, {}))
+            indices.setdefault(response_T, []).append(index)
+        scores = self._forward([(prompt, list(indices)) for prompt, indices in rows.values()])
+        for row, (_, indices) in enumerate(rows.values()):
+            for duplicates, score in zip(indices.values(), scores[row], strict=True):
+                for index in duplicates:
+                    results[index] = score
+        return results
 
     def _encode(self, messages: tuple[Mapping[str, Any], ...], media: tuple[Any, ...]) -> Encoded | str:
         """The prompt, or why there is none."""
         try:
-            return self._codec.encode(Prompt("of this answer", "reward", messages, media), limit=False)
+            return self._codec.encode(Prompt("of this response", "reward", messages, media), limit=False)
         except ValueError as error:  # no messages, unreadable images, roles that the template refuses
             return str(error)
 
@@ -107,11 +107,11 @@ class RewardModelServer:
 
         from morl.learner.packing import microbatch, plan_microbatches
         from morl.learner.rank import to_device
-        from morl.learner.reward_rank import answer_batch
+        from morl.learner.reward_rank import response_batch
 
         if not rows:
             return {}
-        batch = answer_batch(rows)
+        batch = response_batch(rows)
         budget = 1 if self._device.type == "cpu" else self._settings.tokens_per_batch
         (plan,) = plan_microbatches(batch.lengths_B, budget, ranks=1)
         scored: dict[int, list[float]] = {}
@@ -123,17 +123,17 @@ class RewardModelServer:
 
 
 class Server(Protocol):
-    """Scores, wherever the model is."""
+    """Access to a reward model, wherever it runs."""
 
-    async def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
+    async def score(self, questions: Sequence[Question], responses: Sequence[str]) -> list[ScoreOrReason]:
         """As `RewardModelServer.score`."""
 
     def close(self) -> None:
-        """End what was started."""
+        """Stop the server."""
 
 
 class _RayServer:
-    """Replicas as actors; each call goes to the one with the least to do."""
+    """Replicas as actors; each call goes to the least busy one."""
 
     def __init__(self, settings: ServerSettings) -> None:
         import ray
@@ -158,14 +158,14 @@ class _RayServer:
 
         gather([actor.ready.remote() for actor in self._actors], f"starting reward model '{settings.path}'", START_S)
 
-    async def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
-        chosen = self._busy.index(min(self._busy))
-        self._busy[chosen] += 1
+    async def score(self, questions: Sequence[Question], responses: Sequence[str]) -> list[ScoreOrReason]:
+        replica = self._busy.index(min(self._busy))
+        self._busy[replica] += 1
         try:
-            told: list[Told] = await self._actors[chosen].score.remote(list(questions), list(answers))
-            return told
+            results: list[ScoreOrReason] = await self._actors[replica].score.remote(list(questions), list(responses))
+            return results
         finally:
-            self._busy[chosen] -= 1
+            self._busy[replica] -= 1
 
     def close(self) -> None:
         import ray
@@ -176,43 +176,43 @@ class _RayServer:
 
 
 class _LocalServer:
-    """The model in this process, one call at a time, beside the event loop."""
+    """The model in this process, one call at a time, in a thread next to the event loop."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._server = RewardModelServer(settings)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="morl-reward-model")
 
-    async def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
+    async def score(self, questions: Sequence[Question], responses: Sequence[str]) -> list[ScoreOrReason]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._server.score, list(questions), list(answers))
+        return await loop.run_in_executor(self._thread, self._server.score, list(questions), list(responses))
 
     def close(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
 
 _open: dict[ServerSettings, tuple[Server, int]] = {}
-"""Servers of this process with the number of their users."""
+"""This process's servers, with their numbers of users."""
 _lock = threading.Lock()
 
 
 def open_server(settings: ServerSettings) -> Server:
-    """The server of these settings, started if nobody uses it yet. Blocks while the model loads.
+    """The server of these settings, started on first use. Blocks while the model loads.
 
     Raises: UsageError when there is no such model; RunError when it does not start.
     """
     import sys
 
-    with _lock:  # terms of one run may start side by side
+    with _lock:  # a run's terms may start concurrently
         server, users = _open.get(settings, (None, 0))
         if server is None:
-            running = "ray" in sys.modules and sys.modules["ray"].is_initialized()
-            server = _RayServer(settings) if running else _LocalServer(settings)
+            ray_runs = "ray" in sys.modules and sys.modules["ray"].is_initialized()
+            server = _RayServer(settings) if ray_runs else _LocalServer(settings)
         _open[settings] = (server, users + 1)
     return server
 
 
 def close_server(settings: ServerSettings) -> None:
-    """One user less; the last one ends it."""
+    """Drop one use of the server; the last one stops it."""
     with _lock:
         server, users = _open.pop(settings)
         if users > 1:
@@ -222,14 +222,14 @@ def close_server(settings: ServerSettings) -> None:
 
 
 class BradleyTerryModel:
-    """A reward model as the reward `reward_model` uses it: users with equal settings share one server."""
+    """The reward model behind the reward `reward_model`; equal settings share one server."""
 
     def __init__(self, path: str, *, dtype: str, max_tokens: int, tokens_per_batch: int, replicas: int) -> None:
         self._settings = ServerSettings(path, dtype, max_tokens, tokens_per_batch, replicas)
         self._server: Server | None = None
 
     def stored_center(self) -> float | None:
-        """The mean score that `morl rm` wrote down beside the model; None for models from elsewhere."""
+        """The mean score that `morl rm` stored with the model; None for a model that it did not train."""
         center = read_calibration(resolve_model(self._settings.path)).get("center")
         return None if center is None else float(center)
 
@@ -237,14 +237,14 @@ class BradleyTerryModel:
         """Load the model. Raises: UsageError when there is none; RunError when it does not start."""
         self._server = open_server(self._settings)
 
-    async def score(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Told]:
-        """The score of each answer to its question, or a sentence that says why there is none."""
+    async def score(self, questions: Sequence[Question], responses: Sequence[str]) -> list[ScoreOrReason]:
+        """The score of each response to its question, or the reason why there is none."""
         if self._server is None:
             raise RuntimeError("the reward model is not started")
-        return await self._server.score(questions, answers)
+        return await self._server.score(questions, responses)
 
     def close(self) -> None:
-        """Let go of the server; its last user ends it."""
+        """Release the server; its last user stops it."""
         if self._server is not None:
             close_server(self._settings)
             self._server = None

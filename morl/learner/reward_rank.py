@@ -1,4 +1,4 @@
-"""A Bradley-Terry reward model as the learner runs it: one score an answer, one step on pairs of answers."""
+"""A Bradley-Terry reward model in the learner: one score per response, one optimiser step on preference pairs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from morl.learner.hidden_states import last_hidden_states
 from morl.learner.packing import Microbatch, build_batch
 from morl.learner.rank import Rank, RankSettings
 from morl.learner.rank_metrics import RankMetrics
-from morl.learner.rows import Answer, Row
+from morl.learner.rows import Response, Row
 from morl.model import load_reward_model
 from morl.types import Batch, Encoded
 
@@ -22,7 +22,7 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class TokenPair:
-    """A prompt's tokens with those of two answers, their last one included, from which the score is read."""
+    """Tokens of a prompt and two responses; the score is read from a response's last token, which is included."""
 
     prompt: Encoded
     chosen_T: Tokens
@@ -30,12 +30,12 @@ class TokenPair:
 
     @property
     def length(self) -> int:
-        """Tokens of its row."""
+        """Number of tokens of its row."""
         return len(self.prompt.token_ids_T) + len(self.chosen_T) + len(self.rejected_T)
 
 
 class RewardModel(torch.nn.Module):
-    """Wraps a model of transformers with a `score` head: one linear map of an answer's last hidden state."""
+    """Wraps a transformers model with a `score` head: a linear map of a response's last hidden state."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class RewardModel(torch.nn.Module):
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     def forward(self, micro: Microbatch) -> torch.Tensor:
-        """The score of each answer, in the order of the batch.
+        """The score of each response, in the order of the batch.
 
         Returns: `scores_N`, float32.
         """
@@ -59,9 +59,9 @@ class RewardModel(torch.nn.Module):
 
 
 def bradley_terry(chosen_N: torch.Tensor, rejected_N: torch.Tensor) -> torch.Tensor:
-    """`-log sigmoid(s_chosen - s_rejected)`, in nats a pair (Bradley and Terry, 1952).
+    """`-log sigmoid(s_chosen - s_rejected)`, in nats per pair (Bradley and Terry, 1952).
 
-    It is the negative log-likelihood of the choices when an answer wins with the odds
+    The negative log-likelihood of the preferences if the chosen response wins with odds
     `exp(s_chosen) : exp(s_rejected)`.
     """
     return -torch.nn.functional.logsigmoid(chosen_N - rejected_N)
@@ -69,7 +69,7 @@ def bradley_terry(chosen_N: torch.Tensor, rejected_N: torch.Tensor) -> torch.Ten
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardSettings(RankSettings):
-    """What a rank of a reward model must know besides."""
+    """Settings of a reward model's rank, beyond those of any rank."""
 
     centering: float
     """Weight of `(s_chosen + s_rejected)²`, which keeps scores near 0 (Eisenstein et al. 2023, arXiv 2312.09244)."""
@@ -77,17 +77,17 @@ class RewardSettings(RankSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardMetrics(RankMetrics):
-    """What a rank of a reward model measures."""
+    """Metrics of a reward model's rank."""
 
     pairs: float = 0.0
     right: float = 0.0
-    """Pairs whose preferred answer scores higher."""
+    """Number of pairs whose chosen response scores higher."""
     margin: float = 0.0
     """Sum of `s_chosen - s_rejected`."""
 
 
 class RewardRank(Rank[RewardMetrics]):
-    """A rank that learns from pairs of answers."""
+    """A rank that learns from preference pairs."""
 
     settings: RewardSettings
     metrics = RewardMetrics
@@ -97,7 +97,7 @@ class RewardRank(Rank[RewardMetrics]):
 
     def _module(self, model: Any) -> RewardModel:
         module = RewardModel(model)
-        module.language_model.score.requires_grad_(True)  # new, so adapters alone would not do
+        module.language_model.score.requires_grad_(True)  # a new head must train even with LoRA
         return module
 
     def _accumulate(self, micro: Microbatch) -> RewardMetrics:
@@ -105,7 +105,7 @@ class RewardRank(Rank[RewardMetrics]):
         weights_N = micro.weights_N.view(-1, 2)[:, 0]
         loss_N = bradley_terry(chosen_N, rejected_N) + self.settings.centering * (chosen_N + rejected_N).square()
         loss = (loss_N * weights_N).sum()
-        # DeepSpeed averages gradients over ranks; the weights already make a mean.
+        # DeepSpeed averages gradients over ranks; the weights call for a sum.
         self.engine.backward(loss * self.ranks)
         margin_N = (chosen_N - rejected_N).detach()
         return RewardMetrics(
@@ -116,9 +116,9 @@ class RewardRank(Rank[RewardMetrics]):
         )
 
     def score(self, batch: Batch, plan: Sequence[Sequence[Sequence[int]]]) -> dict[int, tuple[float, ...]]:
-        """Scores of this rank's rows, by row: first the chosen answer's, then the rejected one's."""
+        """Scores of this rank's rows, by row: of the chosen response, then of the rejected one."""
         scored: dict[int, tuple[float, ...]] = {}
-        for rows, _, scores in self._looked_at(batch, plan[self.rank]):
+        for rows, _, scores in self._forward(batch, plan[self.rank]):
             pairs = scores.view(-1, 2).tolist()
             scored |= {row: tuple(pair) for row, pair in zip(rows, pairs, strict=False)}
         return scored
@@ -133,24 +133,24 @@ class RewardRank(Rank[RewardMetrics]):
 
 
 def pair_batch(pairs: Sequence[TokenPair]) -> Batch:
-    """Rows of a prompt with its preferred and its other answer; weights make the loss a mean over pairs."""
-    return answer_batch([(pair.prompt, (pair.chosen_T, pair.rejected_T)) for pair in pairs])
+    """One row per pair, with the chosen response first; the weights make the loss a mean over pairs."""
+    return response_batch([(pair.prompt, (pair.chosen_T, pair.rejected_T)) for pair in pairs])
 
 
-def answer_batch(rows: Sequence[tuple[Encoded, Sequence[Tokens]]]) -> Batch:
-    """Rows of a prompt and its answers, each of which has one place that counts: its last token.
+def response_batch(rows: Sequence[tuple[Encoded, Sequence[Tokens]]]) -> Batch:
+    """Rows of a prompt and its responses, with one target per response, which reads its last token.
 
-    Every answer has the weight 1 / rows. Targets, advantages and rollout log-probabilities mean nothing here.
+    Every response has weight 1 / rows. Target ids, advantages and rollout log-probabilities are not used.
     """
     weight = 1 / len(rows)
     return build_batch(
         [
-            Row(prompt, tuple(_read_at_its_end(answer_T, weight) for answer_T in answers), number)
-            for number, (prompt, answers) in enumerate(rows)
+            Row(prompt, tuple(_read_last_token(response_T, weight) for response_T in responses), number)
+            for number, (prompt, responses) in enumerate(rows)
         ]
     )
 
 
-def _read_at_its_end(answer_T: Tokens, weight: float) -> Answer:
-    # A row feeds all tokens of an answer but the last: one more, and the answer is fed whole.
-    return Answer((*answer_T, 0), weight, loss_mask_T=(0,) * len(answer_T) + (1,))
+def _read_last_token(response_T: Tokens, weight: float) -> Response:
+    # A row does not feed a response's last token: one more token, and the response is fed whole.
+    return Response((*response_T, 0), weight, loss_mask_T=(0,) * len(response_T) + (1,))

@@ -1,4 +1,4 @@
-"""RMSNorm (arXiv:1910.07467) whose forward and backward pass go over their tensors a few times instead of a dozen."""
+"""RMSNorm (arXiv:1910.07467) on the CPU, with a few passes over memory instead of a dozen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 KNOWN = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen2_5_VLRMSNorm", "Qwen3RMSNorm")
-"""Modules of transformers that compute `weight * x / sqrt(mean(x²) + variance_epsilon)`; others scale otherwise."""
+"""Modules of transformers that compute `weight * x / sqrt(mean(x²) + variance_epsilon)`; others scale differently."""
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -32,12 +32,12 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def use_lean_norms(model: Any) -> None:
-    """Have the norms of a float32 model of transformers computed so, where what they compute is known."""
+    """Make the `KNOWN` norms of a float32 transformers model use this implementation."""
     for module in model.modules():
         if type(module).__name__ in KNOWN and module.weight.dtype == torch.float32:
             module.forward = types.MethodType(_forward, module)
 
 
 def _forward(self: Any, hidden_states: torch.Tensor) -> torch.Tensor:
-    found: torch.Tensor = _RMSNorm.apply(hidden_states, self.weight, self.variance_epsilon)  # type: ignore[no-untyped-call]
-    return found
+    normed: torch.Tensor = _RMSNorm.apply(hidden_states, self.weight, self.variance_epsilon)  # type: ignore[no-untyped-call]
+    return normed

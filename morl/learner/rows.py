@@ -1,4 +1,4 @@
-"""What a batch is built from: a prompt with the answers that are learned from, and what each of them weighs."""
+"""The rows of a batch: a prompt with the responses to learn from, and their weights in the loss."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from morl.types import Encoded, Group
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer of a row."""
+class Response:
+    """One response of a row."""
 
     token_ids_T: tuple[int, ...]
     weight: float
     """Of each learned token in the loss."""
     advantage: float = 1.0
     loss_mask_T: tuple[int, ...] | None = None
-    """1 on tokens that are learned, 0 on context; None where all are learned."""
+    """1 on learned tokens, 0 on context; None if all are learned."""
     logprobs_T: tuple[float, ...] | None = None
-    """Log-probability of each token when it was sampled; None for an answer that no engine sampled."""
+    """Log-probability of each token when it was sampled; None for a response that no engine sampled."""
 
     def __post_init__(self) -> None:
         for per_token in (self.loss_mask_T, self.logprobs_T):
@@ -31,12 +31,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A prompt and its answers, which share the prompt's tokens."""
+    """A prompt and the responses that share its tokens."""
 
     prompt: Encoded
-    answers: tuple[Answer, ...]
+    responses: tuple[Response, ...]
     group: int
-    """Number of the step's group, or example, that it belongs to: several rows may belong to one."""
+    """Number of its group, or example, in the step; several rows may belong to one."""
 
 
 def group_rows(
@@ -49,16 +49,16 @@ def group_rows(
 ) -> list[Row]:
     """The rows that a policy learns from.
 
-    A sample with no weight has no gradient and is left out, and so is one with an advantage of 0, unless
-    `keep_zeros`. One row always stays, so that a step always has something to measure and to run.
+    A sample with weight 0 has no gradient and is left out, as is one with advantage 0 unless `keep_zeros`.
+    One row always stays, so that the step has something to run and to measure.
 
     Args:
         groups: the scored groups of a step.
-        advantages_PG: one advantage a sample; what stands beyond a smaller group's samples is not read.
+        advantages_PG: one advantage per sample; entries beyond a smaller group's samples are not read.
         weights_PG: the weight of each token of a sample in the loss; 0 where it has no score.
-        share: whether the answers of a group share one row; else each has its own, prompt and all.
-        keep_zeros: for a loss in which more than the advantage moves the policy, or where tokens without an
-            advantage weigh on others.
+        share: whether the responses of a group share one row; else each has a row with its own copy of the prompt.
+        keep_zeros: keep samples with advantage 0: for a loss with other terms than the advantage, or where their
+            tokens affect the weights of others.
     """
     counts_PG = (weights_PG != 0) & ((advantages_PG != 0) | keep_zeros)
     if not counts_PG.any():
@@ -67,11 +67,11 @@ def group_rows(
     for number, (group, counts_G) in enumerate(zip(groups, counts_PG.tolist(), strict=True)):
         # Smaller groups have fewer samples than the tensors have columns.
         per_sample = (group.samples_G, counts_G, advantages_PG[number].tolist(), weights_PG[number].tolist())
-        answers = tuple(
-            Answer(sample.token_ids_T, weight, advantage, sample.loss_mask_T, sample.logprobs_T)
+        responses = tuple(
+            Response(sample.token_ids_T, weight, advantage, sample.loss_mask_T, sample.logprobs_T)
             for sample, counts, advantage, weight in zip(*per_sample, strict=False)
             if counts
         )
-        parts = [answers] if share else [(answer,) for answer in answers]
+        parts = [responses] if share else [(response,) for response in responses]
         rows += [Row(group.encoded, part, number) for part in parts if part]
     return rows

@@ -1,8 +1,8 @@
 """A step whose loss or gradient is not finite changes nothing, on any rank.
 
-The norm of the whole gradient is known to every rank anyway, and one number in it that is not finite makes
-it so: it is the sign to skip the step. DeepSpeed heeds it, but for plain float32 without ZeRO; and a loss
-that is not finite may have a gradient that is.
+Every rank knows the norm of the whole gradient, which is not finite as soon as one element is not: this is the
+signal to skip the step. DeepSpeed skips on it, except in float32 without ZeRO. A non-finite loss with a finite
+gradient needs the signal as well.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ import torch
 
 
 def guard(engine: Any) -> None:
-    """Make a DeepSpeed engine skip a step with a loss or gradient that is not finite.
+    """Make a DeepSpeed engine skip a step whose loss or gradient is not finite.
 
-    Weights, Adam's moments and its count of steps stay as they are, bit for bit; the learnt-from gradient is
-    dropped; `engine.get_global_grad_norm()` is then not finite.
+    Weights, Adam's moments and its step count stay bit-identical; the gradient is dropped; and
+    `engine.get_global_grad_norm()` is then not finite.
     """
-    _spoil_gradient_of_bad_loss(engine)
+    _nan_gradient_of_nonfinite_loss(engine)
     _keep_norm_without_zero(engine)
 
 
-def _spoil_gradient_of_bad_loss(engine: Any) -> None:
+def _nan_gradient_of_nonfinite_loss(engine: Any) -> None:
     backward = engine.backward
 
-    def spoiling(loss: torch.Tensor) -> None:
-        # Times 1 is exact. Asking `if` instead would make a GPU wait for the host.
+    def guarded(loss: torch.Tensor) -> None:
+        # Times 1 is exact. An `if` would make the host wait for the GPU.
         backward(loss * torch.where(loss.detach().isfinite(), 1.0, math.nan))
 
-    engine.backward = spoiling
+    engine.backward = guarded
 
 
 def _keep_norm_without_zero(engine: Any) -> None:
-    """Without ZeRO and mixed precision DeepSpeed clips, but forgets the norm and steps whatever it is."""
+    """In float32 without ZeRO DeepSpeed clips, but does not keep the norm and steps even if it is not finite."""
     from deepspeed.runtime.utils import clip_grad_norm_
 
     def clip() -> None:
@@ -43,7 +43,7 @@ def _keep_norm_without_zero(engine: Any) -> None:
         )
         engine._global_grad_norm = norm
         if not norm.isfinite():
-            # AdamW passes over parameters without a gradient.
+            # AdamW skips parameters without a gradient.
             engine.module.zero_grad(set_to_none=True)
 
     engine.clip_fp32_gradients = clip

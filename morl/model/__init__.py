@@ -1,4 +1,4 @@
-"""Checkpoints of models: where they are and how they load, the chat codec, and the processor of images and videos."""
+"""Model checkpoints: finding and loading them, the chat codec, and the processor of images and videos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `morl rm` has measured of a reward model, in a file beside its weights."""
+"""Statistics of a reward model that `morl rm` writes beside its weights."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 CALIBRATION = "reward.json"
-"""Name of the file in the folder of a reward model."""
+"""File name in a reward model's folder."""
 
 
 def read_calibration(folder: Path) -> Mapping[str, Any]:
-    """What `morl rm` found out about the model in `folder`; empty for a model that comes from elsewhere."""
+    """The statistics of the reward model in `folder`; empty for a model that `morl rm` did not train."""
     file = folder / CALIBRATION
-    found: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {}
-    return found
+    statistics: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {}
+    return statistics

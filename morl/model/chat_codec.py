@@ -1,4 +1,4 @@
-"""From prompts to token ids by the model's own chat template, and from token ids to text."""
+"""From prompts to token ids with the model's chat template, and from token ids to text."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ MULTIMODAL_TOKEN_KEYS = (
 )
 THINK = "<think>"
 OPENED_TOKENS = 16
-"""Tokens at the end of a prompt among which the template's `<think>` stands, if it opens the thinking."""
+"""Number of tokens at the end of a prompt in which to look for a `<think>` that the template opened."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatCodec:
-    """Turns prompts into token ids and token ids into text, by the model's own chat template."""
+    """Turns prompts into token ids and token ids into text, with the model's chat template."""
 
     tokenizer: Any
     stop_token_ids: tuple[int, ...]
-    """Tokens that end an answer."""
+    """Tokens that end a response."""
     banned_token_ids: tuple[int, ...]
-    """Placeholders of images, videos and audio: never sampled, and absent from the learner's normaliser."""
+    """Placeholders of images, videos and audio: never sampled, and left out of the learner's softmax."""
     max_prompt_tokens: int
     media: MediaProcessor | None = None
-    """For models that see."""
+    """Of a multimodal model."""
 
     @classmethod
     def load(cls, folder: Path, max_prompt_tokens: int) -> ChatCodec:
-        """Read tokenizer and configuration of a checkpoint folder."""
+        """Read tokenizer and configuration of a checkpoint folder. Raises: UsageError."""
         guard_torchvision()
         from transformers import AutoTokenizer
 
@@ -51,27 +51,29 @@ class ChatCodec:
         configs = [_read_json(folder / name) for name in ("generation_config.json", "config.json")]
         stop = _stop_ids(configs, tokenizer)
         if not stop:
-            raise UsageError(f"model.path: '{folder}' names no end-of-text token (eos_token_id)")
+            raise UsageError(f"model.path: '{folder}' has no end-of-text token (eos_token_id)")
         banned = {config[key] for config in configs for key in MULTIMODAL_TOKEN_KEYS if config.get(key) is not None}
         return cls(tokenizer, stop, tuple(sorted(banned)), max_prompt_tokens, MediaProcessor.load(folder))
 
     def encode(self, prompt: Prompt, *, limit: bool = True) -> Encoded:
-        """A prompt up to where the assistant's answer begins.
+        """The prompt as tokens, up to where the assistant's response begins.
 
         Args:
-            limit: whether a long prompt is refused here; without, the caller looks at its length.
+            limit: refuse a prompt that is too long; if False, the caller checks the length.
 
         Raises: DataError when the prompt is longer than `rollout.max_prompt_tokens`, or its media cannot be used.
         """
         messages = [dict(message) for message in prompt.messages]
         if not prompt.media:
-            found = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-            encoded = Encoded(tuple(found["input_ids"]))
-            if self.media is not None and (wrong := set(self.media.placeholder_ids.values()) & set(found["input_ids"])):
-                token = self.tokenizer.convert_ids_to_tokens(min(wrong))
-                raise DataError(f"prompt {prompt.id} has the token {token} in its text, and no image for it")
+            inputs = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+            encoded = Encoded(tuple(inputs["input_ids"]))
+            if self.media is not None and (
+                placeholders := set(self.media.placeholder_ids.values()) & set(inputs["input_ids"])
+            ):
+                token = self.tokenizer.convert_ids_to_tokens(min(placeholders))
+                raise DataError(f"prompt {prompt.id} has the token {token} in its text, but no image for it")
         elif self.media is None:
-            raise DataError(f"prompt {prompt.id} has images, and the model sees none")
+            raise DataError(f"prompt {prompt.id} has images, but the model is not multimodal")
         else:
             try:
                 encoded = self.media.encode(messages, prompt.media)
@@ -91,12 +93,12 @@ class ChatCodec:
         return len(self.encode(prompt, limit=False).token_ids_T) <= self.max_prompt_tokens
 
     def encode_answer(self, text: str) -> tuple[int, ...]:
-        """Token ids of a finished answer, end-of-turn token included. No text in it becomes a special token."""
+        """Token ids of a finished response, end-of-turn token included; none of its text becomes a special token."""
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return (*ids, self.tokenizer.eos_token_id)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of an answer, special tokens left out."""
+        """Text of a response, without special tokens."""
         text: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
         return text
 
@@ -110,6 +112,6 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _stop_ids(configs: Sequence[dict[str, Any]], tokenizer: Any) -> tuple[int, ...]:
     ids: set[int] = set()
-    for found in [config.get("eos_token_id") for config in configs] + [tokenizer.eos_token_id]:
-        ids.update(found if isinstance(found, list) else [] if found is None else [found])
+    for eos in [config.get("eos_token_id") for config in configs] + [tokenizer.eos_token_id]:
+        ids.update(eos if isinstance(eos, list) else [] if eos is None else [eos])
     return tuple(sorted(ids))

@@ -1,8 +1,8 @@
-"""The files of a model: where they are, made ready to load, and loaded.
+"""Find the files of a model, prepare them, and load them.
 
 A model path is a folder in Hugging Face format, a `.gguf` file, or
-`package:<module>/<file>`, a file that ships inside an installed Python package. A GGUF
-file is dequantised once, into a cache folder that everything else loads from there on.
+`package:<module>/<file>`, a file inside an installed Python package. A GGUF file is
+dequantised once, into a cache folder from which it is loaded thereafter.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 
 
 def resolve_model(path: str, key: str = "model.path") -> Path:
-    """The local folder behind a recipe's `model.path`, or another `key` of it, made ready to load.
+    """The local folder of a recipe's `model.path`, or of another `key`, ready to load.
 
-    Raises: UsageError when there is no such model on this machine, or its files are torn.
+    Raises: UsageError when the model is not on this machine, or its files are torn.
     """
     try:
         file = local_path(path)
@@ -42,7 +42,7 @@ def resolve_model(path: str, key: str = "model.path") -> Path:
             raise UsageError(f"{key}: {tear}")
         return file
     if file.is_dir():
-        raise UsageError(f"{key}: '{file}' has no config.json; give a folder in Hugging Face format")
+        raise UsageError(f"{key}: '{file}' has no config.json; name a folder in Hugging Face format")
     return _from_hub(path, key)
 
 
@@ -54,18 +54,18 @@ def _from_hub(path: str, key: str) -> Path:
         return Path(snapshot_download(path, ignore_patterns=["*.bin", "*.pth", "*.gguf", "*.onnx"]))
     except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError) as error:
         raise UsageError(
-            f"{key}: '{path}' is no folder on this machine and not in the local Hugging Face cache; "
+            f"{key}: '{path}' is neither a folder on this machine nor in the local Hugging Face cache; "
             "download it first, or set run.offline=false to let morl fetch it"
         ) from error
 
 
 def _convert_gguf(file: Path) -> Path:
-    """Dequantise a GGUF file into a float32 checkpoint in the cache; done once a file."""
+    """Dequantise a GGUF file into a float32 checkpoint in the cache, once per file."""
     import platformdirs
     from filelock import FileLock
 
     status = file.stat()
-    # Size and time of change stand for the content: hashing gigabytes at each start would not pay.
+    # Size and modification time identify the content: hashing gigabytes at each start takes too long.
     key = hashlib.sha256(f"{file.resolve()}:{status.st_size}:{status.st_mtime_ns}".encode()).hexdigest()[:12]
     cache = Path(os.environ.get("MORL_CACHE") or platformdirs.user_cache_path("morl"))
     target = cache / "models" / f"{file.stem}-{key}"
@@ -89,7 +89,7 @@ def _write_dequantised(file: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    # A config marked as quantised refuses to be saved: rebuild the model without the mark.
+    # transformers refuses to save a config that is marked as quantised: rebuild the model without the mark.
     if getattr(loaded.config, "quantization_config", None) is not None:
         del loaded.config.quantization_config
     plain = type(loaded)(loaded.config)
@@ -100,7 +100,7 @@ def _write_dequantised(file: Path, target: Path) -> None:
 
 
 def copy_tokenizer_files(source: Path, target: Path) -> None:
-    """Copy everything of a checkpoint but its weights, so that engines can load `target` by itself."""
+    """Copy a checkpoint's files except for its weights, so that engines can load `target` by itself."""
     for file in source.iterdir():
         weights = file.suffix in {".safetensors", ".bin", ".pth", ".gguf", ".pt"} or file.name.endswith(".index.json")
         if file.is_file() and not weights and not (target / file.name).exists():
@@ -110,8 +110,7 @@ def copy_tokenizer_files(source: Path, target: Path) -> None:
 def load_policy(folder: Path, dtype: str) -> Any:
     """The model of a checkpoint folder as a torch module in training mode.
 
-    Raises: UsageError when its head does more than a linear map, which the learner's
-    log-probabilities would miss.
+    Raises: UsageError when the model rescales its logits, which the learner's log-probabilities would ignore.
     """
     guard_torchvision()
     import torch
@@ -131,8 +130,8 @@ def load_policy(folder: Path, dtype: str) -> Any:
 def load_reward_model(folder: Path, dtype: str) -> Any:
     """A model with a head `score` of one output, in training mode; the head is new if the folder has none.
 
-    Text models become transformers' sequence classifiers; a model that sees keeps its class and gets a head beside.
-    Raises: UsageError when the architecture has no such variant, or the folder's has more outputs.
+    A text model becomes a sequence classifier of transformers; a multimodal model keeps its class and gets a head.
+    Raises: UsageError when the architecture has no such variant, or the folder's head has several outputs.
     """
     guard_torchvision()
     import torch
@@ -140,17 +139,17 @@ def load_reward_model(folder: Path, dtype: str) -> Any:
     from transformers.utils import logging as transformers_logging
 
     config = AutoConfig.from_pretrained(folder)
-    sees = getattr(config, "vision_config", None) is not None
-    # That a head is new, or not one that transformers knows, is no news where one is wanted.
+    multimodal = getattr(config, "vision_config", None) is not None
+    # transformers warns of a head that is new or unknown to it; here that is intended.
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
-        load = _load_seeing_reward_model if sees else _load_classifier
+        load = _load_multimodal_reward_model if multimodal else _load_classifier
         model, trained = load(folder, config, getattr(torch, dtype))
     finally:
         transformers_logging.set_verbosity(level)
     if not trained:
-        # Every answer starts with the same score: nothing is preferred before anything was learnt.
+        # All responses start with the same score: an untrained head prefers none.
         torch.nn.init.zeros_(model.score.weight)
     model.train()
     return model
@@ -162,7 +161,9 @@ def _load_classifier(folder: Path, config: Any, dtype: Any) -> tuple[Any, bool]:
 
     trained = any("SequenceClassification" in name for name in config.architectures or ())
     if trained and config.num_labels != 1:
-        raise UsageError(f"model.path: '{folder}' gives {config.num_labels} numbers an answer, a reward model one")
+        raise UsageError(
+            f"model.path: '{folder}' gives {config.num_labels} numbers per response; a reward model gives one"
+        )
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
         raise UsageError(f"model.path: transformers has no sequence classifier for '{folder}' ({config.model_type})")
     config.num_labels = 1
@@ -170,18 +171,18 @@ def _load_classifier(folder: Path, config: Any, dtype: Any) -> tuple[Any, bool]:
         folder, config=config, dtype=dtype, attn_implementation="sdpa"
     )
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
-        raise UsageError(f"model.path: '{folder}' ({config.model_type}) has no linear head called 'score'")
+        raise UsageError(f"model.path: '{folder}' ({config.model_type}) has no linear head named 'score'")
     return model, trained
 
 
-def _load_seeing_reward_model(folder: Path, config: Any, dtype: Any) -> tuple[Any, bool]:
+def _load_multimodal_reward_model(folder: Path, config: Any, dtype: Any) -> tuple[Any, bool]:
     import torch
     from safetensors import safe_open
     from transformers import AutoModelForImageTextToText
 
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
     if not config.get_text_config().tie_word_embeddings:
-        model.get_output_embeddings().requires_grad_(False)  # no token is predicted here
+        model.get_output_embeddings().requires_grad_(False)  # a reward model predicts no tokens
     model.score = torch.nn.Linear(config.get_text_config().hidden_size, 1, bias=False, dtype=dtype)
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as weights:

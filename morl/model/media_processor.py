@@ -1,4 +1,4 @@
-"""What a model that sees is given: its checkpoint's own processor resizes, cuts and places images and videos."""
+"""Images and videos of prompts, prepared by the processor of a multimodal model's checkpoint."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from morl.recipe import ObjectiveSpec
 
 _TEXT_KEYS = {"input_ids", "attention_mask", "mm_token_type_ids", "second_per_grid_ts"}
-"""What a processor returns beside images; times of frames are in the positions already."""
+"""Outputs of a processor that are not image tensors; frame times are in the positions already."""
 
 
 @dataclass(frozen=True, slots=True)
 class MediaProcessor:
-    """Makes of the images of a prompt what the checkpoint was trained to see."""
+    """Turns the images and videos of a prompt into the model's inputs."""
 
     processor: Any
     positions: Any
-    """The model's own computation of M-RoPE positions."""
+    """The model's function for M-RoPE positions."""
 
     @classmethod
     def load(cls, folder: Path) -> MediaProcessor | None:
-        """The processor of a checkpoint folder; None for a model that sees nothing.
+        """The processor of a checkpoint folder; None for a text model.
 
-        Raises: UsageError when the model places its tokens in a way that is not known here.
+        Raises: UsageError when the model does not use M-RoPE.
         """
         guard_torchvision()
         import torch
@@ -46,23 +46,23 @@ class MediaProcessor:
         config = AutoConfig.from_pretrained(folder)
         if getattr(config, "vision_config", None) is None:
             return None
-        with torch.device("meta"):  # only its arithmetic is wanted, not its weights
+        with torch.device("meta"):  # only the position arithmetic is needed, not the weights
             model = AutoModel.from_config(config)
         if not hasattr(model, "get_rope_index"):
-            raise UsageError(f"model.path: images are supported for models with M-RoPE, not for '{config.model_type}'")
+            raise UsageError(f"model.path: images need a model with M-RoPE, and '{config.model_type}' has none")
         return cls(AutoProcessor.from_pretrained(folder), model.get_rope_index)
 
     @property
     def placeholder_ids(self) -> dict[str, int]:
-        """The token that stands for each piece of an image, and of a video."""
+        """The placeholder tokens of images and of videos."""
         return {"image": self.processor.image_token_id, "video": self.processor.video_token_id}
 
     def encode(self, messages: Sequence[Mapping[str, Any]], media: Sequence[Any]) -> Encoded:
-        """A chat up to the answer, with a token for each piece of an image or video.
+        """A chat up to the response, with placeholder tokens for its images and videos.
 
         Args:
-            messages: their typed parts name the media in order.
-            media: images and videos, or what they can be made of.
+            messages: their typed parts refer to the media in order.
+            media: images and videos, or what `morl.media` makes them from.
 
         Raises: DataError when one of them cannot be read or does not fit.
         """
@@ -74,7 +74,7 @@ class MediaProcessor:
             if part["type"] != "text"
         ]
         if len(kinds) != len(media):
-            raise DataError(f"the messages name {len(kinds)} images, and there are {len(media)}")
+            raise DataError(f"the messages refer to {len(kinds)} images, but there are {len(media)}")
         items = [KINDS[kind].of(item) for kind, item in zip(kinds, media, strict=True)]
         images = [item for item in items if isinstance(item, Image)]
         videos = [item for item in items if isinstance(item, Video)]
@@ -84,7 +84,7 @@ class MediaProcessor:
         text = self.processor.apply_chat_template([dict(message) for message in messages], add_generation_prompt=True)
         short_ids = self._short_ids(text, kinds)
         try:
-            made = self.processor(
+            inputs = self.processor(
                 text=[text],
                 images=list(decoded) or None,
                 videos=[clip.frames for clip in clips] or None,
@@ -94,15 +94,15 @@ class MediaProcessor:
             )
         except ValueError as error:
             raise BadMediaError(f"the images cannot be used: {error}") from error
-        ids = tuple(made["input_ids"][0].tolist())
-        tensors = {name: value for name, value in made.items() if name not in _TEXT_KEYS}
+        ids = tuple(inputs["input_ids"][0].tolist())
+        tensors = {name: value for name, value in inputs.items() if name not in _TEXT_KEYS}
         self._check_counts(ids, short_ids, kinds, items, tensors)
-        return Encoded(ids, Features(tensors, self._positions(made)), Pixels(short_ids, decoded, clips, options))
+        return Encoded(ids, Features(tensors, self._positions(inputs)), Pixels(short_ids, decoded, clips, options))
 
     def _options(self, images: Sequence[Image], videos: Sequence[Video]) -> dict[str, Any]:
-        """Arguments of the processor's call: limits of size, and that frames were chosen already.
+        """Arguments of the processor's call: size limits, and that frames are sampled already.
 
-        Sizes are named although they may be the processor's own: an engine may be set up for larger ones.
+        Sizes are stated even if they are the processor's defaults: an engine may be set up for larger ones.
         """
         options: dict[str, Any] = {}
         if images:
@@ -111,21 +111,21 @@ class MediaProcessor:
         if videos:
             processor = self.processor.video_processor
             steps = [(video.limits, -(-len(video.shown) // processor.temporal_patch_size)) for video in videos]
-            own: dict[str, Any] = {"do_sample_frames": False, "size": _size(processor, steps)}
-            if hasattr(processor, "cap_pixels_per_frame"):  # its default is about to change, which must not change runs
-                own["cap_pixels_per_frame"] = bool(processor.cap_pixels_per_frame)
-            options["videos_kwargs"] = own
+            video_options: dict[str, Any] = {"do_sample_frames": False, "size": _size(processor, steps)}
+            if hasattr(processor, "cap_pixels_per_frame"):  # its default will change, which must not change runs
+                video_options["cap_pixels_per_frame"] = bool(processor.cap_pixels_per_frame)
+            options["videos_kwargs"] = video_options
         return options
 
     def _short_ids(self, text: str, kinds: Sequence[str]) -> tuple[int, ...]:
-        """Token ids with one placeholder for each image or video. Raises: DataError when the text has its own."""
+        """Token ids with one placeholder per image or video. Raises: DataError when the text has others."""
         ids = tuple(self.processor.tokenizer(text)["input_ids"])
         for kind, placeholder in self.placeholder_ids.items():
             if ids.count(placeholder) != kinds.count(kind):
                 token = self.processor.tokenizer.convert_ids_to_tokens(placeholder)
                 raise DataError(
-                    f"the prompt has {ids.count(placeholder)} times {token}, and {kinds.count(kind)} of kind {kind}: "
-                    "text of the row must not hold that token, and the chat template has to write it for each part"
+                    f"the prompt has {ids.count(placeholder)} times {token}, but {kinds.count(kind)} of kind {kind}: "
+                    "the row's text must not hold that token, and the chat template must write it for each part"
                 )
         return ids
 
@@ -137,39 +137,39 @@ class MediaProcessor:
         items: Sequence[Image | Video],
         tensors: Mapping[str, torch.Tensor],
     ) -> None:
-        """Each placeholder must have become as many tokens as its image has features, within its limit."""
+        """Check that each placeholder became as many tokens as its image has features, within the limit."""
         merged = self.processor.image_processor.merge_size**2
         counts = {
             kind: iter((tensors[f"{kind}_grid_thw"].prod(-1) // merged).tolist() if kind in kinds else ())
             for kind in KINDS
         }
         kind_of = {placeholder: kind for kind, placeholder in self.placeholder_ids.items()}
-        wanted: list[int] = []
+        expected: list[int] = []
         order = iter(items)
         for token in short_ids:
             if token not in kind_of:
-                wanted.append(token)
+                expected.append(token)
                 continue
             count, item = next(counts[kind_of[token]]), next(order)
             most = item.limits.max_tokens
             if most is not None and count > most:
-                raise BadMediaError(f"{item.name} takes {count} tokens at the least, more than media.max_tokens={most}")
-            wanted += [token] * count
-        if tuple(wanted) != tuple(ids):
-            raise DataError(f"the processor wrote {len(ids)} tokens, and the features are of {len(wanted)}")
+                raise BadMediaError(f"{item.name} takes at least {count} tokens, more than media.max_tokens={most}")
+            expected += [token] * count
+        if tuple(expected) != tuple(ids):
+            raise DataError(f"the processor wrote {len(ids)} tokens, but the features need {len(expected)}")
 
-    def _positions(self, made: Mapping[str, Any]) -> torch.Tensor:
+    def _positions(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         """M-RoPE positions of the prompt, `(3, T)`.
 
-        What follows an image or video begins after the largest position in it, in time too. So the models
-        were trained, so vLLM counts, and so an answer goes on from its prompt; transformers forgets the time.
+        The token after an image or video gets the position after the largest one in it, time included. The models
+        were trained that way, vLLM counts that way, and the response continues so; transformers ignores the time axis.
         """
-        grids = {name: value for name, value in made.items() if name.endswith("_grid_thw")}
-        if "second_per_grid_ts" in made:
-            # Of double precision, as in vLLM: a position that falls on a whole number must fall on the same one.
-            grids["second_per_grid_ts"] = made["second_per_grid_ts"].double()
-        types = made["mm_token_type_ids"]
-        positions, _ = self.positions(made["input_ids"], mm_token_type_ids=types, **grids)
+        grids = {name: value for name, value in inputs.items() if name.endswith("_grid_thw")}
+        if "second_per_grid_ts" in inputs:
+            # Double precision, as in vLLM: both must round a position to the same whole number.
+            grids["second_per_grid_ts"] = inputs["second_per_grid_ts"].double()
+        types = inputs["mm_token_type_ids"]
+        positions, _ = self.positions(inputs["input_ids"], mm_token_type_ids=types, **grids)
         positions_3T: torch.Tensor = positions[:, 0].clone()
         types_T = types[0]
         starts = (types_T.diff() != 0).nonzero()[:, 0].tolist()
@@ -182,12 +182,12 @@ class MediaProcessor:
 
 
 def engine_options(engine: str, media: MediaProcessor | None, specs: Iterable[ObjectiveSpec]) -> dict[str, Any]:
-    """What an engine with a processor of its own is started with, for prompts of these objectives.
+    """Options for an engine that runs the processor itself: the most images and videos per prompt, and their sizes.
 
     Args:
-        engine: its name.
-        media: the model's processor; None if it sees nothing.
-        specs: the objectives, evaluation sets among them.
+        engine: name of the engine.
+        media: the model's processor; None for a text model.
+        specs: the objectives, including evaluation sets.
     """
     specs = list(specs)
     if media is None or not engine_info(engine).takes_media_limits:
@@ -202,54 +202,56 @@ def engine_options(engine: str, media: MediaProcessor | None, specs: Iterable[Ob
             options[f"{kind}_pixels"] = max(
                 size["longest_edge"] for count, size in zip(counts, sizes, strict=True) if count
             )
-    # For text alone too: vLLM leaves the vision tower out of a model without any, and new weights bring it.
+    # Even for text: with 0 images vLLM drops the vision tower, for which a weight sync still brings weights.
     options["images_per_prompt"] = max(1, options["images_per_prompt"])
     return options
 
 
 def check_frames(media: MediaProcessor | None, specs: Mapping[str, ObjectiveSpec]) -> None:
-    """See that rewards read pixels of the resized image in the size that the model sees.
+    """Check that rewards with `frame: absolute_resized` resize images as the model's processor does.
 
     Args:
-        media: the model's processor; None if it sees nothing.
-        specs: objectives by their place in the recipe.
+        media: the model's processor; None for a text model.
+        specs: objectives by their key path in the recipe.
 
-    Raises: UsageError when a term with `frame: absolute_resized` resizes otherwise.
+    Raises: UsageError when a term resizes differently.
     """
     if media is None:
         return
     processor = media.processor.image_processor
-    for place, spec in specs.items():
+    for path, spec in specs.items():
         for number, term in enumerate(spec.rewards):
             options = inspect.signature(REWARDS.load(term.use)).parameters
             if term.options.get("frame") != "absolute_resized" or "max_pixels" not in options:
                 continue
             size = _size(processor, [(spec.data.media.limits, 1)])
-            sees = {
+            by_processor = {
                 "factor": processor.patch_size * processor.merge_size,
                 "min_pixels": size["shortest_edge"],
                 "max_pixels": size["longest_edge"],
             }
-            reads = {name: term.options.get(name, options[name].default) for name in sees}
-            if sees != reads:
-                wanted = ", ".join(f"{name}: {value}" for name, value in sees.items() if reads[name] != value)
+            by_reward = {name: term.options.get(name, options[name].default) for name in by_processor}
+            if by_processor != by_reward:
+                remedy = ", ".join(
+                    f"{name}: {value}" for name, value in by_processor.items() if by_reward[name] != value
+                )
                 raise UsageError(
-                    f"{place}.rewards.{number}: 'absolute_resized' is not how the model sees images: "
-                    f"'{term.use}' resizes otherwise than the processor; set {wanted}"
+                    f"{path}.rewards.{number}: frame 'absolute_resized': '{term.use}' resizes images differently "
+                    f"from the model's processor; set {remedy}"
                 )
 
 
-def _size(processor: Any, wanted: Sequence[tuple[Limits, int]]) -> dict[str, int]:
-    """Pixels of an image or frame, at least and at most, for a processor's call; its own where nothing is wanted.
+def _size(processor: Any, limits_and_steps: Sequence[tuple[Limits, int]]) -> dict[str, int]:
+    """Smallest and largest number of pixels of an image or frame; the processor's defaults where no limit is set.
 
     Args:
         processor: of images, or of videos.
-        wanted: for each image or video of a prompt its limits, and its length in steps of time.
+        limits_and_steps: for each image or video of a prompt its limits, and its length in temporal patches.
     """
-    own = processor.size
+    default = processor.size
     piece = (processor.patch_size * processor.merge_size) ** 2
-    least = [limits.min_pixels for limits, _ in wanted if limits.min_pixels is not None]
-    most = [limits.max_pixels for limits, _ in wanted if limits.max_pixels is not None]
-    most += [limits.max_tokens * piece // steps for limits, steps in wanted if limits.max_tokens is not None]
-    longest = max(piece, min(most)) if most else own["longest_edge"]
-    return {"shortest_edge": min(longest, max(least, default=own["shortest_edge"])), "longest_edge": longest}
+    least = [limits.min_pixels for limits, _ in limits_and_steps if limits.min_pixels is not None]
+    most = [limits.max_pixels for limits, _ in limits_and_steps if limits.max_pixels is not None]
+    most += [limits.max_tokens * piece // steps for limits, steps in limits_and_steps if limits.max_tokens is not None]
+    longest = max(piece, min(most)) if most else default["longest_edge"]
+    return {"shortest_edge": min(longest, max(least, default=default["shortest_edge"])), "longest_edge": longest}

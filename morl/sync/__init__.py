@@ -1,4 +1,4 @@
-"""Weights from the learner to the engines, one file a transport."""
+"""Weight sync from the learner to the engines, one transport per file."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  a file system in memory, where t
 
 
 class Publisher(Protocol):
-    """What sync needs of the learner."""
+    """What the sync needs of the learner."""
 
     policy_version: int
 
@@ -24,16 +24,16 @@ class Publisher(Protocol):
 
 
 class Subscriber(Protocol):
-    """What sync needs of the engines."""
+    """What the sync needs of the engines."""
 
     async def load_weights(self, folder: str) -> int: ...  # noqa: D102
 
 
 class DiskSync:
-    """Publishes each policy version as a folder below `root` and drops the one before.
+    """Publishes each policy version as a folder below `root` and removes the previous one.
 
-    The latest folder stays, so that an engine that is started anew can load it. With `adapter` it
-    holds the LoRA adapter alone, else the whole model.
+    The latest folder stays, so that a restarted engine can load it. With `adapter` it holds
+    only the LoRA adapter, else the whole model.
     """
 
     def __init__(self, root: Path, *, adapter: bool = False) -> None:
@@ -43,9 +43,9 @@ class DiskSync:
         root.mkdir(parents=True)
 
     async def publish(self, learner: Publisher, engines: Subscriber) -> float:
-        """Bring the engines to the learner's version; returns the seconds it took.
+        """Bring the engines to the learner's version; returns the seconds that it took.
 
-        Raises: StaleWeightsError when an engine, asked what it serves, names another version.
+        Raises: StaleWeightsError when an engine then reports another version.
         """
         began = time.perf_counter()
         version = learner.policy_version
@@ -58,7 +58,7 @@ class DiskSync:
         if served != version:
             raise StaleWeightsError(
                 f"after a weight sync an engine serves policy version {served}, the learner is at {version}; "
-                f"check that every node sees '{self.root}' (sync.folder)"
+                f"check that all nodes share '{self.root}' (sync.folder)"
             )
         for old in self.root.iterdir():
             if old != folder:
@@ -71,16 +71,16 @@ class DiskSync:
 
 
 def sync_folder(folder: str | None, run: Path, need: int = 0) -> Path:
-    """The run's own folder below `folder`; without one in shared memory, or below the run where that is too small.
+    """The run's sync folder: below `folder`, else in shared memory, else below the run if memory is too small.
 
     Args:
         folder: the recipe's `sync.folder`.
         run: the run's folder.
-        need: bytes that have to fit.
+        need: bytes that must fit.
     """
     name = f"morl-{run.name}-{hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:12]}"
     if folder is not None:
         return Path(folder) / name
-    # A container has 64 MB of it unless it was asked for more.
+    # A container has 64 MB of shared memory by default.
     roomy = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free >= need
     return SHARED_MEMORY / name if roomy else run / "sync"

@@ -1,7 +1,7 @@
 """Weight sync from GPU to GPU: rank 0 of the learner broadcasts to every worker of every vLLM engine.
 
-Written for vLLM 0.32, whose weight transfer it uses (`vllm.distributed.weight_transfer`), and for one engine
-to an actor. What it sends, and in which order, is tested without a GPU; the broadcast itself has not been run.
+Written for vLLM 0.32 and its weight transfer (`vllm.distributed.weight_transfer`), with one engine per actor.
+The content and order of its messages are tested without a GPU; the broadcast itself has not been run.
 """
 
 from __future__ import annotations
@@ -15,27 +15,30 @@ from typing import Any, Protocol
 
 from morl.errors import RunError, StaleWeightsError
 
+TIMEOUT_S = 600.0
+"""Of each call to an engine."""
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The engines that one NCCL group was made for."""
+    """The engines of one NCCL group."""
 
     number: int
-    """Another one whenever an engine was started anew."""
+    """Counts groups: a new one is needed whenever an engine was restarted."""
     timeout_s: float
-    """For each call of an engine."""
+    """Of each call to an engine."""
     workers: tuple[int, ...] = field(compare=False)
-    """Workers of each engine: its tensor parallel size."""
+    """Number of workers of each engine: its tensor parallel size."""
     engines: tuple[Any, ...] = field(compare=False, repr=False)
-    """Handles of their actors."""
+    """Actor handles."""
 
     def sender(self, rank: int, source: Any) -> Sender:
-        """The end of a learner's rank, which sends the weights of `source`; all ranks join at once."""
+        """The learner rank's end of the link, which sends the weights of `source`. Collective."""
         return Sender(self, rank, source)
 
 
 class Publisher(Protocol):
-    """What sync needs of the learner."""
+    """What the sync needs of the learner."""
 
     policy_version: int
 
@@ -45,7 +48,7 @@ class Publisher(Protocol):
 
 
 class Subscriber(Protocol):
-    """What sync needs of the engines."""
+    """What the sync needs of the engines."""
 
     async def actors(self) -> list[Any]: ...  # noqa: D102
 
@@ -55,26 +58,25 @@ class Subscriber(Protocol):
 
 
 class NcclSync:
-    """Publishes each policy version by broadcast; a new engine in the place of a dead one reads it below `root`."""
+    """Publishes each policy version by broadcast; an engine that replaces a dead one reads it below `root`."""
 
-    def __init__(self, root: Path, *, workers: int, timeout_s: float = 600.0) -> None:
+    def __init__(self, root: Path, *, workers: int) -> None:
         self.root = root
         self.workers = workers
-        self.timeout_s = timeout_s
         self._link: Link | None = None
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir(parents=True)
 
     async def publish(self, learner: Publisher, engines: Subscriber) -> float:
-        """Bring the engines to the learner's version; returns the seconds it took.
+        """Bring the engines to the learner's version; returns the seconds that it took.
 
-        Raises: StaleWeightsError when an engine, asked what it serves, names another version.
+        Raises: StaleWeightsError when an engine then reports another version.
         """
         began = time.perf_counter()
         actors = tuple(await engines.actors())
         if self._link is None or self._link.engines != actors:
             number = 0 if self._link is None else self._link.number + 1
-            self._link = Link(number, self.timeout_s, (self.workers,) * len(actors), actors)
+            self._link = Link(number, TIMEOUT_S, (self.workers,) * len(actors), actors)
         learner.send_weights(self._link)
         served = await engines.policy_version()
         if served != learner.policy_version:
@@ -86,7 +88,7 @@ class NcclSync:
         return time.perf_counter() - began
 
     def _folder(self, learner: Publisher) -> str:
-        """The learner's weights as files, written when they are asked for."""
+        """The folder of the learner's weights, written on the first call."""
         folder = self.root / f"v{learner.policy_version:06d}"
         if not folder.exists():
             shutil.rmtree(self.root, ignore_errors=True)
@@ -95,60 +97,61 @@ class NcclSync:
         return str(folder)
 
     def close(self) -> None:
-        """Remove what was written for engines that were started anew."""
+        """Remove the weights written for restarted engines."""
         shutil.rmtree(self.root, ignore_errors=True)
 
 
 class EngineClient:
-    """What rank 0 tells the engines: a `VLLMWeightSyncClient` over the handles of their actors.
+    """Rank 0's calls to the engines: a `VLLMWeightSyncClient` over their actor handles.
 
-    Every call goes to all engines at once and ends within the link's time.
+    Every call goes to all engines at once and must return within the link's timeout.
     """
 
     def __init__(self, link: Link) -> None:
         self.link = link
         self.policy_version = 0
-        """Of the weights that are being sent."""
+        """Version of the weights being sent."""
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        """Have every worker join the group; workers are numbered through all engines, after rank 0."""
+        """Have every worker join the group, numbered across all engines, after rank 0."""
         before = [sum(self.link.workers[:i]) for i in range(len(self.link.workers))]
-        self._ask("init", [({**init_info, "rank_offset": init_info["rank_offset"] + offset},) for offset in before])
+        self._call("init", [({**init_info, "rank_offset": init_info["rank_offset"] + offset},) for offset in before])
 
     def start_weight_update(self) -> None:
-        """Have the workers make room."""
-        self._ask("start", [()] * len(self.link.engines))
+        """Have the workers prepare to receive weights."""
+        self._call("start", [()] * len(self.link.engines))
 
     def update_weights(self, update_info: Any) -> None:
-        """Have the workers receive what `update_info` lists: names, types and shapes."""
-        self._ask("update", [(update_info,)] * len(self.link.engines))
+        """Have the workers receive the tensors that `update_info` lists by name, dtype and shape."""
+        self._call("update", [(update_info,)] * len(self.link.engines))
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        """Have the engines serve what they received, as the version that was sent."""
-        self._ask("finish", [(self.policy_version,)] * len(self.link.engines))
+        """Have the engines serve the received weights as the sent version."""
+        self._call("finish", [(self.policy_version,)] * len(self.link.engines))
 
-    def _ask(self, stage: str, arguments: list[tuple[Any, ...]]) -> None:
+    def _call(self, stage: str, arguments: list[tuple[Any, ...]]) -> None:
         import ray
 
         calls = [
-            engine.receive_weights.remote(stage, *own) for engine, own in zip(self.link.engines, arguments, strict=True)
+            engine.receive_weights.remote(stage, *args)
+            for engine, args in zip(self.link.engines, arguments, strict=True)
         ]
         try:
             ray.get(calls, timeout=self.link.timeout_s)
         except ray.exceptions.GetTimeoutError as error:
-            waited = f"{self.link.timeout_s:g} s"
-            raise RunError(f"sync.kind nccl: an engine did not answer '{stage}' within {waited}") from error
+            timeout = f"{self.link.timeout_s:g} s"
+            raise RunError(f"sync.kind nccl: an engine did not answer '{stage}' within {timeout}") from error
 
 
 class Sender:
-    """A rank's end of the link. Every rank has one: all gather, rank 0 sends."""
+    """A rank's end of the link. All ranks gather weights, rank 0 sends them."""
 
     def __init__(self, link: Link, rank: int, source: Any) -> None:
-        """Join the group, all ranks at once. `source`: see `morl.learner.merged_weights.CheckpointSource`."""
+        """Join the group (collective). `source`: see `morl.learner.merged_weights.CheckpointSource`."""
         from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
-        address, port = _meeting_point() if rank == 0 else ("", 0)
+        address, port = _own_address() if rank == 0 else ("", 0)
         info = NCCLTrainerInitInfo(
             rank=rank, master_address=address, master_port=port, world_size=1 + sum(link.workers)
         )
@@ -157,7 +160,7 @@ class Sender:
         self._engine = WeightTransferTrainerFactory.trainer_init(info, client=self._client, source=source)
 
     def send(self, policy_version: int) -> None:
-        """Send the source's weights as this version."""
+        """Send the source's weights as version `policy_version`."""
         self._client.policy_version = policy_version
         self._engine.send_weights()
 
@@ -166,8 +169,8 @@ class Sender:
         self._engine.shutdown()
 
 
-def _meeting_point() -> tuple[str, int]:
-    """Where this process can be reached, and a port that is free."""
+def _own_address() -> tuple[str, int]:
+    """Address of this node, and a free port."""
     import socket
 
     import ray

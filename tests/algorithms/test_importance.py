@@ -95,7 +95,7 @@ def test_a_ratio_beyond_all_bounds_stays_finite(level: str) -> None:
 
 @pytest.mark.parametrize("level", ["sequence", "geometric"])
 def test_answers_must_be_known_to_compare_them(level: str) -> None:
-    with pytest.raises(ValueError, match="which answer"):
+    with pytest.raises(ValueError, match="which response"):
         importance_ratio(NEW, OLD, level=level)
 
 

@@ -435,7 +435,7 @@ def test_a_critic_that_cannot_read_the_policy_is_refused(tiny_model: Path, visio
 
     with pytest.raises(UsageError, match=r"algorithm\.critic\.path: .*nowhere"):
         critic("./nowhere")
-    with pytest.raises(UsageError, match=r"algorithm\.critic\.path: .* one sees images and the other does not"):
+    with pytest.raises(UsageError, match=r"algorithm\.critic\.path: .* one is multimodal and the other is not"):
         critic(vision_model)
     load_policy(tiny_model, "float32").config.save_pretrained(tmp_path)
     make_tokenizer(["<pad>", "<start>", "<end>"]).save_pretrained(tmp_path)

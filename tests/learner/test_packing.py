@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from learner_groups import make_groups
 
 from morl.learner.packing import build_batch, microbatch, plan_microbatches
-from morl.learner.rows import Answer, group_rows
+from morl.learner.rows import Response, group_rows
 from morl.types import Encoded, Group, Prompt, Sample, Score
 
 
@@ -123,7 +123,7 @@ def test_a_plan_covers_every_row_once_and_keeps_the_budget(lengths: list[int], b
 
 def test_an_answer_whose_mask_is_too_short_is_refused() -> None:
     with pytest.raises(ValueError, match="2 tokens, but 1"):
-        Answer((5, 6), weight=1.0, loss_mask_T=(1,))
+        Response((5, 6), weight=1.0, loss_mask_T=(1,))
 
 
 def test_an_empty_microbatch_weighs_nothing() -> None:

@@ -15,7 +15,7 @@ from morl.data.preference_pairs import Pair, load_pairs, pairs_of_step, split
 from morl.errors import DataError, UsageError
 from morl.evaluation.preference_accuracy import judge
 from morl.learner.packing import microbatch
-from morl.learner.reward_rank import RewardModel, TokenPair, answer_batch, bradley_terry, pair_batch
+from morl.learner.reward_rank import RewardModel, TokenPair, bradley_terry, pair_batch, response_batch
 from morl.model.chat_codec import ChatCodec
 from morl.model.loading import load_reward_model
 from morl.recipe.rm_recipe import PreferenceSpec
@@ -52,7 +52,7 @@ def test_shared_rows_score_as_the_classifier_of_transformers_does(model):
 
 
 def test_rows_may_have_different_numbers_of_answers(model):
-    batch = answer_batch([(Encoded((5, 6)), [(20,), (21, 22), (20,)]), (Encoded((7,)), [(23,)])])
+    batch = response_batch([(Encoded((5, 6)), [(20,), (21, 22), (20,)]), (Encoded((7,)), [(23,)])])
     with torch.no_grad():
         scores = model(microbatch(batch, [0, 1])).tolist()
     expected = [alone(model, row) for row in ((5, 6, 20), (5, 6, 21, 22), (5, 6, 20), (7, 23))]

@@ -366,5 +366,5 @@ def test_a_reference_of_another_vocabulary_is_refused(tiny_model: Path, tmp_path
     config = Qwen2Config.from_pretrained(tiny_model)
     config.vocab_size = 400
     Qwen2ForCausalLM(config).save_pretrained(tmp_path / "wider")
-    with pytest.raises(UsageError, match=r"algorithm\.kl\.reference: .*400 tokens and the policy 384"):
+    with pytest.raises(UsageError, match=r"algorithm\.kl\.reference: .* has 400 tokens and the policy 384"):
         started(settings_for(tiny_model, {"kl": {}}, tmp_path / "wider"))

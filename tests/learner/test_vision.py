@@ -10,7 +10,7 @@ from PIL import Image
 from morl.errors import DataError
 from morl.learner.packing import build_batch, microbatch
 from morl.learner.policy import Policy
-from morl.learner.reward_rank import RewardModel, answer_batch
+from morl.learner.reward_rank import RewardModel, response_batch
 from morl.learner.rows import group_rows
 from morl.model.chat_codec import ChatCodec
 from morl.model.loading import load_policy, load_reward_model
@@ -69,7 +69,7 @@ def test_a_reward_model_sees(vision_model, codec):
     made = make_image_groups(codec)
     rows = [(g.encoded, [s.token_ids_T for s in g.samples_G]) for g in made]
     with torch.no_grad():
-        scores = RewardModel(model)(microbatch(answer_batch(rows), range(5))).tolist()
+        scores = RewardModel(model)(microbatch(response_batch(rows), range(5))).tolist()
         for score, (group, sample) in zip(scores, ((g, s) for g in made for s in g.samples_G), strict=True):
             last = alone(model, group, sample.token_ids_T).hidden_states[-1][0, -1]
             assert score == pytest.approx(float(model.score(last)), abs=1e-4)
@@ -95,7 +95,7 @@ def test_a_trained_head_beside_a_seeing_model_is_found_again(vision_model, tmp_p
     [
         (("nowhere.png",), "no such image: nowhere.png"),
         ((3,), "or a PIL image, not int"),
-        ((), "name 1 images, and there are 0"),
+        ((), "refer to 1 images, but there are 0"),
         ((Image.new("RGB", (4000, 4)),), "more than 200 times the other"),
     ],
 )

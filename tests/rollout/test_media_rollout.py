@@ -187,7 +187,7 @@ def test_limits_decide_how_many_tokens_there_are(codec):
     assert tokens(Image.of(image, limits=Limits(max_pixels=30 * 28 * 28))) == 25
     assert tokens(Image.of(noise((28, 28), 0), limits=Limits(min_pixels=28 * 28 * 9))) == 9
     assert tokens(Video.of(clip(8, 0, (280, 280)), limits=Limits(max_tokens=36))) == 36
-    with pytest.raises(DataError, match=r"takes 4 tokens at the least, more than media\.max_tokens=3"):
+    with pytest.raises(DataError, match=r"takes at least 4 tokens, more than media\.max_tokens=3"):
         tokens(Video.of(clip(8, 0), limits=Limits(max_tokens=3)))
 
 
