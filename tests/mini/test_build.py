@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from morl_mini import KINDS, LEVELS, World
-from morl_mini.build import build
+from morl_mini.untrained_model import build
 from morl_mini.tokenizer import SPECIAL, VOCABULARY
 
 MOST = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from morl_mini import World
-from morl_mini.build import build
+from morl_mini.untrained_model import build
 
 from morl.cli.main import main
 from morl.learner.reward_model_server import RewardModelServer, ServerSettings

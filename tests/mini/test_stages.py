@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from morl_mini.build import build
+from morl_mini.untrained_model import build
 
 from morl.data.prompt_set import load_prompts
 from morl.learner.packing import microbatch

@@ -1,4 +1,4 @@
-"""A checkpoint folder before any training: `python -m morl_mini.build FOLDER` writes model, tokenizer and processor."""
+"""A checkpoint folder before any training: `python -m morl_mini.untrained_model FOLDER` writes model, tokenizer and processor."""
 
 from __future__ import annotations
 
