@@ -178,7 +178,7 @@ class VLLMEngine:
 
     async def _load_adapter(self, folder: str) -> list[int]:
         if not self._takes_adapters:
-            raise CheckpointError(f"{folder} holds an adapter, but vLLM was not started for adapters: set max_lora_rank")
+            raise CheckpointError(f"{folder} holds an adapter, but vLLM was started for none: set max_lora_rank")
         number = next(self._adapter_numbers)
         replies = await self._engine.collective_rpc("morl_load_adapter", args=(folder, number))
         ignored = sorted({layer for _, layers in replies for layer in layers})

@@ -1,4 +1,4 @@
-"""From prompts to groups, on a real engine; the failures of engines that cannot be had for real are played."""
+"""From prompts to groups on a real engine; a fake plays engine failures that a real one does not show."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Careless:
 def test_lost_and_doubled_answers_are_noticed(run):
     with pytest.raises(RunError, match=r"step-1/0#2 twice"):
         collect(Careless(1, 1, 2, 1), run)
-    with pytest.raises(RunError, match="3 times, not 4"):
+    with pytest.raises(RunError, match="returned 3 completions of step-1/0, not 4"):
         collect(Careless(1, 1, 1, 0), run)
     assert len(collect(Careless(1, 1, 1, 1), run).groups) == 5
 

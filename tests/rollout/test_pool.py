@@ -115,7 +115,7 @@ def test_an_engine_can_do_what_it_declares_and_no_more():
         ENGINES.register(f"{kind.__name__.lower()}_for_tests")(kind)
     assert engine_info("plain_for_tests") == engine_info("hf") == EngineInfo()
     assert engine_info("declared_for_tests").takes_adapters
-    with pytest.raises(UsageError, match=r"'mistaken_for_tests' from .*: its `info` should be an EngineInfo"):
+    with pytest.raises(UsageError, match=r"'mistaken_for_tests' from .*: its `info` must be an EngineInfo"):
         engine_info("mistaken_for_tests")
 
 
