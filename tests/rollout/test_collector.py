@@ -59,7 +59,7 @@ def test_seed_key_and_place_decide_the_samples(hf, run):
 
 
 def test_each_answer_is_scored_as_it_lands(hf, run):
-    """Scores that wait for each other's start would never end if scoring began after the last completion."""
+    """Each response is already scored when the next one arrives."""
     landed, scored = [], []
 
     class Watched:
@@ -93,7 +93,7 @@ def test_a_failing_reward_ends_the_collection_and_leaves_the_engine_free(hf, run
 
 
 class Careless:
-    """Answers each request `times[index]` times."""
+    """Yields sample `index` of each request `times[index]` times."""
 
     def __init__(self, *times: int) -> None:
         self.times = times
