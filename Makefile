@@ -16,7 +16,7 @@ test: install  ## run the tests
 	$(BIN)/python -m pytest
 
 checkpoint: install  ## train the miniature's checkpoint and its reward model from nothing: some 75 minutes on two cores
-	$(BIN)/python -m morl_mini.build runs/mini-untrained
+	$(BIN)/python -m morl_mini.untrained_model runs/mini-untrained
 	$(BIN)/morl sft mini/pretrain --resume
 	$(BIN)/morl rm mini/judge --resume
 	$(BIN)/python -m morl_mini.pack runs/mini-pretrain/models/reasoning runs/mini-judge/model

@@ -1,4 +1,4 @@
-"""Rollouts: engines that sample answers from the policy, the pool that supervises them, the collector."""
+"""Rollouts: engines that sample responses from the policy, the pool that supervises them, the collector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From prompts to groups: sample, decode, have each answer scored the moment it lands."""
+"""From prompts to groups: sample, decode, and score each response as soon as it is complete."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Scored = tuple[Sample, "asyncio.Task[Score]"]
 
 
 class Codec(Protocol):
-    """Between prompts and tokens."""
+    """Converts prompts to tokens and tokens to text."""
 
     def encode(self, prompt: Prompt) -> Encoded:
         """The prompt as the model receives it."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The answer's text, special tokens left out."""
+        """The response's text, without special tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The groups of one collection, and what they cost."""
+    """The groups of one collection, and their cost."""
 
     groups: list[Group]
-    """In the order of the prompts; samples in the order of their index."""
+    """In the order of the prompts; samples are ordered by index."""
     generated_tokens: int
     generate_s: float
     """Seconds from the first request to the last completion."""
@@ -41,7 +41,7 @@ class Rollout:
 
 
 class Collector:
-    """Samples a policy and has its answers scored."""
+    """Samples a policy and has its responses scored."""
 
     def __init__(
         self, pool: Engine, codec: Codec, score: Callable[[Prompt, Sample], Awaitable[Score]], *, seed: int
@@ -54,40 +54,40 @@ class Collector:
     async def collect(
         self, prompts: Sequence[Prompt], *, key: str, samples: int, sampling: Sampling, version: int, first: int = 0
     ) -> Rollout:
-        """`samples` scored answers to each prompt.
+        """`samples` scored responses to each prompt.
 
-        `key` names the collection ("step-12"): with the collector's seed and a prompt's place,
-        counted from `first`, it decides the random stream, so the same call draws the same answers.
+        `key` names the collection ("step-12"). Together with the collector's seed and the prompt's position,
+        counted from `first`, it determines the random stream: the same call draws the same responses.
 
-        Raises: StaleWeightsError when an answer was written by another version than
-        `version`; RunError when an engine loses or doubles one; whatever `score` raises.
+        Raises: StaleWeightsError when a response was written by a version other than
+        `version`; RunError when an engine loses or repeats one; any error of `score`.
         """
         requests = [
             Request(
                 id=f"{key}/{i}",
-                prompt=own,
+                prompt=encoded,
                 samples=samples,
                 seed=request_seed(self._seed, key, i),
                 sampling=sampling,
             )
-            for i, own in enumerate(map(self._codec.encode, prompts), first)
+            for i, encoded in enumerate(map(self._codec.encode, prompts), first)
         ]
-        place = {request.id: i for i, request in enumerate(requests)}
+        position = {request.id: i for i, request in enumerate(requests)}
         scored: list[dict[int, Scored]] = [{} for _ in prompts]
         begin = end = time.perf_counter()
         try:
-            # A score that raises cancels the generation that is still going on.
+            # A score that raises cancels the generation still in progress.
             async with asyncio.TaskGroup() as scoring, aclosing(self._pool.generate(requests)) as landing:
                 async for completion in landing:
                     end = time.perf_counter()
-                    i = place[completion.request_id]
+                    i = position[completion.request_id]
                     if completion.policy_version != version:
                         raise StaleWeightsError(
                             f"{completion.request_id} was written by policy version {completion.policy_version}; "
                             f"the learner is at {version}"
                         )
                     if completion.index in scored[i]:
-                        raise RunError(f"the engine answered {completion.request_id}#{completion.index} twice")
+                        raise RunError(f"the engine returned {completion.request_id}#{completion.index} twice")
                     sample = self._sample(prompts[i], completion, requests[i].prompt.opened)
                     task = scoring.create_task(self._scored(prompts[i], sample))
                     scored[i][completion.index] = (sample, task)
@@ -96,7 +96,7 @@ class Collector:
         done = time.perf_counter()
         for request, by_index in zip(requests, scored, strict=True):
             if len(by_index) != samples:
-                raise RunError(f"the engine answered {request.id} {len(by_index)} times, not {samples}")
+                raise RunError(f"the engine returned {len(by_index)} completions of {request.id}, not {samples}")
         groups = [_group(*parts) for parts in zip(prompts, requests, scored, strict=True)]
         tokens = sum(sample.length for group in groups for sample in group.samples_G)
         return Rollout(groups, tokens, end - begin, done - end)
@@ -118,7 +118,7 @@ class Collector:
 
 
 def request_seed(seed: int, key: str, index: int) -> int:
-    """A seed that depends on these three alone, far from every other one."""
+    """A seed determined by these three values, far from all other seeds."""
     digest = hashlib.blake2b(f"{seed}/{key}/{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 3
 

@@ -1,4 +1,4 @@
-"""What every engine does: token ids and a seed in, sampled token ids with their log-probs out."""
+"""The engine protocol: token ids and a seed in, sampled token ids and their log-probs out."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from morl.types import Encoded, FinishReason
 class Sampling:
     """How tokens are drawn.
 
-    The distribution is: logits with banned ids at minus infinity, divided by the
-    temperature, softmax. Log-probs are reported under it.
+    The distribution is the softmax of the logits, with banned ids at minus infinity, divided by the
+    temperature. Log-probs are reported under it.
     """
 
     temperature: float
-    """0 is greedy; its log-probs are those of temperature 1."""
+    """0 is greedy, with the log-probs of temperature 1."""
     max_new_tokens: int
     top_p: float = 1.0
-    """Draw from the likeliest tokens that together reach this mass. Below 1 for evaluation only:
-    some engines then report log-probs within those tokens, others within all."""
+    """Draw from the likeliest tokens that together reach this probability. Below 1 for evaluation only:
+    some engines then normalise log-probs over those tokens, others over all."""
     stop_token_ids: tuple[int, ...] = ()
-    """A completion ends with the first of these; the token is part of it."""
+    """A completion ends with the first of these and includes it."""
     banned_token_ids: tuple[int, ...] = ()
-    """Never drawn: placeholders of images and videos."""
+    """Never drawn: image and video placeholders."""
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -42,7 +42,7 @@ class Sampling:
 
     @property
     def scale(self) -> float:
-        """What the logits are divided by."""
+        """The divisor of the logits."""
         return self.temperature if self.temperature > 0 else 1.0
 
 
@@ -53,8 +53,8 @@ class Request:
     id: str
     """Unique among the requests in flight."""
     prompt: Encoded
-    """As the learner has it, with `features` for engines that run the model on them, or with `pixels` for engines
-    with a processor of their own."""
+    """The same as the learner's, with `features` for engines that pass them to the model, or `pixels` for engines
+    that run their own processor."""
     samples: int
     seed: int
     """Seeds of requests with the same prompt should be at least `samples` apart."""
@@ -66,55 +66,55 @@ class Request:
         if self.samples < 1:
             raise ValueError(f"request {self.id!r} asks for {self.samples} samples")
         if not 0 <= self.seed < 2**62:
-            raise ValueError(f"request {self.id!r}: a seed lies in [0, 2**62), not {self.seed}")
+            raise ValueError(f"request {self.id!r}: the seed must lie in [0, 2**62), not {self.seed}")
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One sampled answer."""
+    """One sampled response."""
 
     request_id: str
     index: int
-    """Which of the request's samples: 0 <= index < samples."""
+    """Of the sample within the request: 0 <= index < samples."""
     token_ids_T: tuple[int, ...]
     logprobs_T: tuple[float, ...]
     finish_reason: FinishReason
     policy_version: int
-    """Of the weights that wrote it, as the engine read it from them."""
+    """Of the weights that wrote it, as read from them by the engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """What a class of engines can do besides the protocol; it declares it in its attribute `info`."""
+    """Optional capabilities of an engine class, declared in its attribute `info`."""
 
     takes_pixels: bool = False
-    """Has a processor of its own: is sent the `pixels` of a prompt, and not its `features`."""
+    """It runs its own processor, so it is sent the `pixels` of a prompt instead of its `features`."""
     takes_media_limits: bool = False
-    """Is started with the options `images_per_prompt`, `videos_per_prompt`, `image_pixels` and `video_pixels`: the
-    most that a prompt has, and the largest image and frame."""
+    """It takes the options `images_per_prompt`, `videos_per_prompt`, `image_pixels` and `video_pixels`: the
+    largest number in a prompt, and the largest image and frame."""
     takes_adapters: bool = False
-    """Loads a LoRA adapter alone, too, where it was started with the option `max_lora_rank`."""
+    """It also loads a bare LoRA adapter, if started with the option `max_lora_rank`."""
     receives_weights: bool = False
-    """Has the method `receive_weights(stage, argument)` of `VLLMEngine`, by which a learner sends weights from GPU to
-    GPU, where it was started with the option `weight_transfer="nccl"`."""
+    """It has `VLLMEngine`'s method `receive_weights(stage, argument)`, through which a learner sends weights from GPU
+    to GPU, if started with the option `weight_transfer="nccl"`."""
 
 
 class Engine(Protocol):
     """Serves one version of the policy at a time.
 
-    A class that can do more says so in its attribute `info`, an `EngineInfo`; without it, it is sent features and
-    loads whole models from files.
+    A class with further capabilities declares them in its attribute `info`, an `EngineInfo`. A class without it is
+    sent features and loads whole models from files.
     """
 
     def generate(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
-        """Every completion of every request, in the order in which they land.
+        """Every completion of every request, in the order in which they finish.
 
         Closing the generator early aborts what is still in flight.
-        Raises: UsageError when a request cannot fit the model's context.
+        Raises: UsageError when a request does not fit the model's context.
         """
 
     async def abort(self, request_ids: Sequence[str]) -> None:
-        """End these requests: their completions land as they are, finish reason "abort"."""
+        """End these requests: `generate` yields their completions unfinished, with finish reason "abort"."""
 
     async def load_weights(self, folder: str) -> int:
         """Serve the checkpoint in `folder` and return its version.
@@ -123,40 +123,40 @@ class Engine(Protocol):
         """
 
     async def clear_caches(self) -> None:
-        """Forget everything computed with earlier weights."""
+        """Drop everything computed with earlier weights."""
 
     async def policy_version(self) -> int:
         """The version being served."""
 
     async def close(self) -> None:
-        """Free memory and processes. The engine is of no use afterwards."""
+        """Free memory and processes. The engine is unusable afterwards."""
 
 
 def engine_info(name: str) -> EngineInfo:
-    """What engines of this registered name can do. Raises: UsageError when their `info` is no `EngineInfo`."""
+    """The capabilities of a registered engine. Raises: UsageError when its `info` is not an `EngineInfo`."""
     info = getattr(ENGINES.load(name), "info", EngineInfo())
     if not isinstance(info, EngineInfo):
-        raise UsageError(f"engine '{name}' from {ENGINES.entry(name).origin}: its `info` should be an EngineInfo")
+        raise UsageError(f"engine '{name}' from {ENGINES.entry(name).origin}: its `info` must be an EngineInfo")
     return info
 
 
 def check_fits(request: Request, context: int) -> None:
-    """Refuse a request that the model's context of `context` tokens cannot hold.
+    """Refuse a request that does not fit a context of `context` tokens.
 
-    Raises: UsageError. Engines would otherwise cut the answer short without a word.
+    Raises: UsageError. Engines would otherwise truncate the response silently.
     """
     prompt, new = len(request.prompt.token_ids_T), request.sampling.max_new_tokens
     if prompt + new > context:
         raise UsageError(
-            f"request {request.id!r}: {prompt} prompt tokens and {new} new tokens exceed the {context} that the engine "
-            "holds; lower rollout.max_new_tokens or rollout.max_prompt_tokens"
+            f"request {request.id!r}: {prompt} prompt tokens and {new} new tokens exceed the engine's context of "
+            f"{context}; lower rollout.max_new_tokens or rollout.max_prompt_tokens"
         )
 
 
 def choose_engine(name: str) -> tuple[str, str]:
-    """The engine's registered name and why it was chosen; "auto" picks by what this machine has.
+    """The engine's registered name and why it was chosen; "auto" depends on what is installed and on GPUs.
 
-    Raises: UsageError when no engine is called so.
+    Raises: UsageError when no engine has that name.
     """
     if name != "auto":
         return ENGINES.entry(name).name, "named in the recipe"
@@ -165,12 +165,12 @@ def choose_engine(name: str) -> tuple[str, str]:
     if not _vllm_needs_gpu():
         return "vllm", "vLLM's CPU build is installed"
     if _gpus() > 0:
-        return "vllm", "vLLM and a GPU are there"
+        return "vllm", "vLLM and a GPU are available"
     return "hf", "vLLM is installed, but it is the GPU build and there is no GPU"
 
 
 def _vllm_needs_gpu() -> bool:
-    """Whether the installed vLLM is the build for GPUs; the CPU build is a distribution of its own."""
+    """Whether the installed vLLM is the GPU build; the CPU build has "cpu" in its version."""
     try:
         return "cpu" not in importlib.metadata.version("vllm")
     except importlib.metadata.PackageNotFoundError:
@@ -178,7 +178,7 @@ def _vllm_needs_gpu() -> bool:
 
 
 def _gpus() -> float:
-    """GPUs of the Ray cluster if one is joined, else of this machine."""
+    """GPUs of the Ray cluster if connected to one, else of this machine."""
     import ray
 
     if ray.is_initialized():

@@ -1,4 +1,4 @@
-"""An engine in a Ray actor, and the handle that keeps one alive."""
+"""An engine in a Ray actor, and the handle that restarts it."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """How long the driver waits, in seconds, before it takes an engine for dead."""
+    """How long, in seconds, the driver waits before it treats an engine as dead."""
 
     place_s: float = 300.0
-    """For the cluster to have room for the engine's process."""
+    """For the cluster to have resources for the engine's process."""
     start_s: float = 900.0
-    """For the model to be loaded."""
+    """For loading the model."""
     generate_s: float = 1800.0
     """Between two completions."""
     load_s: float = 600.0
-    """For new weights to be loaded."""
+    """For loading new weights."""
     call_s: float = 60.0
     """For anything else."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """All that is needed to build an engine, once or again."""
+    """Everything needed to build or rebuild an engine."""
 
     entry: Entry
     model: str
@@ -42,9 +42,9 @@ class EngineSpec:
     version: int
     options: Mapping[str, Any]
     actor_options: Mapping[str, Any] = field(default_factory=dict)
-    """Ray's: resources and runtime environment."""
+    """For Ray: resources and runtime environment."""
     max_restarts: int = 3
-    """For one call; then the call fails."""
+    """Per call; after that the call fails."""
     deadlines: Deadlines = field(default_factory=Deadlines)
 
     def build(self) -> Engine:
@@ -53,22 +53,22 @@ class EngineSpec:
         return engine
 
     def sent(self, request: Request) -> Request:
-        """The request without what this engine has no use for: images are heavy."""
-        whole = request.prompt
+        """The request without the form of its images that this engine does not use: images are large."""
+        prompt = request.prompt
         takes_pixels = engine_info(self.entry.name).takes_pixels
-        return replace(request, prompt=replace(whole, features=None) if takes_pixels else replace(whole, pixels=None))
+        return replace(request, prompt=replace(prompt, features=None) if takes_pixels else replace(prompt, pixels=None))
 
 
 class EngineActor:
-    """The side that runs in the actor's process: the protocol, passed on to the engine."""
+    """The part in the actor's process: forwards the protocol to the engine."""
 
     _engine: Engine
 
     async def placed(self) -> None:
-        """Answers once the process runs."""
+        """Returns once the process runs."""
 
     async def start(self, spec: EngineSpec) -> int:
-        """Build the engine. A method, not the constructor, so that its errors reach the caller whole."""
+        """Build the engine; return the process id. Not in the constructor: errors must reach the caller intact."""
         self._engine = spec.build()
         return os.getpid()
 
@@ -87,7 +87,7 @@ class EngineActor:
         return await self._engine.load_weights(folder)
 
     async def receive_weights(self, stage: str, argument: Any = None) -> None:
-        """A part of a weight transfer from GPU to GPU, for engines that have it."""
+        """One stage of a GPU-to-GPU weight transfer, for engines that support it."""
         await self._engine.receive_weights(stage, argument)  # type: ignore[attr-defined]
 
     async def clear_caches(self) -> None:
@@ -104,12 +104,12 @@ class EngineActor:
 
 
 class _EngineDiedError(Exception):
-    """The actor, its engine or the way to it is gone; the cause is chained."""
+    """The actor or its engine died or cannot be reached; the cause is chained."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A run of a request's samples that have not landed, as a request of its own."""
+    """Consecutive unfinished samples of a request, sent as a separate request."""
 
     whole: Request
     first: int
@@ -126,7 +126,7 @@ class _Part:
 
 
 def missing_parts(request: Request, landed: set[int]) -> list[_Part]:
-    """The samples that have not landed, as runs of consecutive indices: same seeds, fewest requests."""
+    """The unfinished samples as runs of consecutive indices: same seeds, fewest requests."""
     parts: list[_Part] = []
     for index in range(request.samples):
         if index in landed:
@@ -139,10 +139,10 @@ def missing_parts(request: Request, landed: set[int]) -> list[_Part]:
 
 
 class ActorEngine:
-    """An engine in a Ray actor, behind the engine protocol, replaced when it dies.
+    """The engine protocol over a Ray actor that is replaced when it dies.
 
-    A replacement serves the folder that was loaded last, and is asked only for the
-    completions that have not landed, with the seeds they had.
+    A replacement serves the folder that was loaded last, and is sent only the
+    unfinished completions, with the same seeds.
     """
 
     def __init__(self, spec: EngineSpec) -> None:
@@ -154,12 +154,12 @@ class ActorEngine:
         self._parts: dict[str, list[_Part]] = {}
         self._aborted: set[str] = set()
         self.pid: int | None = None
-        """Of the actor's process; another one after a restart."""
+        """Of the actor's process; changes with a restart."""
 
     async def start(self) -> None:
         """Start the actor and load the model.
 
-        Raises: what the engine raises, if it is a MorlError; else RunError.
+        Raises: the engine's error if it is a MorlError, else RunError.
         """
         import ray
 
@@ -168,7 +168,7 @@ class ActorEngine:
                 await self._live()
                 return
             except _EngineDiedError as died:
-                # One that was killed may live the next time; one that failed or hangs would again.
+                # A killed actor may survive the next attempt; one that failed or hung would do so again.
                 killed = isinstance(died.__cause__, ray.exceptions.RayActorError)
                 if not killed or attempt == self._spec.max_restarts:
                     raise RunError(f"the rollout engine '{self._spec.entry.name}' did not start: {died}") from died
@@ -202,7 +202,7 @@ class ActorEngine:
         self._aborted.update(known)
         parts = [part.request.id for request_id in known for part in self._parts[request_id]]
         if parts and self._actor is not None:
-            # An engine that is dying has nothing left to abort: the call that uses it deals with that.
+            # A dying engine has nothing left to abort; the call that uses it handles its death.
             await self._quietly(self._actor.abort.remote(parts))
 
     async def load_weights(self, folder: str) -> int:
@@ -212,11 +212,11 @@ class ActorEngine:
         return self._version
 
     async def actor(self) -> Any:
-        """The handle of the actor, for those that send it weights."""
+        """The actor's handle, for sending it weights."""
         return await self._live()
 
     def restart_from(self, folder: Callable[[], str]) -> None:
-        """A replacement of the actor is to load what `folder` then names."""
+        """A replacement of the actor loads the folder that `folder` returns at that time."""
         self._folder = folder
 
     async def clear_caches(self) -> None:
@@ -234,11 +234,11 @@ class ActorEngine:
             self._discard(self._actor)
 
     async def _attempt(self, request_ids: Sequence[str]) -> AsyncGenerator[Completion, None]:
-        """What one actor yields of the missing parts, until it is done or dies."""
+        """Completions of the missing parts from one actor, until it is done or dies."""
         actor = await self._live()
         parts = {part.request.id: part for request_id in request_ids for part in self._parts[request_id]}
         for part in [part for part in parts.values() if part.whole.id in self._aborted]:
-            # Aborted while its engine died: what it had written is lost.
+            # Aborted while its engine died: the text written so far is lost.
             del parts[part.request.id]
             for index in range(part.first, part.first + part.count):
                 yield Completion(part.whole.id, index, (), (), "abort", self._version)
@@ -270,7 +270,7 @@ class ActorEngine:
                 self._check_restarts(restarts, died)
 
     async def _live(self) -> Any:
-        """The actor, started if there is none, serving the folder that was loaded last."""
+        """The actor, started if necessary, serving the folder that was loaded last."""
         async with self._starting:
             if self._actor is None:
                 import ray
@@ -290,7 +290,7 @@ class ActorEngine:
             return self._actor
 
     async def _room_for(self, actor: Any, wait_s: float) -> None:
-        """Wait for the actor's process. Raises: RunError when the cluster has no room for it."""
+        """Wait for the actor's process. Raises: RunError when the cluster lacks resources for it."""
         import ray
 
         try:
@@ -305,10 +305,10 @@ class ActorEngine:
             ) from died
 
     async def _answer(self, actor: Any, reply: Awaitable[T], deadline: float) -> T:
-        """The actor's answer within the deadline.
+        """The actor's reply within the deadline.
 
-        Raises: the MorlError that the engine raised; `_EngineDiedError` for everything else, with
-        the actor discarded: an engine that failed in an unforeseen way is not to be trusted.
+        Raises: the MorlError that the engine raised; `_EngineDiedError` for anything else, with
+        the actor discarded: after an unforeseen failure an engine is not to be trusted.
         """
         import ray
 
@@ -341,7 +341,7 @@ class ActorEngine:
             ) from died
 
     async def _quietly(self, reply: Awaitable[Any]) -> None:
-        """Wait for a courtesy call; an engine that cannot answer it is dealt with by whoever needs it next."""
+        """Wait for an optional call; if it fails, the next call that needs the engine handles the failure."""
         import ray
 
         try:

@@ -1,4 +1,4 @@
-"""N engines behind the protocol of one."""
+"""Several engines behind the protocol of one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class EnginePool:
-    """Splits requests over its engines: request i goes to engine i modulo their number."""
+    """Splits requests over N engines: request i goes to engine i modulo N."""
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self.engines = tuple(engines)
@@ -41,19 +41,15 @@ class EnginePool:
         options: Mapping[str, Any] | None = None,
         local: bool = False,
         num_gpus: float = 0,
-        num_cpus: float | None = None,
         max_restarts: int = 3,
         deadlines: Deadlines | None = None,
     ) -> EnginePool:
         """Build `count` engines: in this process if `local`, else in supervised Ray actors.
 
-        `num_gpus` and `num_cpus` are what Ray reserves for each actor. Without a GPU the
-        default is next to nothing: learner and engines take turns on the same cores.
+        Ray reserves `num_gpus` for each actor.
 
         Raises: UsageError, MissingExtraError or RunError when an engine cannot start.
         """
-        if num_cpus is None:
-            num_cpus = 1 if num_gpus else 0.01
         spec = EngineSpec(
             entry=ENGINES.entry(engine),
             model=model,
@@ -61,7 +57,8 @@ class EnginePool:
             version=version,
             options=dict(options or {}),
             actor_options={
-                "num_cpus": num_cpus,
+                # Next to nothing without a GPU: learner and engines take turns on the same cores.
+                "num_cpus": 1 if num_gpus else 0.01,
                 "num_gpus": num_gpus,
                 "runtime_env": {"env_vars": _environment(count)},
             },
@@ -98,11 +95,11 @@ class EnginePool:
         return _agreed(await asyncio.gather(*(engine.load_weights(folder) for engine in self.engines)))
 
     async def actors(self) -> list[Any]:
-        """Handles of the engines' actors, all of them alive."""
+        """Handles of the engines' actors, all alive."""
         return [await engine.actor() for engine in self.engines if isinstance(engine, ActorEngine)]
 
     def restart_from(self, folder: Callable[[], str]) -> None:
-        """An engine that is started anew is to load what `folder` then names."""
+        """A restarted engine loads the folder that `folder` returns at that time."""
         for engine in self.engines:
             if isinstance(engine, ActorEngine):
                 engine.restart_from(folder)
@@ -121,17 +118,17 @@ class EnginePool:
 
 
 def _environment(count: int) -> dict[str, str]:
-    """Variables that an actor's process must see before it imports anything."""
+    """Variables that an actor's process needs before it imports anything."""
     threads = max(1, (os.cpu_count() or 1) // count)
     offline = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
     return {
         **{name: os.environ[name] for name in offline if name in os.environ},
-        # Ray sets 1 for an actor that reserves less than a core.
+        # Ray sets this to 1 for an actor that reserves less than a core.
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
         **{name: os.environ.get(name, value) for name, value in PATIENCE.items()},
-        # Memory in pages of 2 MB, where Linux has them for who asks: on the CPU each token reads all weights.
+        # Pages of 2 MB where Linux grants them on request: on the CPU each token reads all weights.
         "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"),
-        # Otherwise an actor that reserves no GPU sees them all.
+        # Otherwise an actor that reserves no GPU sees all of them.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     }
 
@@ -143,7 +140,7 @@ def _agreed(versions: Sequence[int]) -> int:
 
 
 async def _merged(streams: Sequence[AsyncGenerator[Completion, None]]) -> AsyncGenerator[Completion, None]:
-    """Items of all streams as they come. The first error ends the others."""
+    """Items of all streams as they arrive. The first error ends the others."""
     landed: asyncio.Queue[Completion | asyncio.Task[None]] = asyncio.Queue()
 
     async def pump(stream: AsyncGenerator[Completion, None]) -> None:
@@ -172,7 +169,7 @@ async def _merged(streams: Sequence[AsyncGenerator[Completion, None]]) -> AsyncG
 async def start_engines(
     recipe: Recipe, model: Path, *, local: bool, gpus: int, more: Mapping[str, Any] = MappingProxyType({})
 ) -> EnginePool:
-    """The recipe's rollout engines, serving `model` as policy version 0; `more` are options besides the recipe's."""
+    """The recipe's rollout engines, serving `model` as policy version 0; `more` extends the recipe's options."""
     name, reason = choose_engine(recipe.rollout.engine)
     announce(f"rollout engine: {name} ({reason})")
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Losses that fail in one way each, for the tests of the learner; ranks import this file as a plugin."""
+"""Losses that each fail in one way, for the learner's tests; ranks import this file as a plugin."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from morl.algorithms import loss
 
 @loss("explosive")
 def explosive(logprobs_N: torch.Tensor, advantages_N: torch.Tensor) -> torch.Tensor:
-    """The policy gradient, but for large advantages.
+    """The policy gradient, except for large advantages.
 
-    One above 2 adds infinity to the loss, and nothing to its gradient; one below -2 the other way round.
+    An advantage above 2 makes the loss infinite but not its gradient; one below -2 the gradient but not the loss.
     """
     steep_N = torch.where(advantages_N < -2, logprobs_N - logprobs_N.detach(), 1.0).sqrt() - 1
     return torch.where(advantages_N > 2, math.inf, 0.0) + steep_N - advantages_N * logprobs_N
@@ -21,7 +21,7 @@ def explosive(logprobs_N: torch.Tensor, advantages_N: torch.Tensor) -> torch.Ten
 
 @loss("hungry")
 def hungry(logprobs_N: torch.Tensor, advantages_N: torch.Tensor, *, enough: int = 0) -> torch.Tensor:
-    """The policy gradient; a microbatch of more than `enough` targets takes more memory than there is."""
+    """The policy gradient; a micro-batch of more than `enough` targets runs out of memory."""
     if len(logprobs_N) > enough:
         torch.empty(2**50)
     return -advantages_N * logprobs_N

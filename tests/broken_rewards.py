@@ -1,4 +1,4 @@
-"""Rewards that break one rule each, for the tests of the conformance kit; workers import this module."""
+"""Rewards that each break one rule, for the conformance kit's tests; workers import this module."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FIRST: list[str] = []
 
 
 def said(response: str, gold: Any) -> Verdict:
-    """What a good reward would say."""
+    """The verdict of a correct reward."""
     if not isinstance(gold, str) or not gold.strip(" \u200b"):
         return Verdict(None, "bad_gold", "the gold must be text")
     text = response.rpartition("</think>")[2].strip()
@@ -26,13 +26,13 @@ def said(response: str, gold: Any) -> Verdict:
 
 @reward("good_for_tests", examples=RIGHT_AND_WRONG, answer=str)
 def good(response: str, gold: Any) -> Verdict:
-    """Nothing is wrong with it."""
+    """A correct reward."""
     return said(response, gold)
 
 
 @reward("good_batch_for_tests", examples=RIGHT_AND_WRONG, answer=str, batch=True)
 def good_batch(response: list[str], gold: list[Any]) -> list[Verdict]:
-    """Nothing is wrong with it, either."""
+    """A correct batch reward."""
     return [said(*item) for item in zip(response, gold, strict=True)]
 
 
@@ -45,7 +45,7 @@ class Kept(Resource):
 
 @reward("good_resource_for_tests", examples=RIGHT_AND_WRONG, answer=str, resource=Kept)
 async def good_resource(response: str, gold: Any, resource: Kept) -> Verdict:
-    """Nor with this one."""
+    """A correct reward with a resource."""
     await asyncio.sleep(0)
     assert resource.started
     return said(response, gold)
@@ -58,7 +58,7 @@ def undocumented(response: str, gold: Any) -> Verdict:
 
 @reward("one_example_for_tests", examples=RIGHT_AND_WRONG[:1])
 def one_example(response: str, gold: Any) -> Verdict:
-    """Its examples tell nothing apart."""
+    """Its examples do not distinguish right from wrong."""
     return said(response, gold)
 
 
@@ -76,43 +76,43 @@ def wrong_option(response: str, gold: Any, *, strict: bool = False) -> Verdict:
 
 @reward("taken_option_for_tests", examples=RIGHT_AND_WRONG)
 def taken_option(response: str, gold: Any, *, weight: float = 1.0) -> Verdict:
-    """Its option is a key of every term."""
+    """Its option has the name of a key of every term."""
     return said(response, gold)
 
 
 @reward("raises_for_tests", examples=RIGHT_AND_WRONG)
 def raises(response: str, gold: Any) -> Verdict:
-    """Takes for granted that there is text."""
+    """Assumes that the response is not empty."""
     return said(response, gold) if response[0] else Verdict(0.0)
 
 
 @reward("hashes_gold_for_tests", examples=RIGHT_AND_WRONG)
 def hashes_gold(response: str, gold: Any) -> Verdict:
-    """Takes for granted that a gold can be hashed."""
+    """Assumes that golds are hashable."""
     return Verdict(0.0) if response not in {gold} else said(response, gold)
 
 
 @reward("not_a_number_for_tests", examples=RIGHT_AND_WRONG)
 def not_a_number(response: str, gold: Any) -> float:
-    """Divides by zero, in a way."""
+    """Returns NaN for an empty response."""
     return float("nan") if not response else float(response == gold)
 
 
 @reward("text_for_tests", examples=RIGHT_AND_WRONG)
 def text(response: str, gold: Any) -> Any:
-    """Forgets to count."""
+    """Returns text instead of a number for a long response."""
     return "1.0" if len(response) > 1000 else said(response, gold)
 
 
 @reward("unbounded_for_tests", examples=RIGHT_AND_WRONG)
 def unbounded(response: str, gold: Any) -> Any:
-    """Longer is better."""
+    """Its value grows with the length, beyond 1."""
     return len(response) / 3 if response != "no" and gold == "yes" else 0.0
 
 
 @reward("mutates_for_tests", examples=[Example("a", ["a"], 1.0), Example("b", ["a"], 0.0)])
 def mutates(response: str, gold: Any) -> Verdict:
-    """Works on the gold itself."""
+    """Modifies the gold."""
     if not isinstance(gold, list):
         return Verdict(None, "bad_gold", "the gold must be a list")
     gold.append("seen")
@@ -121,21 +121,21 @@ def mutates(response: str, gold: Any) -> Verdict:
 
 @reward("mutates_row_for_tests", examples=[Example("a", None, 1.0, meta={"x": [1]}), Example("b", None, 0.0)])
 def mutates_row(response: str, meta: dict[str, Any]) -> float:
-    """Leaves a note in the row."""
+    """Modifies the row."""
     meta["seen"] = True
     return float(response == "a")
 
 
 @reward("random_for_tests", examples=RIGHT_AND_WRONG)
 def by_chance(response: str, gold: Any) -> Verdict:
-    """Rolls dice where it does not know."""
+    """Returns a random value for wrong responses."""
     verdict = said(response, gold)
     return Verdict(random.random()) if verdict.value == 0.0 and response != "no" else verdict
 
 
 @reward("remembers_for_tests", examples=RIGHT_AND_WRONG)
 def remembers(response: str, gold: Any) -> Verdict:
-    """What it saw first, it holds against all that come after."""
+    """Its detail depends on the first response it saw."""
     FIRST.append(response)
     verdict = said(response, gold)
     return Verdict(verdict.value, verdict.status, f"{verdict.detail} after {FIRST[0][:9]!r}")
@@ -143,14 +143,14 @@ def remembers(response: str, gold: Any) -> Verdict:
 
 @reward("address_for_tests", examples=RIGHT_AND_WRONG)
 def address(response: str, gold: Any) -> Verdict:
-    """Its detail is of this process alone."""
+    """Its detail depends on the process."""
     verdict = said(response, gold)
     return Verdict(verdict.value, verdict.status, f"process {os.getpid()}")
 
 
 @reward("neighbours_for_tests", examples=RIGHT_AND_WRONG, batch=True)
 def neighbours(response: list[str], gold: list[Any]) -> list[Verdict]:
-    """Scores an answer by what else is in its batch."""
+    """Its values depend on the size of the batch."""
     alone = [said(*item) for item in zip(response, gold, strict=True)]
     return [Verdict(v.value and v.value / len(response), v.status, v.detail) for v in alone]
 
@@ -164,7 +164,7 @@ def slow(response: str, gold: Any) -> Verdict:
 
 @reward("dies_for_tests", examples=RIGHT_AND_WRONG)
 def dies(response: str, gold: Any) -> Verdict:
-    """Takes its process with it."""
+    """Ends its process on one input."""
     if "NaN" in response:
         os._exit(1)
     return said(response, gold)
@@ -172,31 +172,31 @@ def dies(response: str, gold: Any) -> Verdict:
 
 @reward("hides_for_tests", examples=RIGHT_AND_WRONG)
 def hides(response: str, gold: Any) -> Verdict:
-    """Gives up on what it does not understand."""
+    """Returns status "error" for anything but letters."""
     return said(response, gold) if response.isalpha() else Verdict(None, "error", "no word")
 
 
 @reward("empty_gold_for_tests", examples=RIGHT_AND_WRONG)
 def empty_gold(response: str, gold: Any) -> float:
-    """The empty text is in every text."""
+    """Ignores that the empty text is in every text."""
     return float(str(gold or "") in response)
 
 
 @reward("wrong_answer_for_tests", examples=RIGHT_AND_WRONG, answer=lambda gold: f"The answer is {gold}")
 def wrong_answer(response: str, gold: Any) -> Verdict:
-    """Does not read what it writes itself."""
+    """Does not accept the answer that it writes for a gold."""
     return said(response, gold)
 
 
 @reward("no_answer_for_tests", examples=RIGHT_AND_WRONG, answer=lambda gold: gold.text)
 def no_answer(response: str, gold: Any) -> Verdict:
-    """Cannot write its own golds."""
+    """Fails to write an answer for its golds."""
     return said(response, gold)
 
 
 @reward("thinking_for_tests", examples=RIGHT_AND_WRONG, answer=str)
 def thinking(response: str, gold: Any) -> Verdict:
-    """Reads an answer out of a thinking that does not end."""
+    """Reads an answer from unfinished thinking."""
     if not isinstance(gold, str) or not gold.strip(" \u200b"):
         return Verdict(None, "bad_gold", "the gold must be text")
     return Verdict(float(response.endswith(gold)))
@@ -204,7 +204,7 @@ def thinking(response: str, gold: Any) -> Verdict:
 
 @reward("gone_for_tests", examples=RIGHT_AND_WRONG)
 def gone(response: str, gold: Any) -> Verdict:
-    """No worker finds it."""
+    """Workers cannot import it by its name."""
     return said(response, gold)
 
 
@@ -214,5 +214,5 @@ del gone
 
 @reward("uneven_batch_for_tests", examples=[Example("a", None, 1.0), Example("b", None, 0.0)], batch=True)
 def uneven_batch(response: list[str]) -> list[float]:
-    """Forgets that every answer wants a value."""
+    """Does not return a value for every response."""
     return []

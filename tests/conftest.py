@@ -10,11 +10,11 @@ import pytest
 from tiny import make_tiny_model, make_tiny_vision_model
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # What a shell runs in its background is deaf to Ctrl-C, and so are its children: tests that press it would hang.
+    # A shell's background jobs and their children ignore SIGINT: tests that send it would hang.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# A machine that has other work makes no test fail.
+# No deadline: a busy machine must not fail a test.
 hypothesis.settings.register_profile("morl", deadline=None)
 hypothesis.settings.load_profile("morl")
 
@@ -33,7 +33,7 @@ def vision_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def ray_cluster():
-    """A local Ray cluster that the tests share."""
+    """A local Ray cluster shared by the tests."""
     import ray
 
     ray.init(

@@ -1,16 +1,40 @@
-"""Random groups over the tiny models' vocabulary, with images and without."""
+"""Random groups over the tiny models' vocabulary, with and without images, and a learner in this process."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from PIL import Image
 
+from morl.cluster import Cluster
+from morl.learner.learner import Learner
+from morl.learner.policy import PolicySettings
 from morl.model.chat_codec import ChatCodec
+from morl.recipe.schema.algorithm_section import AlgorithmSpec
+from morl.recipe.schema.learner_section import LearnerSpec
+from morl.recipe.schema.machine_sections import ClusterSpec
 from morl.types import Encoded, Group, Prompt, Sample, Score
+
+WEIGHT = "model.layers.0.mlp.up_proj.weight"
+"""A parameter of the tiny model."""
+
+
+def start_learner(model: Path, dtype: str = "bfloat16", lr: float = 2e-5, **options: object) -> Learner:
+    """A learner of one rank in this process; `options` are those of the recipe's section `learner`."""
+    settings = PolicySettings(
+        model=model,
+        dtype=dtype,
+        learner=LearnerSpec(lr=lr, eps=1e-12, **options),
+        algorithm=AlgorithmSpec(),
+        temperature=1.0,
+        banned_token_ids=(),
+        seed=0,
+    )
+    return Learner.start(settings, Cluster(ClusterSpec(), local=True), total_steps=50, max_new_tokens=8)
 
 
 def make_groups(seed: int, prompts: int = 4, samples: int = 4, duplicates: bool = False) -> list[Group]:
@@ -21,14 +45,14 @@ def make_groups(seed: int, prompts: int = 4, samples: int = 4, duplicates: bool 
         answers = [tuple(draw.randrange(3, 380) for _ in range(draw.randrange(1, 9))) for _ in range(samples)]
         if duplicates:
             answers = [answers[0], answers[1], *[(*answers[0][:-1], 7)] * (samples - 2)]
-        made = [
+        samples_G = [
             Sample(f"o/{p}", g, ids, (1,) * len(ids), tuple(-draw.random() for _ in ids), 0, "stop", "")
             for g, ids in enumerate(answers)
         ]
-        scores = [Score(None if draw.random() < 0.1 else draw.random()) for _ in made]
+        scores = [Score(None if draw.random() < 0.1 else draw.random()) for _ in samples_G]
         prompt_ids = tuple(draw.randrange(3, 380) for _ in range(draw.randrange(3, 20)))
         prompt = Prompt(f"o/{p}", "o", ({"role": "user", "content": "?"},))
-        groups.append(Group(prompt, Encoded(prompt_ids), tuple(made), tuple(scores)))
+        groups.append(Group(prompt, Encoded(prompt_ids), tuple(samples_G), tuple(scores)))
     return groups
 
 
@@ -42,13 +66,13 @@ def noise(size: tuple[int, int], seed: int) -> Image.Image:
 
 
 def image_prompts(seed: int = 0) -> list[Prompt]:
-    """Questions about one image of each size, about two, and about none."""
+    """Questions about one image of each size, about two images, and about none."""
     images = [[noise(size, seed * 10 + i)] for i, size in enumerate(SIZES)]
     images += [[noise(SIZES[0], seed * 10 + 7), noise(SIZES[2], seed * 10 + 8)], []]
     prompts = []
-    for number, seen in enumerate(images):
-        content = [*({"type": "image"} for _ in seen), {"type": "text", "text": f"What is {number}?"}]
-        prompts.append(Prompt(f"o/{number}", "o", ({"role": "user", "content": content},), tuple(seen)))
+    for number, media in enumerate(images):
+        content = [*({"type": "image"} for _ in media), {"type": "text", "text": f"What is {number}?"}]
+        prompts.append(Prompt(f"o/{number}", "o", ({"role": "user", "content": content},), tuple(media)))
     return prompts
 
 
@@ -60,16 +84,16 @@ def clip_prompt(seed: int = 0) -> Prompt:
 
 
 def make_image_groups(codec: ChatCodec, seed: int = 0, samples: int = 3, prompts: Sequence[Prompt] = ()) -> list[Group]:
-    """Random answers to `image_prompts`, or to these."""
+    """Random answers to `prompts`, by default `image_prompts`."""
     draw = random.Random(seed)
     groups = []
     for prompt in prompts or image_prompts(seed):
         encoded = replace(codec.encode(prompt), pixels=None)
         answers = [tuple(draw.randrange(10, 380) for _ in range(draw.randrange(1, 9))) for _ in range(samples)]
-        made = [
+        samples_G = [
             Sample(prompt.id, g, ids, (1,) * len(ids), tuple(-draw.random() for _ in ids), 0, "stop", "")
             for g, ids in enumerate(answers)
         ]
-        scores = [Score(draw.random()) for _ in made]
-        groups.append(Group(prompt, encoded, tuple(made), tuple(scores)))
+        scores = [Score(draw.random()) for _ in samples_G]
+        groups.append(Group(prompt, encoded, tuple(samples_G), tuple(scores)))
     return groups

@@ -1,7 +1,7 @@
-"""Photographs with boxes, through the recipe of `examples/photographs`: checked, seen, learnt from and drawn.
+"""Photographs with boxes through the recipe of `examples/photographs`: check, encoding, training and report.
 
-They are made here, odd in size and format. `MORL_PHOTOGRAPHS=FOLDER` tests real ones as well: the folder is what that
-recipe calls `photographs`.
+The tests make images of odd sizes and formats. `MORL_PHOTOGRAPHS=FOLDER` also tests real ones: FOLDER replaces the
+recipe's folder `photographs`.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ MADE = {
     "palette.png": ((301, 199), [150, 30, 280, 120]),
     "plain.jpg": ((400, 113), [10, 8, 210, 100]),
 }
-"""Width and height as one sees the image, and the box of the one blue thing in it."""
+"""Displayed width and height, and the box of the one blue thing in the image."""
 
 
 def make_photographs(folder: Path) -> None:
-    """Images with a blue thing each, laid out as the recipe wants them: a folder to find in, and one to count in."""
+    """Images with one blue thing each, in the recipe's layout: a folder to find in, and one to count in."""
     rows = []
     for name, (size, box) in MADE.items():
         image = Image.new("RGB", size, PAPER)
         ImageDraw.Draw(image).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=BLUE)
         options: dict[str, object] = {"quality": 95} if name.endswith("jpg") else {}
-        if name == "turned.jpg":  # lies on its side, and says so
+        if name == "turned.jpg":  # stored rotated, with the rotation in its metadata
             image = image.transpose(Image.Transpose.ROTATE_90)
             options["exif"] = Image.Exif()
             options["exif"][0x0112] = 6
@@ -67,7 +67,7 @@ def make_photographs(folder: Path) -> None:
 
 @pytest.fixture(scope="module", params=["made", *([REAL] if REAL else [])])
 def overrides(request: pytest.FixtureRequest, vision_model: Path, tmp_path_factory) -> Iterator[list[str]]:
-    """For the recipe, in a working folder that has the photographs: a model that fits a test, and a signal for it."""
+    """Overrides that give the recipe a small model and a learning signal, in a working folder with the photographs."""
     folder = tmp_path_factory.mktemp("work")
     if request.param == "made":
         make_photographs(folder / "photographs")
@@ -77,7 +77,7 @@ def overrides(request: pytest.FixtureRequest, vision_model: Path, tmp_path_facto
         patch.chdir(folder)
         yield [
             f"model.path={vision_model}",
-            "objectives.find.rewards.0.min_pixels=784",  # as its processor has it
+            "objectives.find.rewards.0.min_pixels=784",  # its processor's
             "objectives.list.rewards.0.min_pixels=784",
             "objectives.count.rewards=[{use: count}, {use: length, unit: characters, maximum: 0, margin: 60}]",
             "run.steps=1",
@@ -97,7 +97,7 @@ def prompts(overrides: list[str]) -> list[Prompt]:
 
 
 def resized(side: float) -> int:
-    """A side as the model sees it: the nearest multiple of 28."""
+    """A side of the resized image: the nearest multiple of 28."""
     return 28 * round(side / 28)
 
 
@@ -110,9 +110,9 @@ def test_gold_boxes_and_counts_hold(overrides: list[str]) -> None:
 def test_what_is_learnt_by_heart_is_what_the_reward_wants(overrides: list[str]) -> None:
     learnt = load_document(SftRecipe, RECIPE.with_name("by_heart.yaml")).stages["by_heart"].datasets["find"]
     options = load_recipe(RECIPE, overrides).objectives["find"].rewards[0].options
-    for asked, given in zip(prompts(overrides), load_prompts(learnt, "find"), strict=True):
-        assert asked.messages == given.messages
-        known = {"response": given.gold, "gold": asked.gold, "media": asked.media, "meta": asked.meta}
+    for prompt, example in zip(prompts(overrides), load_prompts(learnt, "find"), strict=True):
+        assert prompt.messages == example.messages
+        known = {"response": example.gold, "gold": prompt.gold, "media": prompt.media, "meta": prompt.meta}
         assert call_by_name(REWARDS.load("box"), known, options).value > 0.97  # whole pixels
 
 
@@ -137,7 +137,7 @@ def test_a_step_scores_and_learns(run: Path) -> None:
 
 
 def shifted(prompt: Prompt, by: int) -> str:
-    """The gold box, in pixels of the resized image, moved to the right and down."""
+    """The gold box, in pixels of the resized image, moved right and down."""
     (thing,) = prompt.gold
     box = [
         round(value / side * resized(side)) + by
@@ -184,14 +184,14 @@ def box_as_seen(prompt: Prompt) -> tuple[float, float]:
 
 
 def check_drawing(image: Image.Image, prompt: Prompt, by: int) -> None:
-    """See that the gold and an answer beside it by so many pixels of the resized image are where they should be."""
+    """Check the positions of the gold and of an answer shifted by `by` pixels of the resized image."""
     size, box = prompt.meta["size"], prompt.gold[0]["bbox_xyxy"]
     scale = scale_of(size)
     assert image.size == (round(size[0] * scale), round(size[1] * scale))
     gold, answer = (tuple(int(COLOURS[side][i : i + 2], 16) for i in (1, 3, 5)) for side in ("gold", "answer"))
     wanted = [value * scale for value in box]
     moved = [min(value + by * side / resized(side), side) * scale for value, side in zip(box, size * 2, strict=True)]
-    # Of a gold that the answer hits, what is inside the answer's line is to be seen.
+    # Of a gold that the answer covers, only what lies inside the answer's line is visible.
     assert extent(image, gold) == pytest.approx(wanted, abs=2 if by else 5)
     assert extent(image, answer) == pytest.approx(moved, abs=3)
     if Path(prompt.meta["image"]).name in MADE:

@@ -1,4 +1,4 @@
-"""Tiny random models, of text and of images, with a real byte-level BPE tokenizer and a ChatML template."""
+"""Tiny random models, text-only and multimodal, with a real byte-level BPE tokenizer and a ChatML template."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make_tiny_model(folder: Path, seed: int, tied: bool = True) -> Path:
 
 
 def make_tokenizer(special: list[str]):
-    """Byte-level BPE of 384 tokens; the first of the special tokens pads, the third ends a turn."""
+    """Byte-level BPE of 384 tokens; the first special token pads, the third ends a turn."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -75,7 +75,7 @@ VISION_TEMPLATE = (
 def make_tiny_vision_model(
     folder: Path, seed: int, text: Mapping[str, object] | None = None, vision: Mapping[str, object] | None = None
 ) -> Path:
-    """Write a random Qwen2.5-VL with its processor to `folder`: of some 0.2M parameters, unless told otherwise."""
+    """Write a random Qwen2.5-VL with its processor to `folder`: by default about 0.2M parameters."""
     guard_torchvision()
     import torch
     from transformers import (
@@ -103,7 +103,7 @@ def make_tiny_vision_model(
             "hidden_size": 64,
             "intermediate_size": 128,
             "num_hidden_layers": 2,
-            # Heads of 32 numbers: vLLM's attention on the CPU takes no smaller ones.
+            # Heads of size 32: the smallest that vLLM's CPU attention accepts.
             "num_attention_heads": 2,
             "num_key_value_heads": 1,
             "max_position_embeddings": 4096,

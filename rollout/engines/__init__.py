@@ -1,1 +1,1 @@
-"""The engines that sample answers: transformers in this process, and vLLM."""
+"""The engines that sample responses: transformers in this process, and vLLM."""

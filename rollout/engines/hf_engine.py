@@ -1,7 +1,7 @@
-"""The embedded engine: a model of transformers in this process, on a GPU or the CPU.
+"""The embedded engine: a transformers model in this process, on a GPU or the CPU.
 
-The same list of requests gives the same bits again: each sample draws from a stream of its
-own, and which rows share a batch depends on the requests alone, never on time.
+The same list of requests reproduces the same bits: each sample has a separate random
+stream, and batching depends on the requests alone, never on timing.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class _Row:
 class HFEngine:
     """Transformers behind the engine protocol.
 
-    All work runs on one thread, in the order in which it was asked for: weights never
-    change under a generation, and the caller's event loop stays free.
+    All work runs on one thread, in the order of the calls: weights never change during
+    a generation, and the caller's event loop stays free.
     """
 
     def __init__(self, model: str, *, dtype: str, version: int = 0, max_sequences: int = 64) -> None:
@@ -58,9 +58,9 @@ class HFEngine:
         self._version = version
         self._max_sequences = max_sequences
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        sees = getattr(AutoConfig.from_pretrained(model), "vision_config", None) is not None
-        kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-        self._model: Any = kind.from_pretrained(model, dtype=getattr(torch, dtype)).to(device).eval()
+        multimodal = getattr(AutoConfig.from_pretrained(model), "vision_config", None) is not None
+        auto_class = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
+        self._model: Any = auto_class.from_pretrained(model, dtype=getattr(torch, dtype)).to(device).eval()
         use_decode_attention(self._model)
         if (device, dtype) == ("cpu", "float32"):
             store_by_columns(self._model)
@@ -129,7 +129,7 @@ class HFEngine:
 
         version = read_policy_version(folder)
         targets = self._parameters()
-        # By identity: of tied parameters, one name is enough.
+        # By identity: one name of tied parameters is enough.
         missing = {id(target): name for name, target in targets.items()}
         for path in weight_files(folder):
             with safe_open(path, framework="pt") as tensors:
@@ -147,13 +147,13 @@ class HFEngine:
         return version
 
     def _parameters(self) -> dict[str, torch.Tensor]:
-        """The model's tensors by their names in a checkpoint, which need not be those of its modules."""
+        """The model's tensors by their names in a checkpoint, which may differ from those of its modules."""
         from transformers.core_model_loading import revert_weight_conversion
 
-        own: dict[str, torch.Tensor] = self._model.state_dict(keep_vars=True)
-        ours = {id(tensor) for tensor in own.values()}
-        # What a checkpoint holds in other pieces than the model cannot be copied into it.
-        return {n: tensor for n, tensor in revert_weight_conversion(self._model, own).items() if id(tensor) in ours}
+        state: dict[str, torch.Tensor] = self._model.state_dict(keep_vars=True)
+        ids = {id(tensor) for tensor in state.values()}
+        # Tensors that a checkpoint splits or fuses differently cannot be copied into the model.
+        return {n: tensor for n, tensor in revert_weight_conversion(self._model, state).items() if id(tensor) in ids}
 
     def _generate(self, requests: Sequence[Request], land: Callable[[_Row], None]) -> None:
         for rows in batches(requests, self._max_sequences):
@@ -168,8 +168,8 @@ class HFEngine:
     def _write(self, rows: list[_Row], land: Callable[[_Row], None]) -> None:
         """Write one batch of completions, all with the same sampling parameters.
 
-        Rows that have ended are computed along until a quarter of the batch has: leaving them
-        out means moving the cache of all others.
+        Finished rows stay in the batch until they are a quarter of it: dropping them
+        moves the cache of all others.
         """
         import torch
 
@@ -194,7 +194,7 @@ class HFEngine:
             logits_BV = self._decode(tokens_B, state)
 
     def _append(self, row: _Row, token: int, logprob: float, land: Callable[[_Row], None]) -> None:
-        """Give a row its next token, and land it if that is its last."""
+        """Append a row's next token, and land the row if it is the last."""
         sampling = row.request.sampling
         if row.request.id in self._aborted:
             row.finish = "abort"
@@ -209,10 +209,10 @@ class HFEngine:
             land(row)
 
     def _prefill(self, rows: list[_Row]) -> tuple[torch.Tensor, _State]:
-        """Read the rows' prompts: `(logits_BV, state)` from where the answers begin.
+        """Run the rows' prompts through the model: `(logits_BV, state)` for the first token of each response.
 
-        Here, and nowhere else, prompts enter the model, each once however many rows share it: what a
-        prompt has besides token ids goes into this call, and decides the positions that follow it.
+        Each prompt is computed once, however many rows share it. Only this call passes images
+        to the model; they determine the positions that follow.
         """
         import torch
 
@@ -220,7 +220,7 @@ class HFEngine:
         from morl.rollout.engines.hf_cache import RoomyCache
 
         slots: dict[tuple[tuple[int, ...], int], int] = {}
-        # Equal tokens with other images are another prompt.
+        # Equal tokens with different images are different prompts.
         keys = [(row.request.prompt.token_ids_T, id(row.request.prompt.features)) for row in rows]
         slot_of_row = [slots.setdefault(key, len(slots)) for key in keys]
         prompts = [rows[slot_of_row.index(slot)].request.prompt for slot in range(len(slots))]
@@ -228,9 +228,9 @@ class HFEngine:
         cache = RoomyCache(self._model.config.get_text_config())
         features = [prompt.features for prompt in prompts]
         positions_APT = _positions(mask_PT, features)
-        seen = {name: tensor.to(mask_PT.device) for name, tensor in concatenate_features(features).items()}
-        logits_PV = self._logits(token_ids_PT, mask_PT, positions_APT.squeeze(0), cache, seen)
-        # An image takes as many positions as its longer side, not as many as its tokens.
+        media = {name: tensor.to(mask_PT.device) for name, tensor in concatenate_features(features).items()}
+        logits_PV = self._logits(token_ids_PT, mask_PT, positions_APT.squeeze(0), cache, media)
+        # An image takes as many positions as its longer side, not its number of tokens.
         state = _State(cache, mask_PT, positions_APT.amax(dim=(0, 2))[:, None] + 1)
         slot_of_row_B = torch.tensor(slot_of_row, device=mask_PT.device)
         state.spread(slot_of_row_B, share=can_share(self._model, cache))
@@ -251,11 +251,11 @@ class HFEngine:
         mask_BK: torch.Tensor,
         positions: torch.Tensor,
         cache: Any,
-        seen: Mapping[str, torch.Tensor] = MappingProxyType({}),
+        media: Mapping[str, torch.Tensor] = MappingProxyType({}),
     ) -> torch.Tensor:
-        """Float32 logits `BV` after the last of these tokens, which the cache takes up.
+        """Float32 logits `BV` after the last of these tokens, all of which are added to the cache.
 
-        `positions` are `BT`, or `3BT` where there are images; `seen` is what the model takes of these.
+        `positions` are `BT`, or `3BT` with images; `media` holds the model's inputs for images and videos.
         """
         import torch
 
@@ -267,7 +267,7 @@ class HFEngine:
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
-                **seen,
+                **media,
             )
         logits_BV: torch.Tensor = out.logits[:, -1].float()
         return logits_BV
@@ -275,16 +275,16 @@ class HFEngine:
 
 @dataclass(slots=True)
 class _State:
-    """What the rows of a batch have in the model so far."""
+    """The decoding state of a batch."""
 
     cache: Any
     mask_BT: torch.Tensor
-    """int64; 0 where a row is padded."""
+    """int64; 0 at padding."""
     position_B1: torch.Tensor
     """Of each row's next token."""
 
     def spread(self, prompt_of_row: torch.Tensor, *, share: bool) -> None:
-        """Go on from prompts to rows: each with its prompt's cache, or, where that can be shared, without a copy."""
+        """Go from prompts to rows: each shares its prompt's cache if `share`, else gets a copy."""
         if share:
             self.cache.share(prompt_of_row)
             self.mask_BT, self.position_B1 = self.mask_BT[prompt_of_row], self.position_B1[prompt_of_row]
@@ -298,31 +298,31 @@ class _State:
 
 
 def uniform_stream(row: _Row, length: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The numbers in [0, 1) that a row's tokens are drawn with: a function of its seed alone."""
+    """The numbers in [0, 1) from which a row's tokens are drawn, determined by its seed alone."""
     generator = np.random.Generator(np.random.Philox(key=row.request.seed + row.index))
     return generator.random(length)
 
 
 def batches(requests: Sequence[Request], size: int) -> Iterator[list[_Row]]:
-    """Rows to be written together: one sampling, similar prompt lengths, samples of a prompt side by side."""
+    """Rows to write together: same sampling, similar prompt lengths, samples of a prompt adjacent."""
     by_sampling: dict[Sampling, list[Request]] = {}
     for request in requests:
         by_sampling.setdefault(request.sampling, []).append(request)
-    for alike in by_sampling.values():
-        alike.sort(key=lambda request: len(request.prompt.token_ids_T))
-        rows = (_Row(request, index) for request in alike for index in range(request.samples))
+    for same_sampling in by_sampling.values():
+        same_sampling.sort(key=lambda request: len(request.prompt.token_ids_T))
+        rows = (_Row(request, index) for request in same_sampling for index in range(request.samples))
         while batch := list(itertools.islice(rows, size)):
             yield batch
 
 
 def _positions(mask_PT: torch.Tensor, features: Sequence[Features | None]) -> torch.Tensor:
-    """Positions of left-padded prompts, `APT`: A is 1 for text, and 3 where one of them has images (M-RoPE)."""
+    """Positions of left-padded prompts, `APT`: A is 1 for text and 3 if any of them has images (M-RoPE)."""
     positions_APT = (mask_PT.cumsum(-1) - 1).clamp(min=0)[None]
-    if any(own is not None for own in features):
+    if any(item is not None for item in features):
         positions_APT = positions_APT.repeat(3, 1, 1)
-        for p, own in enumerate(features):
-            if own is not None:
-                positions_APT[:, p, -own.positions_3T.shape[1] :] = own.positions_3T
+        for p, item in enumerate(features):
+            if item is not None:
+                positions_APT[:, p, -item.positions_3T.shape[1] :] = item.positions_3T
     return positions_APT
 
 

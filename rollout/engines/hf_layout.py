@@ -1,4 +1,4 @@
-"""Where the weights of a decoder lie in memory, for products of few rows on a CPU."""
+"""The memory layout of a decoder's weights, for products of few rows on a CPU."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 
 
 def store_by_columns(model: Any) -> None:
-    """Have the matrices of a language model's layers, float32 on the CPU, lie transposed in memory.
+    """Store the matrices of a language model's layers (float32 on the CPU) transposed in memory.
 
-    Shapes, values and names stay. The product with a batch of some tens of rows then reads a matrix in the order in
-    which it multiplies: it takes about three quarters of the time. Embeddings and head, which may be one, stay.
+    Shapes, values and names stay. The product with a batch of some tens of rows then reads a matrix in the order of
+    multiplication, in about three quarters of the time. Embeddings and head, which may be tied, stay as they are.
     """
     for module in model.get_decoder().modules():
         if isinstance(module, torch.nn.Linear):

@@ -1,4 +1,4 @@
-"""Reading a published folder of weights: safetensors files with `policy_version` in their metadata."""
+"""Reads a published folder of weights: safetensors files with `policy_version` in their metadata."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def read_policy_version(folder: str | Path) -> int:
     """
     from safetensors import safe_open
 
-    found: set[str | None] = set()
+    stated: set[str | None] = set()
     for path in weight_files(folder):
         with safe_open(path, framework="np") as tensors:
-            found.add((tensors.metadata() or {}).get("policy_version"))
-    versions = {version for version in found if version is not None}
-    if len(versions) != 1 or None in found:
+            stated.add((tensors.metadata() or {}).get("policy_version"))
+    versions = {version for version in stated if version is not None}
+    if len(versions) != 1 or None in stated:
         raise CheckpointError(
-            f"{folder}: every safetensors file must carry one policy_version, found {sorted(map(str, found))}"
+            f"{folder}: every safetensors file must carry the same policy_version, found {sorted(map(str, stated))}"
         )
     return int(versions.pop())
 
@@ -49,5 +49,5 @@ def parameter_names(folder: str | Path) -> set[str]:
 
 
 def is_adapter(folder: str | Path) -> bool:
-    """Whether the folder holds a LoRA adapter alone, as peft writes it, instead of a whole model."""
+    """Whether the folder holds only a LoRA adapter, in peft's format, instead of a whole model."""
     return (Path(folder) / "adapter_config.json").is_file()

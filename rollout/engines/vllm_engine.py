@@ -20,7 +20,7 @@ from morl.types import FinishReason
 
 
 class VLLMEngine:
-    """An AsyncLLM. Every sample is a request of its own, so that it lands when it is done."""
+    """Wraps an AsyncLLM. Every sample is a separate request, so that it lands as soon as it is done."""
 
     info = EngineInfo(takes_pixels=True, takes_media_limits=True, takes_adapters=True, receives_weights=True)
 
@@ -46,16 +46,16 @@ class VLLMEngine:
     ) -> None:
         """Start vLLM on the checkpoint folder `model`.
 
-        `max_model_len`: tokens of prompt and answer, by default what the model has.
+        `max_model_len`: tokens of prompt and response; by default the model's context.
         `max_num_seqs`: completions written at a time. `kv_cache_gb`: GiB for the cache; by
         default 1 on the CPU, and on a GPU what `gpu_memory_utilization` leaves.
-        `enforce_eager`: no compilation; by default on the CPU only, where it takes minutes.
-        `weight_transfer`: be ready for `receive_weights`.
-        `max_lora_rank`: be ready for weights that come as LoRA adapters, of at most this rank, on top of `model`.
-        `images_per_prompt`, `videos_per_prompt`, `image_pixels`, `video_pixels`: how many a prompt has and how
-        large each image or frame is, at most, of a model that sees; by default what the checkpoint allows.
+        `enforce_eager`: no compilation; by default on the CPU only, where compiling takes minutes.
+        `weight_transfer`: enable `receive_weights`.
+        `max_lora_rank`: enable loading LoRA adapters of at most this rank on top of `model`.
+        `images_per_prompt`, `videos_per_prompt`, `image_pixels`, `video_pixels`: for a multimodal model, the largest
+        number in a prompt and the largest image and frame; by default what the checkpoint allows.
 
-        Raises: MissingExtraError when vLLM is not installed, UsageError when the rank is beyond what it serves.
+        Raises: MissingExtraError when vLLM is not installed, UsageError when vLLM does not serve so large a rank.
         """
         lora = _lora_arguments(max_lora_rank)
         if importlib.util.find_spec("vllm") is None:
@@ -69,7 +69,7 @@ class VLLMEngine:
         if cpu and kv_cache_gb is None:
             kv_cache_gb = 1.0
         if cpu and block_size is None:
-            # Samples share the blocks that their prompt fills. The default, 128, leaves short prompts unshared.
+            # Samples share the blocks that their prompt fills. With the default, 128, short prompts are not shared.
             block_size = 32
         arguments = AsyncEngineArgs(
             model=model,
@@ -100,8 +100,8 @@ class VLLMEngine:
         self._in_flight: dict[str, int] = {}
         self._takes_adapters = max_lora_rank is not None
         self._adapter: Any = None
-        """What every request asks for besides; None for the model as it was started."""
-        # A number for each: vLLM takes one that it has seen for an adapter that it has.
+        """vLLM's LoRA request, part of every request; None for the model as it was started."""
+        # A new number each time: vLLM treats a known number as an adapter it already has.
         self._adapter_numbers = itertools.count(1)
 
     async def generate(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
@@ -132,8 +132,8 @@ class VLLMEngine:
 
     async def load_weights(self, folder: str) -> int:
         """See `Engine.load_weights`."""
-        # Here, because what a worker raises comes back without its type, and because vLLM itself
-        # would go on with whatever memory held where a part of a fused parameter is missing.
+        # Checked here because a worker's errors arrive without their type, and because vLLM
+        # keeps whatever was in memory where a part of a fused parameter is missing.
         read_policy_version(folder)
         versions = await (self._load_adapter(folder) if is_adapter(folder) else self._load_model(folder))
         if len(set(versions)) != 1:
@@ -145,19 +145,19 @@ class VLLMEngine:
     async def receive_weights(self, stage: str, argument: Any = None) -> None:
         """A stage of vLLM's weight transfer, on every worker: "init", "start", "update" or "finish".
 
-        `argument`: how to join the group, for "init"; names, types and shapes of what comes, for "update"; the
-        policy version that is then served, for "finish".
+        `argument`: for "init", how to join the group; for "update", names, types and shapes of the tensors; for
+        "finish", the policy version that is then served.
 
-        Raises: CheckpointError when a parameter is not among what comes.
+        Raises: CheckpointError when a parameter is not among the tensors.
         """
         if stage == "init":
-            # The group before it, of engines of which one has died since, is not left by itself.
+            # The workers do not leave the previous group, of which an engine has died, by themselves.
             await self._engine.collective_rpc("shutdown_weight_transfer_engine")
             await self._engine.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": argument})
         elif stage == "start":
             await self._engine.collective_rpc("start_weight_update")
         elif stage == "update":
-            self._check_complete(set(argument["names"]), "what the learner sends")
+            self._check_complete(set(argument["names"]), "the learner's weight transfer")
             await self._engine.collective_rpc("update_weights", kwargs={"update_info": argument})
         else:
             await self._engine.collective_rpc("finish_weight_update")
@@ -165,10 +165,10 @@ class VLLMEngine:
             self._adapter = None
             self._version = argument
 
-    def _check_complete(self, names: set[str], where: str) -> None:
+    def _check_complete(self, names: set[str], source: str) -> None:
         missing = self._required - names
         if missing:
-            raise CheckpointError(f"{where} lacks {len(missing)} parameters, among them {min(missing)}")
+            raise CheckpointError(f"{source} lacks {len(missing)} parameters, among them {min(missing)}")
 
     async def _load_model(self, folder: str) -> list[int]:
         self._check_complete(parameter_names(folder), folder)
@@ -178,23 +178,23 @@ class VLLMEngine:
 
     async def _load_adapter(self, folder: str) -> list[int]:
         if not self._takes_adapters:
-            raise CheckpointError(f"{folder} holds an adapter, and vLLM was not started for one: set max_lora_rank")
+            raise CheckpointError(f"{folder} holds an adapter, but vLLM was started for none: set max_lora_rank")
         number = next(self._adapter_numbers)
-        answers = await self._engine.collective_rpc("morl_load_adapter", args=(folder, number))
-        passed_over = sorted({layer for _, layers in answers for layer in layers})
-        if passed_over:
+        replies = await self._engine.collective_rpc("morl_load_adapter", args=(folder, number))
+        ignored = sorted({layer for _, layers in replies for layer in layers})
+        if ignored:
             raise CheckpointError(
-                f"{folder} adapts {len(passed_over)} layers that vLLM cannot adapt, among them {passed_over[0]}; "
-                "leave them out with learner.lora.target_modules or learner.freeze, or set sync.lora to merged"
+                f"{folder} adapts {len(ignored)} layers that vLLM cannot adapt, among them {ignored[0]}; "
+                "exclude them with learner.lora.target_modules or learner.freeze, or set sync.lora to merged"
             )
         self._adapter = adapter_request(folder, number)
-        return [version for version, _ in answers]
+        return [version for version, _ in replies]
 
     async def clear_caches(self) -> None:
         """See `Engine.clear_caches`."""
         await self._engine.reset_prefix_cache()
         await self._engine.reset_mm_cache()
-        # The workers forget encoded images on a reload; the scheduler has to hear of it.
+        # The workers drop encoded images on a reload; the scheduler must drop its record of them.
         await self._engine.reset_encoder_cache()
 
     async def policy_version(self) -> int:
@@ -203,7 +203,7 @@ class VLLMEngine:
 
     async def close(self) -> None:
         """See `Engine.close`."""
-        # Not in a thread: on the loop, the output handler would report the end as a death.
+        # Not in a thread: the loop's output handler would then report the shutdown as a crash.
         self._engine.shutdown(timeout=10)
         del self._engine
 
@@ -211,24 +211,24 @@ class VLLMEngine:
         parameters = _parameters(request, index)
         name = _child(request.id, index)
         async for output in self._engine.generate(prompt, parameters, name, lora_request=self._adapter):
-            answer = output.outputs[0]
+            written = output.outputs[0]
         check_expanded(request, output.prompt_token_ids)
         return Completion(
             request_id=request.id,
             index=index,
-            token_ids_T=tuple(answer.token_ids),
-            logprobs_T=_logprobs(answer),
-            finish_reason=_FINISH[answer.finish_reason],
+            token_ids_T=tuple(written.token_ids),
+            logprobs_T=_logprobs(written),
+            finish_reason=_FINISH[written.finish_reason],
             policy_version=self._version,
         )
 
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Largest ranks that vLLM can be started for."""
+"""Values that vLLM accepts for `max_lora_rank`."""
 
 
 def _lora_arguments(max_lora_rank: int | None) -> dict[str, Any]:
-    """What vLLM is started with to serve one adapter at a time. Raises: UsageError when the rank is too large."""
+    """Arguments of vLLM for serving one adapter at a time. Raises: UsageError when the rank is too large."""
     if max_lora_rank is None:
         return {}
     if max_lora_rank > LORA_RANKS[-1]:
@@ -238,14 +238,14 @@ def _lora_arguments(max_lora_rank: int | None) -> dict[str, Any]:
 
 
 def adapter_request(folder: str, number: int) -> Any:
-    """VLLM's own form of "with the adapter in `folder`"; it tells adapters apart by their number."""
+    """A `LoRARequest` for the adapter in `folder`; vLLM identifies adapters by their number."""
     from vllm.lora.request import LoRARequest
 
     return LoRARequest(lora_name=f"morl-{number}", lora_int_id=number, lora_path=folder)
 
 
 def _parameters(request: Request, index: int) -> Any:
-    """VLLM's own form of how sample `index` is drawn. Raises: UsageError when vLLM refuses it."""
+    """The `SamplingParams` of sample `index`. Raises: UsageError when vLLM refuses them."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -257,7 +257,7 @@ def _parameters(request: Request, index: int) -> Any:
             max_tokens=sampling.max_new_tokens,
             seed=request.seed + index,
             stop_token_ids=list(sampling.stop_token_ids),
-            # Only the stop tokens that were asked for end an answer.
+            # Only the requested stop tokens end a response.
             ignore_eos=True,
             logit_bias=dict.fromkeys(sampling.banned_token_ids, -100.0) or None,
             logprobs=0,
@@ -269,11 +269,11 @@ def _parameters(request: Request, index: int) -> Any:
 
 
 def _required_names(model_config: Any) -> set[str]:
-    """Names of the tensors that new weights must bring: those of the first checkpoint, if it is a folder."""
+    """Names of the tensors that new weights must contain: those of the first checkpoint, if it is a folder."""
     if not Path(model_config.model).is_dir():
         return set()
     tied = model_config.hf_config.get_text_config().tie_word_embeddings
-    # Old checkpoints carry rotary frequencies, which are no parameters.
+    # Old checkpoints hold rotary frequencies, which are not parameters.
     optional = ("inv_freq", "lm_head.weight") if tied else ("inv_freq",)
     return {name for name in parameter_names(model_config.model) if not name.endswith(optional)}
 
@@ -282,21 +282,21 @@ _QUIET = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
 
 
 def _cpu_environment() -> dict[str, str]:
-    """What makes vLLM fast on a CPU; its own processes inherit it when they start."""
+    """Variables that make vLLM fast on a CPU; its processes inherit them when they start."""
     return {
         # The worker runs inside the engine's process: no third process that imports everything (15 s on two cores),
-        # and half as many tokens a second again. It then takes its threads from OMP_NUM_THREADS.
+        # and 1.5 times the tokens a second. Its number of threads is then OMP_NUM_THREADS.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "OMP_NUM_THREADS": str(os.cpu_count() or 1),
         **PATIENCE,
-        # The sampler's helpers would be compiled at the first token (20 s), and gain nothing from it.
+        # The sampler's helpers would be compiled at the first token (20 s) without a gain.
         "TORCH_COMPILE_DISABLE": "1",
     }
 
 
 @contextlib.contextmanager
 def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
-    """These variables, where the user has not set them, for as long as the block runs."""
+    """Set these variables, except those the user has set, while the block runs."""
     added = [name for name in defaults if name not in os.environ]
     os.environ.update({name: defaults[name] for name in added})
     try:
@@ -313,6 +313,6 @@ def _child(request_id: str, index: int) -> str:
     return f"{request_id}/{index}"
 
 
-def _logprobs(answer: Any) -> tuple[float, ...]:
-    """Of the drawn tokens; vLLM gives a mapping from token to log-prob at each place."""
-    return tuple(float(at[token].logprob) for token, at in zip(answer.token_ids, answer.logprobs or (), strict=True))
+def _logprobs(written: Any) -> tuple[float, ...]:
+    """Of the drawn tokens; vLLM returns a mapping from token to log-prob at each position."""
+    return tuple(float(at[token].logprob) for token, at in zip(written.token_ids, written.logprobs or (), strict=True))

@@ -1,7 +1,7 @@
-"""Images and videos for vLLM, whose own processor makes of them what the learner was given.
+"""Images and videos for vLLM, whose processor must reproduce the learner's inputs.
 
-A prompt comes with one placeholder for each; vLLM resizes, cuts and expands with the checkpoint's processor, told
-the same sizes. Whether that gave the very tokens that the learner has is looked at for every prompt.
+A prompt has one placeholder for each; vLLM resizes, cuts and expands with the checkpoint's processor and
+the same size limits. For every prompt, the resulting tokens are compared with the learner's.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from morl.errors import RunError
 from morl.rollout.engine import Request
 
 
-def sees(model: str) -> bool:
-    """Whether the checkpoint in the folder `model` is of a model that sees."""
+def is_multimodal(model: str) -> bool:
+    """Whether the folder `model` holds a checkpoint of a multimodal model."""
     config = Path(model) / "config.json"
     return config.is_file() and "vision_config" in json.loads(config.read_text(encoding="utf-8"))
 
@@ -25,17 +25,17 @@ def sees(model: str) -> bool:
 def engine_arguments(
     model: str, images: int | None, videos: int | None, image_pixels: int | None, video_pixels: int | None
 ) -> dict[str, Any]:
-    """What vLLM is started with: how many of each a prompt has, and of how many pixels, at most."""
-    if not sees(model):
+    """Arguments of vLLM: the most images and videos in a prompt, and the most pixels of each."""
+    if not is_multimodal(model):
         return {"skip_tokenizer_init": True}
     counts = {"image": images, "video": videos}
     pixels = {"images_kwargs": image_pixels, "videos_kwargs": video_pixels}
     return {
-        # Its processor wants the tokenizer.
+        # The processor needs the tokenizer.
         "skip_tokenizer_init": False,
         "limit_mm_per_prompt": {kind: count for kind, count in counts.items() if count is not None},
-        # It reserves memory for the largest image that there can be. Each request names its own sizes, in this same
-        # form: what is called max_pixels would win over them.
+        # vLLM reserves memory for the largest image possible. Each request states its sizes in this same form;
+        # max_pixels here would override them.
         "mm_processor_kwargs": {
             kind: {"size": {"shortest_edge": 1, "longest_edge": most}}
             for kind, most in pixels.items()
@@ -45,7 +45,7 @@ def engine_arguments(
 
 
 def vllm_prompt(request: Request) -> dict[str, Any]:
-    """A request's prompt in vLLM's form, the same for all its samples."""
+    """A request's prompt in vLLM's format, the same for all its samples."""
     from vllm.inputs import TokensPrompt
 
     pixels = request.prompt.pixels
@@ -61,7 +61,7 @@ def vllm_prompt(request: Request) -> dict[str, Any]:
             prompt_token_ids=list(pixels.prompt_ids_T),
             multi_modal_data=data,
             mm_processor_kwargs=dict(pixels.options),
-            # Otherwise each sample would have its images hashed again.
+            # Otherwise vLLM would hash the images again for each sample.
             multi_modal_uuids={
                 "image": [_digest(image.tobytes(), image.size) for image in pixels.images],
                 "video": [_digest(video.frames.tobytes(), video.frames.shape, video.fps) for video in pixels.videos],
@@ -71,13 +71,13 @@ def vllm_prompt(request: Request) -> dict[str, Any]:
 
 
 def check_expanded(request: Request, expanded: Sequence[int] | None) -> None:
-    """Raises: RunError when vLLM's prompt is not the one that the learner has."""
+    """Raises: RunError when vLLM's prompt differs from the learner's."""
     if request.prompt.pixels is not None and tuple(expanded or ()) != request.prompt.token_ids_T:
         raise RunError(
-            f"request {request.id!r}: vLLM made {len(expanded or ())} tokens of a prompt with images that has "
-            f"{len(request.prompt.token_ids_T)} by the checkpoint's processor; other limits of size in rollout.options?"
+            f"request {request.id!r}: vLLM expanded a prompt with images to {len(expanded or ())} tokens, the "
+            f"checkpoint's processor to {len(request.prompt.token_ids_T)}; compare the size limits in rollout.options"
         )
 
 
-def _digest(data: bytes, *more: Any) -> str:
-    return hashlib.blake2b(data + repr(more).encode(), digest_size=16).hexdigest()
+def _digest(data: bytes, *properties: Any) -> str:
+    return hashlib.blake2b(data + repr(properties).encode(), digest_size=16).hexdigest()

@@ -1,6 +1,6 @@
-"""What morl adds to vLLM's worker: named in `worker_extension_cls`, imported in the worker's process only.
+"""Methods added to vLLM's worker: named in `worker_extension_cls`, imported only in the worker's process.
 
-Method names carry the prefix `morl_`, because they become methods of vLLM's own Worker.
+Their names start with `morl_`, because they become methods of vLLM's Worker.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from morl.rollout.engines.vllm_engine import adapter_request
 
 
 class WorkerExtension:
-    """Methods that the engine reaches through `collective_rpc`."""
+    """Methods that the engine calls through `collective_rpc`."""
 
-    # What vLLM's Worker has, and these methods use.
+    # Attributes of vLLM's Worker that these methods use.
     model_runner: Any
     reload_weights: Any
 
     def morl_load_weights(self, folder: str) -> int:
-        """Serve the checkpoint in `folder`; returns the policy version that it carries.
+        """Serve the checkpoint in `folder` and return its policy version.
 
-        Raises: CheckpointError when it carries none.
+        Raises: CheckpointError when it has none.
         """
         version = read_policy_version(folder)
         self.reload_weights(weights_path=folder)
@@ -29,12 +29,11 @@ class WorkerExtension:
         return version
 
     def morl_load_adapter(self, folder: str, number: int) -> tuple[int, list[str]]:
-        """Serve the LoRA adapter in `folder` under `number`, and no other.
+        """Serve only the LoRA adapter in `folder`, under `number`.
 
-        Returns: the policy version that it carries, and the layers that vLLM would leave as they are
-            although the adapter is for them too.
+        Returns: its policy version, and the layers that it adapts but vLLM would leave as they are.
 
-        Raises: CheckpointError when it carries no version.
+        Raises: CheckpointError when it has no version.
         """
         version = read_policy_version(folder)
         self.model_runner.add_lora(adapter_request(folder, number))
@@ -46,10 +45,10 @@ class WorkerExtension:
 
 
 def _repack_tied_head(model: Any) -> None:
-    """Pack the output layer anew from the embedding it is tied to.
+    """Repack the output layer from the embedding it is tied to.
 
-    The CPU build keeps linear layers in a packed copy. Reloading packs every layer that got
-    weights; a tied output layer gets none of its own, and would go on with the old ones.
+    The CPU build keeps a packed copy of each linear layer. Reloading repacks only the layers that
+    receive weights; a tied output layer receives none and would keep the old ones.
     """
     from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
@@ -60,12 +59,11 @@ def _repack_tied_head(model: Any) -> None:
 
 
 def _mend_seeded_requests() -> None:
-    """Let a request with a seed have its prompt computed in several steps on the CPU.
+    """Let vLLM compute the prompt of a seeded request in several steps on the CPU.
 
-    vLLM draws a token at every step and takes the draw back, if the prompt was not yet
-    complete, by moving the generator's offset. A CPU generator has no offset, and the
-    engine would die of it. Here the stream is started again and wound forward: one
-    number for each token that was really drawn.
+    vLLM draws a token at every step and, if the prompt was not yet complete, undoes the
+    draw by moving the generator's offset. A CPU generator has no offset, which would crash
+    the engine. Here the stream restarts and skips one number for each token drawn so far.
     """
     import torch
     from vllm.v1.worker.gpu_input_batch import InputBatch

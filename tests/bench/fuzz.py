@@ -1,11 +1,11 @@
-"""Hostile and malformed responses through every verifier: each must get a valid score, soon, and leave nothing behind.
+"""Adversarial and malformed responses to every verifier: each must get a valid score in time and leave no process.
 
     python tests/bench/fuzz.py [--count 20000] [--seed 0] [--workers 2] [--only math,box] [--save bad.jsonl]
 
-Run by hand. Responses and golds are mutations of each verifier's own examples, texts of their words, random LaTeX,
-JSON and Unicode, and a list of what broke verifiers elsewhere. All are called in worker processes, also those that a
-run would call on its event loop. Exit code 1 when a score is not valid, a verifier raised or took too long, the same
-call scored differently in another order, or a process is left.
+Run by hand. Responses and golds are mutations of each verifier's examples, texts of their words, random LaTeX, JSON
+and Unicode, and a list of inputs that broke other verifiers. All run in worker processes, even those that a run calls
+on its event loop. Exit code 1 when a score is invalid, a verifier raised or timed out, the same call scored
+differently in another order, or a process is left.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from morl.traits import traits_of
 from morl.types import Sample, Status, TermScore
 
 ELSEWHERE = frozenset({"remote", "reward_model"})
-"""They ask a service or a model."""
+"""They call a service or a model."""
 DEADLINE_S = 10.0
 WAVE = 2000
-"""Calls that are under way at once."""
+"""Concurrent calls."""
 HUGE = 1 << 20
 EVERY = 400
-"""One response in so many is a megabyte long."""
+"""One response in this many is a megabyte long."""
 SLOW_S = 1.0
 
 MONSTERS = "9^{9^{9^{9}}}", "((9!)!)!", "10^{10^{10}}", "1e-99999999"
@@ -95,7 +95,7 @@ BLOCKS = (
     (32, 126), (0, 31), (0xA0, 0x24F), (0x590, 0x6FF), (0x4E00, 0x4FFF), (0x2000, 0x206F), (0xD800, 0xDFFF),
     (0x1F300, 0x1F6FF), (0xFF00, 0xFFEF), (0x300, 0x36F), (0x1D400, 0x1D7FF), (0xE0000, 0xE007F), (0, 0x10FFFF),
 )  # fmt: skip
-"""Of Unicode: first and last."""
+"""Unicode ranges, first and last code point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Case:
 
 
 class Writer:
-    """Writes responses and golds that a verifier with these examples may stumble over."""
+    """Writes responses and golds that may break a verifier with these examples."""
 
     def __init__(self, examples: Sequence[Example], seed: int) -> None:
         self._draw = random.Random(seed)
@@ -136,7 +136,7 @@ class Writer:
             gold = self._draw.choice(GOLDS)
         elif self._draw.random() < 0.1 and isinstance(gold, str):
             mutated = self._mutated(gold)
-            # Some computation is needed to find out that no gold can be compared with these.
+            # Golds with these take long to reject.
             gold = gold if any(monster in mutated for monster in MONSTERS) else mutated
         response = self._huge() if huge else self._response(example)
         return Case(response, gold, example.options, example.meta)
@@ -219,7 +219,7 @@ class Writer:
 
 
 def problem(score: TermScore) -> str | None:
-    """What is not valid about a score."""
+    """Why a score is invalid, or None."""
     if not isinstance(score, TermScore) or score.status not in get_args(Status) or score.status == "gated":
         return "not a score"
     if (score.value is None) == (score.status in ("ok", "no_answer")):
@@ -242,60 +242,60 @@ async def call_all(runner: Runner, name: str, cases: Sequence[Case]) -> list[Ter
         futures = []
         for case in cases[first : first + WAVE]:
             options = pickle.dumps(checked_options(name, function, case.options))
-            given = {key: value for key, value in case.arguments().items() if key in wanted}
-            futures.append(runner.submit(Call(target, options, DEADLINE_S), given))
+            arguments = {key: value for key, value in case.arguments().items() if key in wanted}
+            futures.append(runner.submit(Call(target, options, DEADLINE_S), arguments))
         scores += await asyncio.gather(*futures)
     return scores
 
 
 def cases_of(name: str, count: int, seed: int, huge: bool = True) -> list[Case]:
-    """As many cases for a verifier, the same ones for the same seed; some of them are huge, or none."""
+    """`count` cases for a verifier, the same for the same seed; some are huge if `huge`."""
     writer = Writer(traits_of(REWARDS.load(name)).examples, seed)
     return [writer.case(huge and index % EVERY == EVERY - 1) for index in range(count)]
 
 
 def fuzzable() -> list[str]:
-    """The verifiers that can be called here."""
+    """The verifiers that need neither a service nor a model."""
     return [name for name in REWARDS.entries() if name not in ELSEWHERE and not name.startswith("test_")]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What came of the cases of one verifier."""
+class Outcome:
+    """The results of one verifier's cases."""
 
     name: str
     statuses: Mapping[str, int]
     seconds: float
     slowest: float
     bad: Sequence[tuple[str, Case]]
-    """What must not be, and the input."""
+    """Failures: the message and the input."""
     slow: Sequence[tuple[str, Case]]
-    """What took longest, if it took long."""
+    """The slowest calls above `SLOW_S`."""
 
 
-def fuzz(runner: Runner, name: str, count: int, seed: int = 0, *, huge: bool = True) -> Found:
-    """Call a verifier with so many cases, and with a tenth of them again in another order."""
+def fuzz(runner: Runner, name: str, count: int, seed: int = 0, *, huge: bool = True) -> Outcome:
+    """Call a verifier with `count` cases, and with a tenth of them again in another order."""
     cases = cases_of(name, count, seed, huge)
     begin = time.perf_counter()
     scores = asyncio.run(call_all(runner, name, cases))
     seconds = time.perf_counter() - begin
     bad = []
     for case, score in zip(cases, scores, strict=True):
-        wrong = problem(score)
-        if wrong is None and score.status in ("error", "timeout"):
-            wrong = f"{score.status}: {score.detail}"
-        if wrong is not None:
-            bad.append((wrong, case))
+        message = problem(score)
+        if message is None and score.status in ("error", "timeout"):
+            message = f"{score.status}: {score.detail}"
+        if message is not None:
+            bad.append((message, case))
     again = random.Random(seed).sample(range(count), count // 10)
-    told = asyncio.run(call_all(runner, name, [cases[index] for index in again]))
-    for index, score in zip(again, told, strict=True):
+    repeated = asyncio.run(call_all(runner, name, [cases[index] for index in again]))
+    for index, score in zip(again, repeated, strict=True):
         first = scores[index]
         if "timeout" not in (first.status, score.status) and (first.value, first.status) != (score.value, score.status):
             bad.append((f"{first.value} ({first.status}), then {score.value} ({score.status})", cases[index]))
     statuses = collections.Counter(score.status for score in scores)
     longest = sorted(range(count), key=lambda index: -scores[index].seconds)[:2]
     slow = [(f"{scores[i].seconds:.1f} s", cases[i]) for i in longest if scores[i].seconds > SLOW_S]
-    return Found(name, statuses, seconds, scores[longest[0]].seconds, bad, slow)
+    return Outcome(name, statuses, seconds, scores[longest[0]].seconds, bad, slow)
 
 
 def main() -> int:
@@ -304,28 +304,28 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", help="verifiers, with commas")
-    parser.add_argument("--save", type=Path, help="where to write the inputs that went wrong")
+    parser.add_argument("--save", type=Path, help="file for the inputs that failed")
     options = parser.parse_args()
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     bad = []
     print(f"{'':14s}{'ok':>8s}{'no_answer':>10s}{'bad_gold':>9s}{'error':>7s}{'timeout':>8s}{'rows/s':>9s}   slowest")
     with Runner(workers=options.workers, memory_mb=1024) as runner:
         for name in options.only.split(",") if options.only else fuzzable():
-            found = fuzz(runner, name, options.count, options.seed)
-            tally = [found.statuses.get(status, 0) for status in ("ok", "no_answer", "bad_gold", "error", "timeout")]
+            outcome = fuzz(runner, name, options.count, options.seed)
+            tally = [outcome.statuses.get(status, 0) for status in ("ok", "no_answer", "bad_gold", "error", "timeout")]
             numbers = "{:8d}{:10d}{:9d}{:7d}{:8d}".format(*tally)
-            print(f"{name:14s}{numbers}{options.count / found.seconds:9.0f}{found.slowest:8.2f} s", flush=True)
-            for wrong, case in [*found.bad[:5], *found.slow]:
+            print(f"{name:14s}{numbers}{options.count / outcome.seconds:9.0f}{outcome.slowest:8.2f} s", flush=True)
+            for message, case in [*outcome.bad[:5], *outcome.slow]:
                 shown = case.response if len(case.response) < 300 else f"{case.response[:300]}… ({len(case.response)})"
-                print(f"    {wrong}\n      response {shown!a}")
+                print(f"    {message}\n      response {shown!a}")
                 print(f"      gold {case.gold!a:.200} options {dict(case.options)!r}", flush=True)
-            bad += [(name, wrong, case) for wrong, case in found.bad]
+            bad += [(name, message, case) for message, case in outcome.bad]
     left = {child.pid for child in psutil.Process().children(recursive=True)} - before
-    print(f"{len(bad)} inputs went wrong; {len(left)} processes are left")
+    print(f"{len(bad)} inputs failed; {len(left)} processes are left")
     if options.save and bad:
         lines = [
-            {"reward": name, "wrong": wrong, "response": case.response, "gold": repr(case.gold), **case.options}
-            for name, wrong, case in bad
+            {"reward": name, "wrong": message, "response": case.response, "gold": repr(case.gold), **case.options}
+            for name, message, case in bad
         ]
         options.save.write_text("".join(json.dumps(line, default=repr) + os.linesep for line in lines))
     return 1 if bad or left else 0

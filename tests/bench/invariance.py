@@ -1,11 +1,11 @@
 """The update after three steps under every layout of the hardware, as one table.
 
-    python tests/bench/invariance.py            all 64 layouts, for text and for images: some 15 minutes
+    python tests/bench/invariance.py            all 64 layouts, for text and for images: about 15 minutes
     python tests/bench/invariance.py --ranks 1  those of one rank: 3 minutes
 
-Each cell is how far the weights lie from the reference's (one rank, ZeRO 0, shared prompts, everything in one
-microbatch), as a share of how far three steps have moved them. With the small budget every row is a microbatch of
-its own: nothing is packed.
+Each cell is the distance of the weights from the reference's (one rank, ZeRO 0, shared prompts, everything in one
+micro-batch), as a fraction of how far three steps moved them. With the small budget every row is a separate
+micro-batch: nothing is packed.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def main() -> int:
     worst = 0.0
     with tempfile.TemporaryDirectory() as folder, Cluster(ClusterSpec(), local=False):
         text = make_tiny_model(Path(folder) / "text", seed=0)
-        sees = make_tiny_vision_model(Path(folder) / "sees", seed=0, text=NARROW_HEADS)
-        images = [make_image_groups(ChatCodec.load(sees, 512), step) for step in range(STEPS)]
-        kinds = {"text": (text, TEXT_GROUPS), "images": (sees, images)}
+        multimodal = make_tiny_vision_model(Path(folder) / "multimodal", seed=0, text=NARROW_HEADS)
+        images = [make_image_groups(ChatCodec.load(multimodal, 512), step) for step in range(STEPS)]
+        kinds = {"text": (text, TEXT_GROUPS), "images": (multimodal, images)}
         origins = {kind: load_file(model / "model.safetensors") for kind, (model, _) in kinds.items()}
         references = {
             kind: after_steps(model, Path(folder) / f"reference-{kind}", groups)[0]

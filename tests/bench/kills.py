@@ -1,10 +1,10 @@
-"""A run whose processes are killed at random instants, against one that nobody disturbs: every bit is compared.
+"""A run whose processes are killed at random instants, compared bit by bit with an undisturbed run.
 
     python tests/bench/kills.py                    20 kills of learner ranks, driver, engine and reward workers
     python tests/bench/kills.py --kills 5 --seed 1
 
-The tiny model, the `hf` engine, Ray, a checkpoint every second step. A driver that is killed is started again
-with `--resume`. What must be equal at the end: learner state, exported weights, metrics, evaluations, samples.
+It uses the tiny model, the `hf` engine, Ray and a checkpoint every second step. A killed driver is restarted with
+`--resume`. At the end, learner state, exported weights, metrics, evaluations and samples must be equal.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from tiny import make_tiny_model
 from morl.track.jsonl_files import read_rows, read_samples
 
 VICTIMS = {"learner": "RankProcess", "driver": "", "engine": "EngineActor", "reward": "morl.rewards.pool.worker"}
-"""What is killed, by a part of its command line."""
+"""The processes to kill, by a part of their command line."""
 STUBBORN = ["learner.max_restarts=50", "rollout.max_restarts=50"]
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """One kill and what came of it."""
+    """One kill."""
 
     at_s: float
     victim: str
     pid: int
     rows: int
-    """Metrics rows that were there."""
+    """Metrics rows written before it."""
 
 
 class Run:
-    """A driver that is started again whenever it was killed."""
+    """A driver that is restarted after each kill."""
 
     def __init__(self, recipe: Path, folder: Path, ranks: int) -> None:
         self.recipe = recipe
@@ -69,14 +69,14 @@ class Run:
         return [child for child in processes_of(self.process) if VICTIMS[kind] in _command(child)]
 
     def kill(self, kind: str, draw: random.Random) -> int | None:
-        """Kill one of a kind; its process id, None when there is none."""
+        """Kill one process of a kind; returns its id, or None if there is none."""
         try:
-            found = self.victims(kind)
+            victims = self.victims(kind)
         except psutil.NoSuchProcess:
             return None
-        if not found:
+        if not victims:
             return None
-        chosen = draw.choice(found)
+        chosen = draw.choice(victims)
         chosen.send_signal(signal.SIGKILL)
         if kind == "driver":
             self.process.communicate()
@@ -84,9 +84,9 @@ class Run:
         return chosen.pid
 
     def finish(self) -> tuple[int, str]:
-        """Wait for the end."""
-        said, _ = self.process.communicate(timeout=1200)
-        return self.process.returncode, said
+        """Wait for the end; returns exit code and output."""
+        output, _ = self.process.communicate(timeout=1200)
+        return self.process.returncode, output
 
 
 def _command(process: psutil.Process) -> str:
@@ -97,13 +97,13 @@ def _command(process: psutil.Process) -> str:
 
 
 def disturb(run: Run, kills: int, draw: random.Random) -> Iterator[Kill]:
-    """Kill at random instants: half of them right after a step, half at any time, setting up included."""
+    """Kill at random instants: half of them right after a step, half at any time, including setup."""
     began = time.monotonic()
     done = 0
     while done < kills:
         if draw.random() < 0.5:
-            seen, until = len(rows(run.folder)), time.monotonic() + 60
-            while len(rows(run.folder)) <= seen and time.monotonic() < until and run.process.poll() is None:
+            before, until = len(rows(run.folder)), time.monotonic() + 60
+            while len(rows(run.folder)) <= before and time.monotonic() < until and run.process.poll() is None:
                 time.sleep(0.01)
             time.sleep(draw.random())
         else:
@@ -111,15 +111,15 @@ def disturb(run: Run, kills: int, draw: random.Random) -> Iterator[Kill]:
         if run.process.poll() is not None:
             return
         kind = draw.choice(list(VICTIMS))
-        there = len(rows(run.folder))
+        written = len(rows(run.folder))
         pid = run.kill(kind, draw)
         if pid is not None:
             done += 1
-            yield Kill(time.monotonic() - began, kind, pid, there)
+            yield Kill(time.monotonic() - began, kind, pid, written)
 
 
 def contents(run: Path) -> dict[str, Any]:
-    """Everything that must not depend on what happened on the way."""
+    """Everything that must not depend on kills."""
     newest = max((run / "checkpoints").glob("step-*"))
     exported = run.parent / "exported"
     subprocess.run([sys.executable, "-m", "morl", "export", str(run), "--out", str(exported)], check=True)
@@ -127,7 +127,7 @@ def contents(run: Path) -> dict[str, Any]:
         "learner state": {
             str(file.relative_to(newest)): _digest(file) for file in sorted(newest.rglob("*")) if file.is_file()
         },
-        # Not the file: the order of what its header says is chance.
+        # Not the file: the order of its header's entries varies.
         "weights": {
             name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
             for file in sorted(exported.glob("*.safetensors"))
@@ -149,7 +149,7 @@ def _timeless(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def difference(one: Any, other: Any) -> str:
-    """Where two contents differ first; empty when they do not."""
+    """The first difference of two contents; empty if they are equal."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in {**one, **other}:
             if one.get(key) != other.get(key):
@@ -164,7 +164,7 @@ def difference(one: Any, other: Any) -> str:
 
 
 def main() -> int:
-    """Run both, compare, and say what was found; 1 when anything differs."""
+    """Run both and compare them; returns 1 when anything differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=100)
@@ -177,25 +177,25 @@ def main() -> int:
     recipes = [write_recipe(folder / name, model, steps=options.steps) for name in ("calm", "hit")]
 
     calm = folder / "calm" / "runs" / "tiny"
-    code, said = Run(recipes[0], calm, options.ranks).finish()
+    code, output = Run(recipes[0], calm, options.ranks).finish()
     if code:
-        print(said)
+        print(output)
         return 1
     hit = Run(recipes[1], folder / "hit" / "runs" / "tiny", options.ranks)
     print(f"{'#':>3} {'seconds':>8} {'victim':8} {'pid':>8} {'rows':>5}")
     number = 0
     for number, kill in enumerate(disturb(hit, options.kills, draw), 1):
         print(f"{number:3} {kill.at_s:8.1f} {kill.victim:8} {kill.pid:8} {kill.rows:5}", flush=True)
-    code, said = hit.finish()
+    code, output = hit.finish()
     print(f"{number} kills, {hit.starts} starts of the driver, exit code {code}, everything in {folder}")
     if code:
-        print(said[-3000:])
+        print(output[-3000:])
         return 1
     expected, got = contents(calm), contents(hit.folder)
-    found = {name: difference(got[name], expected[name]) for name in expected}
-    for name, apart in found.items():
-        print(f"{name:14} {apart or 'the same'}")
-    return int(any(found.values()))
+    differences = {name: difference(got[name], expected[name]) for name in expected}
+    for name, first in differences.items():
+        print(f"{name:14} {first or 'the same'}")
+    return int(any(differences.values()))
 
 
 if __name__ == "__main__":

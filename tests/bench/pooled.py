@@ -1,4 +1,4 @@
-"""`box` as it is in a worker process: a module of its own, because workers import what they call."""
+"""`box` in a worker process; a separate module, because workers import what they call."""
 
 from __future__ import annotations
 

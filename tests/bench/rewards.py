@@ -1,10 +1,10 @@
-"""How fast answers are scored, next to math-verify called in a plain loop.
+"""Scoring speed, compared with math-verify in a plain loop.
 
     python tests/bench/rewards.py [--rows 4000] [--boxes 16384] [--workers 2] [--priority 15]
 
-Run by hand. What is compared takes turns, so that other work on the machine slows both. Workers are sessions of their
-own, and Linux shares out time by session: `nice` does not reach them, and `--priority` (for root) does. Exit code 1
-when the pool gives another verdict than the loop, is less than 1.6 times as fast, or scores less than 20,000 boxes a
+Run by hand. The two sides take turns, so that other load on the machine slows both. Workers run in separate sessions,
+and Linux schedules by session: `nice` does not affect them, but `--priority` (as root) does. Exit code 1 when the pool
+and the loop disagree on a verdict, the pool is less than 1.6 times as fast, or it scores fewer than 20,000 boxes per
 second.
 """
 
@@ -34,9 +34,9 @@ from morl.rewards.verifiers.box import box
 from morl.types import Prompt, Sample
 
 SLICE = 500
-"""Rows of mathematics that are scored in one turn."""
+"""Rows of mathematics per turn."""
 SAMPLES, PROMPTS = 16, 128
-"""Of one step, for boxes."""
+"""Of a step of boxes."""
 
 
 def main() -> int:
@@ -69,14 +69,14 @@ def objective(*rewards: dict[str, Any]) -> ObjectiveSpec:
 
 
 async def warm(scorer: Scorer, workers: int) -> None:
-    """Until all workers have imported all: a formula of each kind, as often as it takes to reach all of them."""
+    """Score enough formulas of each kind that all workers have imported everything."""
     for _ in range(3):
         rows = math_rows(100 * workers, seed=1)
-        await asyncio.gather(*(scorer.score(*asked("math", gold, response)) for _, gold, response in rows))
+        await asyncio.gather(*(scorer.score(*item("math", gold, response)) for _, gold, response in rows))
         await asyncio.sleep(0.5)
 
 
-def asked(name: str, gold: Any, response: str) -> tuple[Prompt, Sample]:
+def item(name: str, gold: Any, response: str) -> tuple[Prompt, Sample]:
     prompt = Prompt(f"{name}/0", name, ({"role": "user", "content": "?"},), (), gold)
     return prompt, Sample(prompt.id, 0, (1,), (1,), (0.0,), 0, "stop", response)
 
@@ -85,7 +85,7 @@ def asked(name: str, gold: Any, response: str) -> tuple[Prompt, Sample]:
 
 
 def math_rows(count: int, seed: int = 0) -> list[tuple[str, str, str]]:
-    """`(kind, gold, response)`: every second response is right, and half of these are written in another way."""
+    """`(kind, gold, response)`: every second response is right, half of them in another notation."""
     draw = random.Random(seed)
 
     def integer() -> tuple[str, str]:
@@ -149,11 +149,11 @@ async def compare_math(scorer: Scorer, count: int) -> bool:
             alone += passed
             by_kind[kind][0] += 1
             by_kind[kind][1] += passed
-        given = [asked("math", gold, response) for _, gold, response in part]
+        samples = [item("math", gold, response) for _, gold, response in part]
         begin = time.perf_counter()
-        told = await asyncio.gather(*(scorer.score(*one) for one in given))
+        scores = await asyncio.gather(*(scorer.score(*one) for one in samples))
         pooled_s += time.perf_counter() - begin
-        agree += sum(bool(score.value) == same for score, same in zip(told, expected, strict=True))
+        agree += sum(bool(score.value) == same for score, same in zip(scores, expected, strict=True))
     print(f"\nmath, {count} responses                 rows/s")
     print(f"  math-verify in a plain loop       {count / alone:8.0f}")
     print(f"  Scorer.score, all at once         {count / pooled_s:8.0f}   {alone / pooled_s:.2f} times")
@@ -176,8 +176,8 @@ def box_rows(count: int, seed: int = 0) -> list[tuple[list[int], str]]:
     for _ in range(count // SAMPLES):
         gold = [draw.randint(0, 500), draw.randint(0, 400), draw.randint(510, 1000), draw.randint(410, 900)]
         for _ in range(SAMPLES):
-            found = [{"bbox_2d": [side + draw.randint(-9, 9) for side in gold], "label": "dog"}]
-            rows.append((gold, f"The dog is left of the tree.\n```json\n{str(found).replace(chr(39), chr(34))}\n```"))
+            boxes = [{"bbox_2d": [side + draw.randint(-9, 9) for side in gold], "label": "dog"}]
+            rows.append((gold, f"The dog is left of the tree.\n```json\n{str(boxes).replace(chr(39), chr(34))}\n```"))
     return rows
 
 
@@ -190,8 +190,8 @@ async def count_boxes(scorer: Scorer, count: int) -> bool:
             box(sample.text, prompt.gold, (), {})
 
     async def runner_only(part: Sequence[tuple[Prompt, Sample]]) -> None:
-        given = ({"response": s.text, "gold": p.gold, "media": p.media, "meta": p.meta} for p, s in part)
-        await asyncio.gather(*(scorer.runner.submit(call, arguments) for arguments in given))
+        calls = ({"response": s.text, "gold": p.gold, "media": p.media, "meta": p.meta} for p, s in part)
+        await asyncio.gather(*(scorer.runner.submit(call, arguments) for arguments in calls))
 
     async def group(part: Sequence[tuple[Prompt, Sample]]) -> None:
         await asyncio.gather(*(scorer.score(*one) for one in part))
@@ -210,7 +210,7 @@ async def count_boxes(scorer: Scorer, count: int) -> bool:
     size = SAMPLES * PROMPTS
     for first in range(-size, len(rows), size):  # the first turn warms up
         for name, (use, way) in ways.items():
-            part = [asked(use, gold, response) for gold, response in rows[max(first, 0) :][:size]]
+            part = [item(use, gold, response) for gold, response in rows[max(first, 0) :][:size]]
             begin, before = time.perf_counter(), cpu_seconds()
             await way(part)
             seconds[name].append(time.perf_counter() - begin)
@@ -223,9 +223,9 @@ async def count_boxes(scorer: Scorer, count: int) -> bool:
 
 
 def cpu_seconds() -> float:
-    """Of this process and its workers."""
-    me = psutil.Process()
-    return sum(sum(process.cpu_times()[:2]) for process in (me, *me.children()))
+    """CPU seconds of this process and its workers."""
+    driver = psutil.Process()
+    return sum(sum(process.cpu_times()[:2]) for process in (driver, *driver.children()))
 
 
 assert pooled.EXAMPLES, "the import registers it"

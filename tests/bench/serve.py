@@ -1,8 +1,8 @@
-"""What `morl serve` holds: many clients for a minute, while one of its replicas is killed.
+"""`morl serve` under load: many clients for a minute, while one replica is killed.
 
     python tests/bench/serve.py [--clients 64] [--seconds 60] [--items 1] [--replicas 2:2]
 
-Run by hand; it starts its own service. Exit code 1 when a request failed, or an item got no score or a wrong one.
+Run by hand; it starts a service. Exit code 1 when a request failed, or an item got no score or a wrong one.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--items", type=int, default=1, help="items of a request")
+    parser.add_argument("--items", type=int, default=1, help="items per request")
     parser.add_argument("--replicas", default="2:2")
-    parser.add_argument("--spare", action="store_true", help="kill nothing, to see what that costs")
+    parser.add_argument("--spare", action="store_true", help="kill nothing, for comparison")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         recipe = Path(folder) / "bench.yaml"
@@ -52,9 +52,9 @@ def main() -> int:
         environment = {key: value for key, value in os.environ.items() if key != "MORL_TOKEN"}
         service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         try:
-            said = service.stdout.readline().strip()
-            print(said or "the service did not start")
-            return asyncio.run(load(said.rpartition(" ")[2], service.pid, options)) if said else 1
+            line = service.stdout.readline().strip()
+            print(line or "the service did not start")
+            return asyncio.run(load(line.rpartition(" ")[2], service.pid, options)) if line else 1
         finally:
             service.send_signal(signal.SIGTERM)
             service.wait(60)
@@ -102,11 +102,11 @@ async def load(url: str, service: int, options: argparse.Namespace) -> int:
     requests = len(seconds) + sum(failures.values())
     metrics = httpx.get(f"{url}/metrics").text
     retries = sum(map(float, re.findall(r"^morl_replica_retries_total\{.*\} (.*)$", metrics, re.MULTILINE)))
-    print(f"clients {options.clients}, items a request {options.items}, load average {os.getloadavg()[0]:.1f}")
+    print(f"clients {options.clients}, items per request {options.items}, load average {os.getloadavg()[0]:.1f}")
     print(f"replicas of math at the end: {len(replicas(service))}")
     rate = requests / took
     print(f"requests {requests} in {took:.1f} s: {rate:.0f} requests/s, {rate * options.items:.0f} items/s")
-    print(f"errors {sum(failures.values())} {dict(failures) or ''}; calls sent again {retries:.0f}")
+    print(f"errors {sum(failures.values())} {dict(failures) or ''}; calls retried {retries:.0f}")
     print(f"items lost {lost}, scored wrongly {wrong}")
     if seconds:
         p50, p99 = seconds[len(seconds) // 2], seconds[int(len(seconds) * 0.99)]
@@ -115,14 +115,14 @@ async def load(url: str, service: int, options: argparse.Namespace) -> int:
 
 
 def replicas(service: int) -> list[psutil.Process]:
-    """Of the reward `math`."""
-    found = []
+    """Replicas of the reward `math`."""
+    matches = []
     for process in psutil.Process(service).children(recursive=True):
         with contextlib.suppress(psutil.Error):
             title = " ".join(process.cmdline())
             if title.startswith("ray::ServeReplica") and ":math" in title:
-                found.append(process)
-    return found
+                matches.append(process)
+    return matches
 
 
 if __name__ == "__main__":

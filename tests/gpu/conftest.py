@@ -1,4 +1,4 @@
-"""Tests of what only a GPU can run; elsewhere they are skipped, and say so."""
+"""Tests that need a GPU; without one they are skipped with a reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if torch.cuda.is_available():
         return
-    here = Path(__file__).parent
+    folder = Path(__file__).parent
     for item in items:
-        if here in item.path.parents:
+        if folder in item.path.parents:
             item.add_marker(pytest.mark.skip(reason="torch sees no CUDA device on this machine"))

@@ -1,4 +1,4 @@
-"""The compiled kernel gives what blocks give, in 16 bits as well."""
+"""The compiled kernel agrees with block-wise attention, also in 16 bits."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def test_one_kernel_and_blocks_agree(layout, heads, dtype) -> None:
     toward = torch.randn(len(layout), length, heads[0], 64, generator=draw, device="cuda") * valid_BL[..., None, None]
 
     def outcome(function, exact: bool) -> list[torch.Tensor]:
-        own = [part.to(torch.float64 if exact else part.dtype).requires_grad_() for part in parts]
-        out = function(None, *own, None, layout=layout, scaling=0.125)[0]
-        return [part.double() for part in (out[valid_BL], *torch.autograd.grad((out * toward.to(out)).sum(), own))]
+        inputs = [part.to(torch.float64 if exact else part.dtype).requires_grad_() for part in parts]
+        out = function(None, *inputs, None, layout=layout, scaling=0.125)[0]
+        return [part.double() for part in (out[valid_BL], *torch.autograd.grad((out * toward.to(out)).sum(), inputs))]
 
-    # Blocks in double precision tell how far each may be off.
+    # Blocks in double precision give the error allowed for each.
     for kernel, blocks, exact in zip(
         outcome(attend, False), outcome(by_blocks, False), outcome(by_blocks, True), strict=True
     ):

@@ -1,4 +1,4 @@
-"""The optimiser in the host's memory, the model on the GPU."""
+"""The optimiser in host memory, the model on the GPU."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from learner_groups import make_groups
+from learner_groups import WEIGHT, make_groups, start_learner
 from safetensors.torch import load_file
 
 from morl.learner.master_weights import held_by
 
-from .test_bf16 import NAME, start
-
 
 @pytest.mark.parametrize("zero", [1, 2, 3])
 def test_it_learns_the_same(tiny_model: Path, tmp_path: Path, zero: int) -> None:
-    found = []
+    updated = []
     for offload in (False, True):
-        learner = start(tiny_model, "bfloat16", lr=1e-3, zero=zero, offload=offload)
+        learner = start_learner(tiny_model, "bfloat16", lr=1e-3, zero=zero, offload=offload)
         try:
             for step in range(3):
                 learner.step(learner.batch(make_groups(step)))
@@ -27,5 +25,5 @@ def test_it_learns_the_same(tiny_model: Path, tmp_path: Path, zero: int) -> None
             assert masters == {"cpu" if offload else "cuda"}
         finally:
             learner.close()
-        found.append(load_file(tmp_path / str(offload) / "model.safetensors")[NAME].float())
-    torch.testing.assert_close(found[1], found[0], atol=2e-3, rtol=1e-2)
+        updated.append(load_file(tmp_path / str(offload) / "model.safetensors")[WEIGHT].float())
+    torch.testing.assert_close(updated[1], updated[0], atol=2e-3, rtol=1e-2)

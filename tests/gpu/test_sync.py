@@ -1,4 +1,4 @@
-"""Weights reach a vLLM engine on a GPU: merged or as adapters, through files or from GPU to GPU."""
+"""Weight sync to a vLLM engine on a GPU: merged or as adapters, through files or from GPU to GPU."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def follow(model: Path, folder: Path, sync: Any, learner: Learner, options
             await sync.publish(learner, pool)
             assert await pool.policy_version() == step + 1
             learner.publish(folder / f"{step}")
-            # Kernels differ: float32 on a GPU, against the CPU.
+            # Kernels differ: float32 on a GPU against the CPU.
             assert await mismatch(pool, folder / f"{step}") < 1e-2
         assert await mismatch(pool, model) > 0.1
     finally:

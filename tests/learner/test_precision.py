@@ -6,41 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from learner_groups import make_groups
+from learner_groups import WEIGHT, make_groups, start_learner
 from safetensors.torch import load_file
 
-from morl.cluster import Cluster
 from morl.learner.learner import Learner
 from morl.learner.master_weights import held_by
-from morl.learner.policy import PolicySettings
-from morl.recipe.schema.algorithm_section import AlgorithmSpec
-from morl.recipe.schema.learner_section import LearnerSpec
-from morl.recipe.schema.machine_sections import ClusterSpec
-
-NAME = "model.layers.0.mlp.up_proj.weight"
-
-
-def start(model: Path, dtype: str = "bfloat16", lr: float = 2e-5, **learner: object) -> Learner:
-    settings = PolicySettings(
-        model=model,
-        dtype=dtype,
-        learner=LearnerSpec(lr=lr, eps=1e-12, **learner),
-        algorithm=AlgorithmSpec(),
-        temperature=1.0,
-        banned_token_ids=(),
-        seed=0,
-    )
-    return Learner.start(settings, Cluster(ClusterSpec(), local=True), total_steps=50, max_new_tokens=8)
 
 
 def published(learner: Learner, folder: Path) -> torch.Tensor:
     learner.publish(folder)
-    return load_file(folder / "model.safetensors")[NAME]
+    return load_file(folder / "model.safetensors")[WEIGHT]
 
 
 @pytest.mark.parametrize("zero", [0, 2, 3])
 def test_updates_below_the_resolution_of_16_bits_add_up(tiny_model: Path, tmp_path: Path, zero: int) -> None:
-    learner = start(tiny_model, zero=zero)
+    learner = start_learner(tiny_model, zero=zero)
     try:
         before = published(learner, tmp_path / "0")
         assert before.dtype == torch.bfloat16
@@ -53,7 +33,7 @@ def test_updates_below_the_resolution_of_16_bits_add_up(tiny_model: Path, tmp_pa
             learner.step(batch)
         after = published(learner, tmp_path / "50")
         assert (after != before)[large].float().mean() > 0.5
-        pieces = [piece for piece in held_by(learner._ranks._rank.engine) if piece.name.endswith(NAME)]
+        pieces = [piece for piece in held_by(learner._ranks._rank.engine) if piece.name.endswith(WEIGHT)]
         master = torch.cat([piece.of(piece.master) for piece in pieces]).view_as(after)
         assert master.dtype == torch.float32
         assert torch.equal(master.to(torch.bfloat16), after)
@@ -66,7 +46,7 @@ def test_updates_below_the_resolution_of_16_bits_add_up(tiny_model: Path, tmp_pa
 def test_an_optimiser_in_host_memory_learns_the_same(tiny_model: Path, tmp_path: Path, zero: int) -> None:
     found = []
     for offload in (False, True):
-        learner = start(tiny_model, "float32", lr=1e-3, zero=zero, offload=offload)
+        learner = start_learner(tiny_model, "float32", lr=1e-3, zero=zero, offload=offload)
         try:
             for step in range(2):
                 learner.step(learner.batch(make_groups(step)))
@@ -74,7 +54,7 @@ def test_an_optimiser_in_host_memory_learns_the_same(tiny_model: Path, tmp_path:
         finally:
             learner.close()
     torch.testing.assert_close(found[1], found[0], atol=1e-7, rtol=1e-6)
-    assert (found[0] - load_file(tiny_model / "model.safetensors")[NAME]).abs().max() > 1e-4
+    assert (found[0] - load_file(tiny_model / "model.safetensors")[WEIGHT]).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("zero", [0, 1, 2, 3])
@@ -83,7 +63,7 @@ def test_the_gradient_of_many_microbatches_is_that_of_one(tiny_model: Path, zero
     for budget in (1, 10**6):
         # With betas of 0 Adam's first moment is the gradient.
         options = {"betas": (0.0, 0.0), "max_grad_norm": 1e9, "share_prefix": False, "tokens_per_microbatch": budget}
-        learner = start(tiny_model, lr=0.0, zero=zero, **options)
+        learner = start_learner(tiny_model, lr=0.0, zero=zero, **options)
         try:
             learner.step(learner.batch([group for seed in range(40) for group in make_groups(seed % 3)]))
             engine = learner._ranks._rank.engine

@@ -1,4 +1,4 @@
-"""The miniature checkpoint: a tokenizer that loses nothing and is short where it matters, and a model that fits it."""
+"""The miniature's untrained checkpoint: a lossless tokenizer with short answers, and a model that fits it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from morl_mini import KINDS, LEVELS, World
-from morl_mini.build import build
 from morl_mini.tokenizer import SPECIAL, VOCABULARY
+from morl_mini.untrained_model import build
 
 MOST = {
     "math": 3, "read": 56, "retell": 15, "caption": 56, "box": 12, "locate": 2, "count": 3, "choice": 1, "ocr": 5,
@@ -65,8 +65,8 @@ def test_an_image_is_16_tokens_of_which_none_is_resized_and_a_clip_4_for_two_fra
     def tokens(kind: str, pad: str, **media: Any) -> tuple[Any, int]:
         content = [{"type": KINDS[kind].media}, {"type": "text", "text": World(kind)[0]["question"]}]
         text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        made = processor(text=[text], return_tensors="pt", **media)
-        return made, int((made["input_ids"] == processor.tokenizer.convert_tokens_to_ids(pad)).sum())
+        inputs = processor(text=[text], return_tensors="pt", **media)
+        return inputs, int((inputs["input_ids"] == processor.tokenizer.convert_tokens_to_ids(pad)).sum())
 
     image, count = tokens("box", "<|image_pad|>", images=[World("box")[0]["image"]])
     assert count == 16
@@ -94,7 +94,7 @@ def test_a_chat_reads_as_chatml(processor: Any) -> None:
     )
 
 
-def test_the_model_is_a_small_qwen2_5_vl_that_sees(folder: Path, processor: Any) -> None:
+def test_the_model_is_a_small_multimodal_qwen2_5_vl(folder: Path, processor: Any) -> None:
     import torch
     from transformers import AutoModelForImageTextToText
 
@@ -103,8 +103,8 @@ def test_the_model_is_a_small_qwen2_5_vl_that_sees(folder: Path, processor: Any)
     assert 2e6 < sum(parameter.numel() for parameter in model.parameters()) < 4e6
     rows = [World("box")[index] for index in range(2)]
     text = "<|vision_start|><|image_pad|><|vision_end|>box the red circle."
-    made = processor(text=[text] * 2, images=[row["image"] for row in rows], return_tensors="pt")
+    inputs = processor(text=[text] * 2, images=[row["image"] for row in rows], return_tensors="pt")
     with torch.no_grad():
-        logits = model(**made).logits[:, -1]
+        logits = model(**inputs).logits[:, -1]
     assert torch.isfinite(logits).all()
     assert (logits[0] - logits[1]).abs().max() > 1e-3

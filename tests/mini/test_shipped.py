@@ -1,4 +1,4 @@
-"""The checkpoint and the reward model that ship: what they know, and that a run from them goes through."""
+"""The shipped checkpoint and reward model: what they can do, and a run that starts from them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from morl_mini import World
-from morl_mini.build import build
+from morl_mini.untrained_model import build
 
 from morl.cli.main import main
 from morl.learner.reward_model_server import RewardModelServer, ServerSettings
@@ -20,7 +20,7 @@ from morl.track.jsonl_files import read_rows
 
 SFT = Path(str(files("morl_mini") / "sft"))
 LEAST = {"math": 0.5, "count": 0.25, "listing": 0.5, "grounding": 0.5, "pointing": 0.7, "action": 0.6, "clips": 0.3}
-"""Greedy rewards that chance or a broken checkpoint would not come near."""
+"""Greedy rewards far above those of chance or of a broken checkpoint."""
 SHOWN = ("grounding", "clips", "describe")
 
 
@@ -35,8 +35,8 @@ def test_the_checkpoint_knows_what_it_was_taught(tmp_path: Path) -> None:
     rows = {name: recipe.eval.sets[f"{name}_greedy"].data.options | {"count": 32} for name in LEAST}
     sets = {name: {"data": {"source": "mini", **row}} for name, row in rows.items()}
     recipe = load_recipe("quickstart", [f"eval.sets={sets!r}"])
-    (found,) = evaluate_models(recipe, [recipe.model.path], local=True)
-    assert {row["set"]: row["reward"] for row in found if row["reward"] < LEAST[row["set"]]} == {}
+    (evaluations,) = evaluate_models(recipe, [recipe.model.path], local=True)
+    assert {row["set"]: row["reward"] for row in evaluations if row["reward"] < LEAST[row["set"]]} == {}
 
 
 def test_the_reward_model_prefers_what_is_liked() -> None:
@@ -63,22 +63,22 @@ def test_answers_about_one_image_score_in_one_row_what_they_score_alone() -> Non
     assert len(set(alone)) == len(answers)
 
 
-def test_boxes_in_other_pixels_than_a_packaged_model_sees_are_told_by_check() -> None:
+def test_check_reports_boxes_in_other_pixels_than_a_packaged_model_sees() -> None:
     wrong = "objectives.grounding.rewards=[{use: box, frame: absolute_resized}]"
-    told = {str(problem) for problem in check("quickstart", [wrong], rows=1).data}
-    assert any(one.startswith("objectives.grounding.rewards.0") and "max_pixels: 50176" in one for one in told)
+    problems = {str(problem) for problem in check("quickstart", [wrong], rows=1).data}
+    assert any(one.startswith("objectives.grounding.rewards.0") and "max_pixels: 50176" in one for one in problems)
 
 
 @pytest.mark.parametrize(
-    ("level", "told"),
+    ("level", "messages"),
     [
         ("[1, 4]", ["objectives.math.data.level.1: should be less than or equal to 3, not 4"]),
         ("4", ["objectives.math.data.level: should be less than or equal to 3, not 4"]),
     ],
 )
-def test_an_option_of_several_types_is_told_without_their_names(level: str, told: list[str]) -> None:
+def test_a_problem_of_an_option_of_several_types_does_not_name_them(level: str, messages: list[str]) -> None:
     problems = check("quickstart", [f"objectives.math.data.level={level}"], rows=1).recipe
-    assert [str(problem).partition(": ")[2] for problem in problems] == told
+    assert [str(problem).partition(": ")[2] for problem in problems] == messages
 
 
 def test_a_step_of_the_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -87,8 +87,8 @@ def test_a_step_of_the_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     fewer = {name: {"data": {"source": "mini", **recipe.eval.sets[name].data.options, "count": 4}} for name in SHOWN}
     steps = ["run.steps=1", "learner.warmup_steps=0", f"eval.sets={fewer!r}"]
     assert main(["train", "quickstart", "--local", *steps]) == 0
-    told = capsys.readouterr().out
-    assert all(name in told for name in SHOWN)
+    output = capsys.readouterr().out
+    assert all(name in output for name in SHOWN)
     run = RunFolder(tmp_path / "runs" / "quickstart")
     (row,) = read_rows(run.metrics)
     assert row["policy/logprob_mismatch"] < 1e-4

@@ -1,11 +1,11 @@
-"""Each stage of the miniature's supervised training teaches the parts that the paper names, and no other."""
+"""Each stage of the miniature's supervised training updates exactly the parts that the paper names."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from morl_mini.build import build
+from morl_mini.untrained_model import build
 
 from morl.data.prompt_set import load_prompts
 from morl.learner.packing import microbatch
@@ -27,7 +27,7 @@ TAUGHT = {
     "multimodal": EVERYTHING,
     "reasoning": EVERYTHING,
 }
-"""Beginnings of the names of parameters that learn: MiMo-VL's four stages, after two that stand for its origins."""
+"""Name prefixes of the trained parameters: two stages that replace pretraining, then MiMo-VL's four."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def recipe() -> SftRecipe:
 
 
 def first_examples(stage: StageSpec, codec: ChatCodec) -> list[Example]:
-    """The first example of each data set of a stage."""
+    """The first example of each dataset of a stage."""
     prompts = [load_prompts(dataset, name)[0] for name, dataset in stage.datasets.items()]
     return [Example(codec.encode(prompt, limit=False), codec.encode_answer(prompt.gold)) for prompt in prompts]
 
@@ -60,8 +60,8 @@ def test_a_stage_moves_what_it_should_and_nothing_else(name: str, recipe: SftRec
     logprobs_N, _ = Policy(model, temperature=1.0, banned_token_ids=())(micro)
     (-(logprobs_N * micro.weights_N).sum()).backward()
     parameters = dict(model.named_parameters())
-    moved = {name for name, own in parameters.items() if own.grad is not None and own.grad.abs().max() > 0}
+    moved = {name for name, tensor in parameters.items() if tensor.grad is not None and tensor.grad.abs().max() > 0}
     assert moved == {parameter for parameter in parameters if parameter.startswith(TAUGHT[name])}
-    assert {name for name, own in parameters.items() if own.requires_grad} == moved
+    assert {name for name, tensor in parameters.items() if tensor.requires_grad} == moved
     if TAUGHT[name] is EVERYTHING:
         assert moved == set(parameters)

@@ -1,4 +1,4 @@
-"""The miniature world: rows are functions of their key, golds hold, and images show what is said of them."""
+"""The miniature world: rows are functions of their key, golds hold, and images match their descriptions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def rows(kind: str, level: int, split: str = "train", count: int = ROWS) -> Iter
 
 
 def value(row: Mapping[str, Any], response: str) -> float | None:
-    """What the verifier of the row's kind says."""
+    """The value from the verifier of the row's kind."""
     kind = KINDS[row["kind"]]
     media = [row[kind.media]] if kind.media else []
     known = {"response": response, "gold": row["gold"], "messages": [], "media": media, "meta": row}
@@ -48,7 +48,7 @@ def value(row: Mapping[str, Any], response: str) -> float | None:
 
 
 def wrong(row: Mapping[str, Any]) -> str:
-    """An answer of the right form that is false."""
+    """A well-formed wrong answer."""
     gold = row["gold"]
     match KINDS[row["kind"]].reward:
         case "math" | "count":
@@ -79,7 +79,7 @@ def test_model_answers_score_1_and_wrong_ones_less(kind: str, level: int, split:
 
 
 def digest(row: Mapping[str, Any]) -> str:
-    """Of everything in a row, pixels included."""
+    """A hash of everything in a row, including pixels."""
     images = [row["image"]] if "image" in row else row.get("video", {"frames": []})["frames"]
     text = json.dumps({key: item for key, item in row.items() if key not in ("image", "video")})
     return hashlib.sha256(text.encode() + b"".join(image.tobytes() for image in images)).hexdigest()
@@ -96,11 +96,11 @@ print(json.dumps({name: [digest(world[index]) for index in (907, 5, 0)] for name
 
 def test_a_row_is_the_same_in_another_process_and_another_order() -> None:
     command = [sys.executable, "-c", BACKWARDS, Path(__file__).parent]
-    there = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    digests = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     for level in LEVELS:
         for kind in KINDS:
             world = World(kind, "held_out", level, 3)
-            assert [digest(world[index]) for index in (0, 5, 907)] == there[f"{kind}{level}"][::-1]
+            assert [digest(world[index]) for index in (0, 5, 907)] == digests[f"{kind}{level}"][::-1]
 
 
 def test_another_seed_gives_other_rows() -> None:
@@ -125,7 +125,7 @@ def test_a_held_out_scene_is_never_trained_on_whatever_is_asked_about_it() -> No
 
 
 def like(image: Any, colour: str) -> np.ndarray:
-    """Where an image has a colour, up to its jitter."""
+    """The mask of a colour in an image, up to its jitter."""
     away = np.abs(np.asarray(image).astype(int) - np.array(draw.COLOURS[colour]))
     return (away <= 12).all(axis=2)
 
@@ -159,7 +159,7 @@ def test_shapes_of_a_kind_differ_from_those_of_another() -> None:
 
 
 def contrast(image: Any, box: tuple[int, int, int, int]) -> int:
-    """Pixels of a box that stand out from its commonest colour."""
+    """The number of pixels in a box that differ clearly from its most common colour."""
     x1, y1, x2, y2 = box
     pixels = np.asarray(image).astype(int)[y1:y2, x1:x2].reshape(-1, 3)
     colours, counts = np.unique(pixels, axis=0, return_counts=True)
@@ -263,25 +263,25 @@ def test_a_recipe_uses_the_world_as_it_would_a_strangers(tmp_path: Path) -> None
 
 
 def test_rows_are_drawn_only_when_they_are_read_and_say_where_they_stand() -> None:
-    made = load_rows(DataSpec(source="mini", kind="box", split="held_out", level=3, seed=2, count=10**9))
-    assert len(made) == 10**9
+    rows = load_rows(DataSpec(source="mini", kind="box", split="held_out", level=3, seed=2, count=10**9))
+    assert len(rows) == 10**9
     assert len(list(load_rows(DataSpec(source="mini", kind="math", count=3)))) == 3
     for beyond in (-1, 10**9):
         with pytest.raises(IndexError):
-            made[beyond]
-    row = made[10**9 - 1]
-    assert made.where(7) == "mini(box, held_out, level 3, seed 2)[7]"
+            rows[beyond]
+    row = rows[10**9 - 1]
+    assert rows.where(7) == "mini(box, held_out, level 3, seed 2)[7]"
     prompt = PromptTemplate([{"image": "{{ image }}"}, "{{ question }}"], "{{ gold }}").render(row, "box/0", "box")
     assert (prompt.media[0].width, prompt.media[0].height) == (draw.SIDE, draw.SIDE)
     assert listed([{"label": row["question"][8:-1], "bbox_2d": prompt.gold}]) == row["answer"]
 
 
 def test_rows_of_several_levels_come_in_turn() -> None:
-    made = load_rows(DataSpec(source="mini", kind="math", level=[3, 1], seed=4, count=5))
-    assert [made.where(index) for index in range(3)] == [
+    rows = load_rows(DataSpec(source="mini", kind="math", level=[3, 1], seed=4, count=5))
+    assert [rows.where(index) for index in range(3)] == [
         f"mini(math, train, level {level}, seed 4)[{index}]" for index, level in enumerate((3, 1, 3))
     ]
-    assert list(made) == [World("math", level=(3, 1)[index % 2], seed=4)[index] for index in range(5)]
+    assert list(rows) == [World("math", level=(3, 1)[index % 2], seed=4)[index] for index in range(5)]
 
 
 @pytest.mark.parametrize("level", [0, 4, [], [1, 4], "easy"])

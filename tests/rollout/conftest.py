@@ -1,4 +1,4 @@
-"""One engine of each kind for the whole session, and what their answers are checked against."""
+"""One engine of each kind for the whole session, and the reference for their answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="session")
 def run():
-    """Runs a coroutine; one event loop for the session, because engines belong to the loop they started on."""
+    """Runs a coroutine on one event loop for the session, because engines are bound to the loop they started on."""
     with asyncio.Runner() as runner:
         yield runner.run
 
@@ -50,7 +50,7 @@ def hf(tiny_model: Path, run: Callable[[Awaitable[Any]], Any]):
 
 
 async def answers(engine: Any, *requests: Request) -> dict[tuple[str, int], Completion]:
-    """Every completion by request and index; fails if one comes twice or none comes."""
+    """Every completion by request and index; fails if one is missing or repeated."""
     landed: dict[tuple[str, int], Completion] = {}
     async for completion in engine.generate(requests):
         key = (completion.request_id, completion.index)
@@ -70,7 +70,7 @@ def reference(model: Path) -> Any:
 
 @torch.no_grad()
 def teacher_forced(model: Path, request: Request, token_ids: tuple[int, ...]) -> torch.Tensor:
-    """(T, V) log-probs that the checkpoint in `model` gives at each place of the answer."""
+    """(T, V) log-probs of the checkpoint in `model` at each position of the answer."""
     prompt = request.prompt.token_ids_T
     logits = reference(model)(torch.tensor([prompt + token_ids])).logits[0, len(prompt) - 1 : -1]
     logits[:, list(request.sampling.banned_token_ids)] = -torch.inf
@@ -97,5 +97,5 @@ def publish(model: Path, folder: Path, version: int, without: str = "") -> str:
 
 
 def ask(name: str, prompt: tuple[int, ...], samples: int = 4, seed: int = 0, new: int = 24, **sampling: Any) -> Request:
-    asked = Sampling(**{"temperature": 1.0, "max_new_tokens": new, **sampling})
-    return Request(name, Encoded(prompt), samples, seed, asked)
+    options = Sampling(**{"temperature": 1.0, "max_new_tokens": new, **sampling})
+    return Request(name, Encoded(prompt), samples, seed, options)

@@ -1,4 +1,4 @@
-"""From prompts to groups, on a real engine; the failures of engines that cannot be had for real are played."""
+"""From prompts to groups on a real engine; a fake plays engine failures that a real one does not show."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_seed_key_and_place_decide_the_samples(hf, run):
 
 
 def test_each_answer_is_scored_as_it_lands(hf, run):
-    """Scores that wait for each other's start would never end if scoring began after the last completion."""
+    """Each response is already scored when the next one arrives."""
     landed, scored = [], []
 
     class Watched:
@@ -93,7 +93,7 @@ def test_a_failing_reward_ends_the_collection_and_leaves_the_engine_free(hf, run
 
 
 class Careless:
-    """Answers each request `times[index]` times."""
+    """Yields sample `index` of each request `times[index]` times."""
 
     def __init__(self, *times: int) -> None:
         self.times = times
@@ -108,7 +108,7 @@ class Careless:
 def test_lost_and_doubled_answers_are_noticed(run):
     with pytest.raises(RunError, match=r"step-1/0#2 twice"):
         collect(Careless(1, 1, 2, 1), run)
-    with pytest.raises(RunError, match="3 times, not 4"):
+    with pytest.raises(RunError, match="returned 3 completions of step-1/0, not 4"):
         collect(Careless(1, 1, 1, 0), run)
     assert len(collect(Careless(1, 1, 1, 1), run).groups) == 5
 

@@ -1,4 +1,4 @@
-"""What every engine must do, run on every built-in one."""
+"""The contract of every engine, tested on all built-in ones."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_only_the_stop_tokens_asked_for_end_an_answer(engine, run):
         assert answer.finish_reason == ("stop" if stopped else "length")
         assert stopped or len(answer.token_ids_T) == 64
     assert {c.finish_reason for c in landed.values()} == {"stop", "length"}
-    # The checkpoint names token 2 as its end; nobody asked for it.
+    # Token 2 is the checkpoint's end token, but not a requested stop token.
     assert any(2 in c.token_ids_T[:-1] for c in landed.values())
 
 
@@ -138,7 +138,7 @@ def test_a_request_beyond_the_context_is_refused(engine, run):
 
 def test_new_weights_of_a_tied_model_are_served(engine, run, tiny_model, tmp_path: Path):
     other = make_tiny_model(tmp_path / "other", seed=1)
-    # Long enough to fill a block of the prefix cache, which must not outlive the weights.
+    # Long enough to fill a block of the prefix cache, which must be dropped with the weights.
     requests = [ask("a", LONG), ask("b", SHORT, seed=9)]
     old = run(answers(engine, *requests))
     try:

@@ -1,4 +1,4 @@
-"""What the transformers engine adds: bits that repeat, and a draw that is the distribution's."""
+"""The transformers engine beyond the common contract: bits repeat, and draws follow the distribution."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_rows_come_back_from_their_prompts_as_they_were(prompt_of_row):
     by_prompt = sharing.by_prompt(rows)
     assert torch.equal(sharing.by_row(by_prompt, 3), rows)
     for prompt in set(prompt_of_row):
-        own = rows[torch.tensor(prompt_of_row) == prompt].transpose(0, 1).flatten(1, 2)
-        assert torch.equal(by_prompt[prompt, :, : own.shape[1]], own)
+        expected = rows[torch.tensor(prompt_of_row) == prompt].transpose(0, 1).flatten(1, 2)
+        assert torch.equal(by_prompt[prompt, :, : expected.shape[1]], expected)
 
 
 def test_a_prompt_is_held_once_however_many_go_on_from_it(run, tiny_model):
@@ -70,9 +70,9 @@ def test_a_prompt_is_held_once_however_many_go_on_from_it(run, tiny_model):
 
 def test_batches_hold_one_sampling_and_every_row_once():
     mixed = [*requests(), *(ask(f"g{i}", p, 3, temperature=0.0) for i, p in enumerate(PROMPTS))]
-    made = list(batches(mixed, 7))
-    assert all(len({row.request.sampling for row in rows}) == 1 and len(rows) <= 7 for rows in made)
-    rows = [(row.request.id, row.index) for batch in made for row in batch]
+    batched = list(batches(mixed, 7))
+    assert all(len({row.request.sampling for row in rows}) == 1 and len(rows) <= 7 for rows in batched)
+    rows = [(row.request.id, row.index) for batch in batched for row in batch]
     assert sorted(rows) == sorted((r.id, i) for r in mixed for i in range(r.samples))
 
 
@@ -84,9 +84,9 @@ def test_batches_hold_one_sampling_and_every_row_once():
     ban=st.booleans(),
 )
 def test_draw_inverts_the_cdf(logits, temperature, top_p, ban):
-    """Evenly spread uniforms must hit each token in proportion to its probability, to within one of them."""
+    """Evenly spread uniforms hit each token in proportion to its probability, to within one of them."""
     gaps = np.diff(sorted(logits))
-    assume(top_p == 1.0 or gaps.min() > 1e-4)  # of two tokens that are alike, either may be the last of the nucleus
+    assume(top_p == 1.0 or gaps.min() > 1e-4)  # of two equal tokens, either may be the last in the nucleus
     n = 4000
     sampling = Sampling(temperature, 1, top_p=top_p, banned_token_ids=(0,) if ban else ())
     uniforms = torch.from_numpy((np.arange(n) + 0.5) / n)
@@ -94,12 +94,12 @@ def test_draw_inverts_the_cdf(logits, temperature, top_p, ban):
     scaled = torch.tensor(logits, dtype=torch.float64)
     if ban:
         scaled[0] = -torch.inf
-    whole = torch.log_softmax(scaled / temperature, -1)
-    kept = nucleus(whole.exp()[None], top_p)[0]
+    exact = torch.log_softmax(scaled / temperature, -1)
+    kept = nucleus(exact.exp()[None], top_p)[0]
     kept /= kept.sum()
     frequency = torch.bincount(tokens, minlength=len(logits)) / n
     assert (frequency - kept).abs().max() < 2 / n
-    assert torch.allclose(logprobs.double(), whole[tokens], atol=1e-5)
+    assert torch.allclose(logprobs.double(), exact[tokens], atol=1e-5)
 
 
 @pytest.mark.parametrize("uniform", [0.0, np.nextafter(1.0, 0.0)])
@@ -112,18 +112,18 @@ def test_the_ends_of_the_unit_interval_draw_allowed_tokens(uniform):
 @settings(deadline=None)
 @given(st.integers(1, 5 * BLOCK), st.integers(0, 2**32))
 def test_an_entry_is_found_block_first_as_it_is_one_by_one(entries, seed):
-    """The entry's own stretch of the unit interval holds the number, and entries without weight have none."""
+    """The entry's part of the unit interval contains the number; entries without weight have no part."""
     rng = np.random.default_rng(seed)
     weights = rng.random((7, entries)) * (rng.random((7, entries)) < 0.3)
     weights[:, rng.integers(entries)] += 0.5
     uniforms = np.append(rng.random(6), np.nextafter(1.0, 0.0))
-    found = invert(torch.from_numpy(weights).float(), torch.from_numpy(uniforms)).numpy()[:, None]
+    drawn = invert(torch.from_numpy(weights).float(), torch.from_numpy(uniforms)).numpy()[:, None]
     cdf = weights.cumsum(1) / weights.sum(1, keepdims=True)
-    own = np.take_along_axis(weights, found, 1) / weights.sum(1, keepdims=True)
-    end = np.take_along_axis(cdf, found, 1)
-    assert (own > 0).all()
+    size = np.take_along_axis(weights, drawn, 1) / weights.sum(1, keepdims=True)
+    end = np.take_along_axis(cdf, drawn, 1)
+    assert (size > 0).all()
     assert (end > uniforms[:, None] - 1e-6).all()
-    assert (end - own < uniforms[:, None] + 1e-6).all()
+    assert (end - size < uniforms[:, None] + 1e-6).all()
 
 
 @settings(deadline=None)
@@ -138,10 +138,10 @@ def test_the_nucleus_is_the_smallest_set_that_reaches_the_mass(weights, top_p):
     assert (probs[kept == 0] <= smallest).all()
 
 
-@pytest.mark.parametrize("spoilt", [float("nan"), float("inf")])
+@pytest.mark.parametrize("logit", [float("nan"), float("inf")])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_policy_whose_logits_are_no_numbers_is_told(spoilt: float, temperature: float) -> None:
+def test_nonfinite_logits_raise(logit: float, temperature: float) -> None:
     logits_BV = torch.zeros(2, 300)
-    logits_BV[1, 7] = spoilt
+    logits_BV[1, 7] = logit
     with pytest.raises(RunError, match="logits are not finite"):
         draw(logits_BV, torch.zeros(2, dtype=torch.float64), Sampling(temperature, 8, banned_token_ids=(0,)))

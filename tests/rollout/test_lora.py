@@ -1,4 +1,4 @@
-"""LoRA adapters, served by vLLM as they are."""
+"""LoRA adapters served by vLLM without merging."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def adapted(model: Path, seed: int, **config: object):
     from transformers import AutoModelForCausalLM
 
     config = {"r": 4, "lora_alpha": 6.0, "target_modules": "all-linear", **config}
-    made = get_peft_model(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), LoraConfig(**config))
+    peft_model = get_peft_model(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), LoraConfig(**config))
     draw = torch.Generator().manual_seed(seed)
-    for name, parameter in made.named_parameters():
+    for name, parameter in peft_model.named_parameters():
         if ".lora_" in name:
             parameter.data.normal_(0.0, 0.1, generator=draw)
-    return made.eval()
+    return peft_model.eval()
 
 
-def publish_adapter(made, folder: Path, version: int) -> str:
-    write_adapter(made, adapter_weights(made, sharded=False, keep=True), folder, version)
+def publish_adapter(peft_model, folder: Path, version: int) -> str:
+    write_adapter(peft_model, adapter_weights(peft_model, sharded=False, keep=True), folder, version)
     return str(folder)
 
 
-def merged(made, model: Path, folder: Path) -> Path:
-    """The adapted model as a checkpoint folder of its own."""
-    made.merge_and_unload().save_pretrained(folder)
+def merged(peft_model, folder: Path) -> Path:
+    """A checkpoint folder of the merged model."""
+    peft_model.merge_and_unload().save_pretrained(folder)
     reference.cache_clear()
     return folder
 
@@ -48,29 +48,29 @@ REQUESTS = [ask("a", tuple(range(20, 70))), ask("b", (7, 8, 9), seed=9, temperat
 def test_an_adapter_is_served_with_the_log_probs_of_the_merged_model(engine, run, tiny_model, tmp_path: Path):
     base = run(answers(engine, *REQUESTS))
     try:
-        # The same version again, with other weights: what a learner that went back to a checkpoint publishes.
+        # A learner that went back to a checkpoint publishes the same version again with other weights.
         for seed, version in ((1, 3), (2, 4), (3, 4)):
-            made = adapted(tiny_model, seed)
-            assert run(engine.load_weights(publish_adapter(made, tmp_path / f"a{seed}", version))) == version
+            peft_model = adapted(tiny_model, seed)
+            assert run(engine.load_weights(publish_adapter(peft_model, tmp_path / f"a{seed}", version))) == version
             landed = run(answers(engine, *REQUESTS))
             assert {c.policy_version for c in landed.values()} == {version}
-            assert worst_logprob_error(merged(made, tiny_model, tmp_path / f"m{seed}"), REQUESTS, landed) < 1e-4
+            assert worst_logprob_error(merged(peft_model, tmp_path / f"m{seed}"), REQUESTS, landed) < 1e-4
             assert worst_logprob_error(tiny_model, REQUESTS, landed) > 0.1
     finally:
-        # A whole model takes the adapter's place.
+        # A whole model replaces the adapter.
         assert run(engine.load_weights(publish(tiny_model, tmp_path / "v0", 0))) == 0
     after = run(answers(engine, *REQUESTS))
     assert [after[key].token_ids_T for key in base] == [c.token_ids_T for c in base.values()]
 
 
 def test_an_adapter_of_a_layer_that_vllm_cannot_adapt_is_refused(engine, run, tiny_model, tmp_path: Path):
-    made = adapted(tiny_model, 1)
-    weights = adapter_weights(made, sharded=False, keep=True)
-    # A layer that the model does not have, by a name that vLLM takes for one that it could adapt.
+    peft_model = adapted(tiny_model, 1)
+    weights = adapter_weights(peft_model, sharded=False, keep=True)
+    # A layer that the model lacks, with a name that vLLM accepts.
     weights |= {
         name.replace("layers.1.", "layers.7."): value.clone() for name, value in weights.items() if "layers.1." in name
     }
-    write_adapter(made, weights, tmp_path / "a", 3)
+    write_adapter(peft_model, weights, tmp_path / "a", 3)
     with pytest.raises(CheckpointError, match=r"layers\.7\..*sync\.lora"):
         run(engine.load_weights(str(tmp_path / "a")))
     assert run(engine.policy_version()) == 0

@@ -1,4 +1,4 @@
-"""Images and videos through every engine: the same tokens, and the log-probs that the learner computes."""
+"""Images and videos through every engine: tokens and log-probs agree with the learner's."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ PROMPTS = {
     ],
     "image": [
         prompt(2, Image.of(noise((100, 60), 1)), "What is it?"),
-        # Larger than the checkpoint's limit, and not than what vLLM is started for.
+        # Larger than the checkpoint's limit, but not than vLLM's.
         prompt(8, Image.of(noise((400, 300), 6)), "And that?"),
         prompt(3, "Which is larger, ", Image.of(noise((28, 28), 2)), " or ", Image.of(noise((90, 200), 3)), "?"),
         prompt(4, Image.of(noise((300, 200), 4), limits=Limits(max_tokens=20)), "And this?"),
     ],
     "video": [
-        # Few tokens high and wide, and long: what follows it begins after its time, not after its size.
+        # Few tokens high and wide, but long: the next position follows from its duration, not its size.
         prompt(5, Video.of({"frames": clip(12, 10, (30, 30)), "fps": 0.5}, limits=LONG), "What happens?"),
         prompt(6, "First ", Video.of(clip(5, 30)), "then ", Image.of(noise((60, 90), 5)), "what?"),
-        # 0.7 s a step of time: a position that is whole only up to rounding.
+        # 0.7 s per time step: a position that is whole only up to rounding.
         prompt(7, Video.of({"frames": clip(14, 50), "fps": 2 / 0.7}, limits=Limits(fps=2 / 0.7)), "And here?"),
     ],
 }
@@ -80,7 +80,7 @@ def codec(vision_model) -> ChatCodec:
 
 
 @pytest.fixture(scope="module", params=["hf", "vllm"])
-def seeing(request, vision_model, run):
+def multimodal_engine(request, vision_model, run):
     """The transformers engine in this process; the vLLM engine in a Ray actor."""
     name: str = request.param
     options = {"hf": {"max_sequences": 16}, "vllm": {"max_model_len": 1024, "kv_cache_gb": 0.25}}[name]
@@ -107,7 +107,7 @@ def collect(engine, codec, run, prompts, temperature: float = 0.8, new: int = 12
 
 
 def mismatch(model, codec, groups: list[Group], temperature: float = 0.8) -> float:
-    """Largest difference between what the engine said of a token and what the learner says."""
+    """Largest difference of a token's log-prob between engine and learner."""
     ones = torch.ones(len(groups), SAMPLES, dtype=torch.float64)
     batch = build_batch(group_rows(groups, ones, ones))
     policy = Policy(model, temperature=temperature, banned_token_ids=codec.banned_token_ids)
@@ -118,8 +118,8 @@ def mismatch(model, codec, groups: list[Group], temperature: float = 0.8) -> flo
 
 
 @pytest.mark.parametrize("kind", PROMPTS)
-def test_engine_and_learner_agree(seeing, codec, run, vision_model, kind):
-    groups = collect(seeing, codec, run, PROMPTS[kind])
+def test_engine_and_learner_agree(multimodal_engine, codec, run, vision_model, kind):
+    groups = collect(multimodal_engine, codec, run, PROMPTS[kind])
     model = load_policy(vision_model, "float32").eval()
     assert mismatch(model, codec, groups) < 1e-4
     drawn = [token for group in groups for sample in group.samples_G for token in sample.token_ids_T]
@@ -128,32 +128,32 @@ def test_engine_and_learner_agree(seeing, codec, run, vision_model, kind):
     assert all(group.encoded.token_ids_T == codec.encode(group.prompt).token_ids_T for group in groups)
 
 
-def test_all_kinds_in_one_step(seeing, codec, run, vision_model):
+def test_all_kinds_in_one_step(multimodal_engine, codec, run, vision_model):
     prompts = [prompt for prompts in PROMPTS.values() for prompt in prompts]
-    together = collect(seeing, codec, run, prompts)
+    together = collect(multimodal_engine, codec, run, prompts)
     assert mismatch(load_policy(vision_model, "float32").eval(), codec, together) < 1e-4
-    again = collect(seeing, codec, run, prompts)
+    again = collect(multimodal_engine, codec, run, prompts)
     tokens = [[sample.token_ids_T for sample in group.samples_G] for group in together]
     assert tokens == [[sample.token_ids_T for sample in group.samples_G] for group in again]
 
 
-def test_new_weights_see_as_the_learner_does(seeing, codec, run, vision_model, tmp_path):
+def test_new_weights_see_as_the_learner_does(multimodal_engine, codec, run, vision_model, tmp_path):
     other = make_tiny_vision_model(tmp_path / "other", seed=1)
     prompts = [prompts[0] for prompts in PROMPTS.values()]
-    collect(seeing, codec, run, prompts)  # fills the caches, which must not outlive the weights
+    collect(multimodal_engine, codec, run, prompts)  # fills the caches, which must be dropped with the weights
     try:
-        run(seeing.load_weights(publish(other, tmp_path / "v1", 1)))
-        groups = collect(seeing, codec, run, prompts, version=1)
+        run(multimodal_engine.load_weights(publish(other, tmp_path / "v1", 1)))
+        groups = collect(multimodal_engine, codec, run, prompts, version=1)
         assert mismatch(load_policy(other, "float32").eval(), codec, groups) < 1e-4
         assert mismatch(load_policy(vision_model, "float32").eval(), codec, groups) > 0.1
     finally:
-        run(seeing.load_weights(publish(vision_model, tmp_path / "v0", 0)))
+        run(multimodal_engine.load_weights(publish(vision_model, tmp_path / "v0", 0)))
 
 
-def test_what_is_seen_matters(codec, run, seeing):
-    """Greedy answers about different images differ, although the words are the same."""
-    asked = [prompt(n, Image.of(noise((60, 60), 100 + n)), "What is it?") for n in range(4)]
-    groups = collect(seeing, codec, run, asked, temperature=0.0, new=6)
+def test_what_is_seen_matters(codec, run, multimodal_engine):
+    """Greedy answers to the same question about different images differ."""
+    prompts = [prompt(n, Image.of(noise((60, 60), 100 + n)), "What is it?") for n in range(4)]
+    groups = collect(multimodal_engine, codec, run, prompts, temperature=0.0, new=6)
     assert len({group.encoded.token_ids_T for group in groups}) == 1
     assert len({group.samples_G[0].logprobs_T for group in groups}) == 4
 
@@ -238,7 +238,7 @@ SIZES = [(200, 100), (100, 200), (64, 64)]
 
 @pytest.fixture(scope="module")
 def recipe(vision_model, tmp_path_factory) -> Path:
-    """Boxes in images beside the data file, one turned by its metadata, one cut off; and short clips."""
+    """Boxes in images beside the data file, one rotated by its metadata, one truncated; and short clips."""
     folder = tmp_path_factory.mktemp("seeing")
     (folder / "seeing_rewards.py").write_text(PLUGIN)
     turned = PIL.Image.Exif()
@@ -255,7 +255,7 @@ def recipe(vision_model, tmp_path_factory) -> Path:
 
 
 def test_a_run_on_images_and_clips(recipe):
-    assert check(recipe).exit_code == 0  # boxes go into the resized images and back
+    assert check(recipe).exit_code == 0  # boxes survive the conversion to the resized image and back
     run = subprocess.run(
         [sys.executable, "-m", "morl", "train", str(recipe), "--local"], capture_output=True, text=True
     )
@@ -266,7 +266,7 @@ def test_a_run_on_images_and_clips(recipe):
     assert all(row["policy/logprob_mismatch"] < 1e-4 and row["learner/grad_norm"] > 0 for row in metrics)
     assert metrics[-1]["objective/find/skipped_rows"] >= 1
     samples = [row for row in read_samples(folder / "samples") if row["objective"] == "find"]
-    # 0 is turned: 100 wide and 200 high. At most 16 pieces of 28 pixels a side.
+    # 0 is rotated: 100 wide and 200 high. At most 16 patches of 28 pixels a side.
     widths = {"0.jpg": 0.056, "1.jpg": 0.056, "2.jpg": 0.056}
     for row in samples:
         (name,) = row["media"]

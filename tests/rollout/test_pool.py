@@ -1,4 +1,4 @@
-"""Many engines are one; a dead one is replaced and nothing is lost or doubled."""
+"""Several engines act as one; a dead one is replaced without losing or repeating completions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def requests(new: int = 200):
 
 
 async def answers_with_a_kill(pool, wanted):
-    """Every completion, although the first engine's process is killed when three have landed."""
+    """Every completion; the first engine's process is killed after three."""
     landed = []
     async for completion in pool.generate(wanted):
         landed.append(completion)
@@ -47,9 +47,9 @@ def test_a_killed_actor_is_replaced_and_nothing_is_lost_or_doubled(ray_cluster, 
     assert sorted(keys) == sorted(whole)
     assert {c.policy_version for c in landed} == {5}
     assert all(c.token_ids_T == whole[c.request_id, c.index].token_ids_T for c in landed)
-    # The replacement serves the weights that were loaded last, not those it started from.
+    # The replacement serves the weights loaded last, not those it started from.
     assert worst_logprob_error(other, requests(), {(c.request_id, c.index): c for c in landed}) < 1e-4
-    # Killed between calls, too.
+    # Also when killed between calls.
     os.kill(pool.engines[0].pid, signal.SIGKILL)
     assert run(pool.policy_version()) == 5
     run(pool.close())
@@ -83,9 +83,9 @@ def test_two_requests_of_one_name_are_refused(hf, run):
 def test_missing_parts_cover_exactly_what_has_not_landed_with_the_same_seeds(samples, landed):
     whole = ask("r", (1, 2), samples, seed=1000)
     parts = missing_parts(whole, landed)
-    asked = {part.first + i: part.request.seed + i for part in parts for i in range(part.request.samples)}
-    assert asked == {i: 1000 + i for i in range(samples) if i not in landed}
-    assert sum(part.request.samples for part in parts) == len(asked)
+    seeds = {part.first + i: part.request.seed + i for part in parts for i in range(part.request.samples)}
+    assert seeds == {i: 1000 + i for i in range(samples) if i not in landed}
+    assert sum(part.request.samples for part in parts) == len(seeds)
     assert len({part.request.id for part in parts}) == len(parts)
 
 
@@ -115,7 +115,7 @@ def test_an_engine_can_do_what_it_declares_and_no_more():
         ENGINES.register(f"{kind.__name__.lower()}_for_tests")(kind)
     assert engine_info("plain_for_tests") == engine_info("hf") == EngineInfo()
     assert engine_info("declared_for_tests").takes_adapters
-    with pytest.raises(UsageError, match=r"'mistaken_for_tests' from .*: its `info` should be an EngineInfo"):
+    with pytest.raises(UsageError, match=r"'mistaken_for_tests' from .*: its `info` must be an EngineInfo"):
         engine_info("mistaken_for_tests")
 
 

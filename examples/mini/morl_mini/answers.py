@@ -1,4 +1,4 @@
-"""The grammar of answers: short, regular, and what the verifiers read."""
+"""The grammar of answers: short, regular and readable by the verifiers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from morl_mini.draw import SIDE, Box
 Labelled = Mapping[str, Any]
 """`{"label": "red star", "bbox_2d": [x1, y1, x2, y2]}`.
 
-The name comes first, so that a list of everything is so many examples of finding what is named.
+The name comes first, so that each item of a list is an example of finding the named object.
 """
 
 
@@ -21,7 +21,7 @@ def labelled(label: str, box: Box) -> Labelled:
 
 
 def listed(items: Iterable[Labelled]) -> str:
-    """Objects with their boxes."""
+    """A list of objects with their boxes."""
     return json.dumps(list(items))
 
 
@@ -36,12 +36,12 @@ def point(x: int, y: int) -> str:
 
 
 def span(start: int, end: int) -> str:
-    r"""`\boxed{[00:01, 00:03]}`, of seconds below a minute."""
+    r"""`\boxed{[00:01, 00:03]}`, from seconds below 60."""
     return boxed(f"[00:{start:02}, 00:{end:02}]")
 
 
 def centre(box: Box) -> tuple[int, int]:
-    """The middle of a box, rounded down."""
+    """The centre of a box, rounded down."""
     return (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
 
 
@@ -49,6 +49,6 @@ _THIRDS = (("top left", "top", "top right"), ("left", "middle", "right"), ("bott
 
 
 def place(box: Box, side: int = SIDE) -> str:
-    """Which ninth of the picture the middle of a box lies in, in words."""
+    """The ninth of the image that holds the centre of a box, in words."""
     x, y = centre(box)
     return _THIRDS[min(2, 3 * y // side)][min(2, 3 * x // side)]

@@ -1,4 +1,4 @@
-"""Bar charts with labels, upright or lying."""
+"""Bar charts with labels, vertical or horizontal."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ GROUPS = (
     ("cat", "dog", "cow", "pig", "hen", "fox", "bee"),
 )
 HIGHEST = {1: 9, 2: 12, 3: 20}
-"""Values go from 1 to this, by level."""
+"""The largest value by level; the smallest is 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Bars; no two have the same label, value or colour."""
+    """Bars with distinct labels, values and colours."""
 
     labels: tuple[str, ...]
     values: tuple[int, ...]
@@ -37,12 +37,12 @@ def chart(rng: Random, level: int) -> Chart:
         tuple(rng.sample(rng.choice(GROUPS), bars)),
         tuple(rng.sample(range(1, HIGHEST[level] + 1), bars)),
         tuple(rng.sample(tuple(COLOURS), bars)),
-        rng.random() < 0.5 or bars > 4,  # upright, five labels would touch each other
+        rng.random() < 0.5 or bars > 4,  # the labels of five vertical bars would touch
     )
 
 
 def bar_boxes(shown: Chart, level: int) -> list[Box]:
-    """Where the bars stand; beside each is its value, and below or left of it its label."""
+    """The boxes of the bars; values stand beside the bars, labels below or left of them."""
     slot = 96 // len(shown.values)
     thick = min(20, slot - 4)
     boxes: list[Box] = []
@@ -57,7 +57,7 @@ def bar_boxes(shown: Chart, level: int) -> list[Box]:
 
 
 def paint(shown: Chart, rng: Random, level: int) -> Image.Image:
-    """The picture of a chart."""
+    """The image of a chart."""
     image = draw.paper(rng, min(level, 2))
     face, ink = rng.choice(("sans", "bold", "mono")), rng.choice(draw.INKS)
     bars = zip(shown.labels, shown.values, shown.colours, bar_boxes(shown, level), strict=True)

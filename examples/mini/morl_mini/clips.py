@@ -1,4 +1,4 @@
-"""Short clips: one frame a second, in which something is so for a while."""
+"""Short clips at one frame per second, in which an event lasts for a while."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from morl_mini.draw import COLOURS, Box
 from morl_mini.scenes import Name, different_names
 
 SIDE = 56
-"""Width and height of a frame: 4 visual tokens for every two frames."""
+"""Width and height of a frame; two frames make 4 visual tokens."""
 FPS = 1.0
 
 Event = Literal["there", "changed", "moving"]
 EVENTS: tuple[Event, ...] = ("there", "changed", "moving")
-"""What can be so for a while; level 1 knows the first, level 2 the first two."""
+"""The kinds of event; level 1 has the first, level 2 the first two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """What is so from second `start` to second `end`, and what else is seen."""
+    """An event from second `start` to second `end`, and its surroundings."""
 
     event: Event
     actor: Name
@@ -32,16 +32,16 @@ class Clip:
     frames: int
     box: Box
     changed: str = ""
-    """The colour that the actor has meanwhile."""
+    """The actor's colour during the event."""
     beside: Name | None = None
-    """Something that stands there all the time."""
+    """An object that is there all the time."""
 
 
 def clip(rng: Random, level: int) -> Clip:
-    """4 frames with even times at level 1; 8 with even times at level 2, with any at level 3."""
+    """Level 1: 4 frames, even times. Level 2: 8 frames, even times. Level 3: 8 frames, any times."""
     frames, step = {1: (4, 2), 2: (8, 2), 3: (8, 1)}[level]
     start, end = sorted(rng.sample(range(0, frames + 1, step), 2))
-    if level > 1 and end - start == frames:  # always, or never: not much of an event
+    if level > 1 and end - start == frames:  # an event must begin or end within the clip
         start, end = rng.choice(((0, frames // 2), (frames // 2, frames)))
     event = rng.choice(EVENTS[:level])
     actor, beside = different_names(rng, 2)
@@ -53,7 +53,7 @@ def clip(rng: Random, level: int) -> Clip:
 
 
 def question(shown: Clip) -> str:
-    """What is asked about a clip."""
+    """The question about a clip."""
     name = " ".join(shown.actor)
     match shown.event:
         case "there":
@@ -70,17 +70,17 @@ def paint(shown: Clip, rng: Random) -> list[Image.Image]:
     if shown.beside:
         colour, shape = shown.beside
         draw.shape(ground, shape, (35, 28, 56, 49), draw.jitter(COLOURS[colour], rng))
-    own = draw.jitter(COLOURS[shown.actor[0]], rng)
-    other = draw.jitter(COLOURS[shown.changed], rng) if shown.changed else own
+    usual = draw.jitter(COLOURS[shown.actor[0]], rng)
+    changed = draw.jitter(COLOURS[shown.changed], rng) if shown.changed else usual
     frames = []
     for second in range(shown.frames):
         frame = ground.copy()
         during = shown.start <= second < shown.end
         if during or shown.event != "there":
             x1, y1, x2, y2 = shown.box
-            # While it moves it is never where it rests, nor twice running in one place.
+            # While moving it is never at its resting place, nor in one place for two frames.
             down = (7, 14)[(second - shown.start) % 2] if shown.event == "moving" and during else 0
             down = -down if y2 + 14 > SIDE else down
-            draw.shape(frame, shown.actor[1], (x1, y1 + down, x2, y2 + down), other if during else own)
+            draw.shape(frame, shown.actor[1], (x1, y1 + down, x2, y2 + down), changed if during else usual)
         frames.append(frame)
     return frames

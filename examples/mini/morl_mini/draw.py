@@ -1,4 +1,4 @@
-"""Pixels: backgrounds, shapes that fill their box exactly, and text in several faces."""
+"""Draws backgrounds, shapes that fill their box exactly, and text in several faces."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from random import Random
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 Box = tuple[int, int, int, int]
-"""x1, y1, x2, y2 in pixels; x2 and y2 are the first column and row outside."""
+"""x1, y1, x2, y2 in pixels; x2 and y2 are exclusive."""
 Colour = tuple[int, int, int]
 
 SIDE = 112
-"""Width and height of a picture: 16 visual tokens at patch 14, merged 2 by 2."""
+"""Width and height of an image: 16 visual tokens at patch 14, merged 2 by 2."""
 STEP = 7
-"""What coordinates are multiples of."""
+"""Coordinates are multiples of this."""
 
 COLOURS: dict[str, Colour] = {
     "red": (220, 30, 35),
@@ -56,7 +56,7 @@ _POLYGONS = {
 SHAPES = ("circle", "square", "ring", *_POLYGONS)
 
 FACES = ("sans", "bold", "slant", "mono")
-"""All are made of the two fonts within Pillow, so that a picture is the same on every machine."""
+"""All derive from Pillow's two built-in fonts, so that pixels do not depend on the machine."""
 
 
 def paper(rng: Random, level: int = 1, side: int = SIDE) -> Image.Image:
@@ -77,13 +77,13 @@ _FAINT = [value // 22 for value in range(256)]
 
 
 def jitter(colour: Colour, rng: Random, by: int = 12) -> Colour:
-    """A colour of the same name."""
+    """A random colour close enough to keep its name."""
     r, g, b = (min(255, max(0, value + rng.randint(-by, by))) for value in colour)
     return r, g, b
 
 
 def shape(image: Image.Image, name: str, box: Box, colour: Colour) -> None:
-    """Draw one of `SHAPES` so that it touches all four sides of its box."""
+    """Draw one of `SHAPES`, touching all four sides of its box."""
     pen = ImageDraw.Draw(image)
     x1, y1, x2, y2 = box[0], box[1], box[2] - 1, box[3] - 1
     if name == "square":
@@ -106,19 +106,19 @@ def _unit(name: str) -> list[tuple[float, float]]:
 
 
 def panel(image: Image.Image, box: Box, fill: Colour, edge: Colour | None = GREY, radius: int = 0) -> None:
-    """A filled rectangle, with rounded corners if `radius` says so."""
+    """A filled rectangle with corners rounded by `radius`."""
     x1, y1, x2, y2 = box
     ImageDraw.Draw(image).rounded_rectangle((x1, y1, x2 - 1, y2 - 1), radius, fill=fill, outline=edge)
 
 
 def line(image: Image.Image, start: tuple[int, int], end: tuple[int, int], colour: Colour = GREY) -> None:
-    """A line of one pixel."""
+    """A line one pixel wide."""
     ImageDraw.Draw(image).line((*start, *end), fill=colour)
 
 
 @functools.lru_cache(maxsize=8192)
 def ink(words: str, face: str, size: int) -> Image.Image:
-    """The mask of a text, cut to its ink. `size` is in pixels; `mono` comes in 11 and its multiples."""
+    """The mask of a text, cropped to its ink. `size` is in pixels; `mono` exists in multiples of 11."""
     if face == "mono":
         bitmap = ImageFont.load_default_imagefont()
         mask = Image.new("L", (len(words) * 6 + 2, 12))
@@ -147,14 +147,14 @@ _VISIBLE = [0] * 64 + [255] * 192
 def _sans(size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
-        raise RuntimeError("Pillow was built without FreeType; take a wheel: pip install --force-reinstall pillow")
+        raise RuntimeError("Pillow was built without FreeType; install a wheel: pip install --force-reinstall pillow")
     return font
 
 
 def write(
     image: Image.Image, words: str, at: tuple[int, int], face: str = "sans", size: int = 10, colour: Colour = INKS[0]
 ) -> Box:
-    """Write with the ink's upper left corner `at`; returns the box of the ink."""
+    """Write with the ink's top left corner at `at`; returns the box of the ink."""
     mask = ink(words, face, size)
     image.paste(colour, at, mask)
     return at[0], at[1], at[0] + mask.width, at[1] + mask.height
@@ -163,7 +163,7 @@ def write(
 def write_within(
     image: Image.Image, words: str, box: Box, face: str = "sans", size: int = 10, colour: Colour = INKS[0]
 ) -> Box:
-    """Write in the middle of a box; returns the box of the ink."""
+    """Write centred in a box; returns the box of the ink."""
     mask = ink(words, face, size)
     x = (box[0] + box[2] - mask.width) // 2
     return write(image, words, (x, (box[1] + box[3] - mask.height) // 2), face, size, colour)

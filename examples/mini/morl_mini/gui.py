@@ -24,7 +24,7 @@ _ACTIONS: dict[int, tuple[str, ...]] = {
     2: ("click", "click", "click", "longpress", "longpress", "input", "scroll", "open", "press"),
     3: ("click", "click", "longpress", "drag", "wait", "fill", "scroll"),
 }
-"""More often what depends on the picture than what the words say already."""
+"""Weighted towards actions that depend on the image, not only on the words."""
 TEXTS = ("ann", "ben", "eva", "tom", "zoe", "max", "kim", "rome", "oslo", "paris", "bern", "lima")
 
 
@@ -34,28 +34,28 @@ def _draft(shown: Screen, question: str, gold: Any, answer: str, thought: str, t
 
 
 def elements(rng: Random, level: int) -> Draft:
-    """Every element with its box: as `caption` does for scenes, it teaches to read and where words stand."""
+    """Every element with its box: the `caption` of interfaces, teaches reading and locating words."""
     shown = screens.screen(rng, rng.choice(_LAYOUTS[level]), level)
     gold = _boxes(shown.elements)
     return _draft(shown, "list everything.", gold, listed(gold), _places(shown.elements), None)
 
 
 def element(rng: Random, level: int) -> Draft:
-    """The boxes of some elements, in the order in which they are named: what `point` asks for, several times over."""
+    """The boxes of some elements, in the order of their names: several `point` tasks in one."""
     shown = screens.screen(rng, rng.choice(_LAYOUTS[level]), level)
-    asked = rng.sample(shown.elements, rng.randint(1, min(4, len(shown.elements))))
-    gold = _boxes(asked)
+    targets = rng.sample(shown.elements, rng.randint(1, min(4, len(shown.elements))))
+    gold = _boxes(targets)
     named = ", ".join(f"the {item['label']}" for item in gold)
-    return _draft(shown, f"box {named}.", gold, listed(gold), _places(asked), None)
+    return _draft(shown, f"box {named}.", gold, listed(gold), _places(targets), None)
 
 
 def point(rng: Random, level: int) -> Draft:
-    """Where an element is, told by what it says."""
+    """The position of an element, named by its text."""
     return _pointed(screens.screen(rng, rng.choice(_LAYOUTS[level]), level), rng)
 
 
 def point_colour(rng: Random, level: int) -> Draft:
-    """Where an element is, told by its colour: for who cannot read yet. The thought is the element's box."""
+    """The position of an element, named by its colour: needs no reading. The thought is the element's box."""
     shown = screens.screen(rng, "palette", level)
     draft = _pointed(shown, rng)
     target = [element for element in shown.elements if list(element.box) == draft.gold]
@@ -81,7 +81,7 @@ Step = Mapping[str, Any]
 
 
 def _at(element: Element, action: str) -> tuple[Step, Step]:
-    """An action on an element: the gold and the answer."""
+    """Gold and answer of an action on an element."""
     return {"action": action, "bbox": list(element.box)}, {"action": action, "start_point": list(centre(element.box))}
 
 
@@ -90,7 +90,7 @@ def _both(step: Step) -> tuple[Step, Step]:
 
 
 def gui_action(rng: Random, level: int) -> Draft:
-    """What to do on a screen, with arguments, as MiMo-VL writes it."""
+    """An action on a screen, with arguments, in MiMo-VL's format."""
     kind = rng.choice(_ACTIONS[level])
     layout: Layout = {
         "click": rng.choice(_LAYOUTS[level]), "scroll": "list", "longpress": "list", "drag": "list", "open": "home",
@@ -111,7 +111,7 @@ def gui_action(rng: Random, level: int) -> Draft:
             question = f"type {text} in {target.name} and click the {button.name} button."
             steps = [_both({"action": "input", "text": text}), _at(button, "click")]
         case "scroll":
-            up = rng.random() < 0.5  # as a finger moves: up shows what is below
+            up = rng.random() < 0.5  # the finger's direction: up shows what is below
             question = f"show what is {'below' if up else 'above'}."
             steps = [_both({"action": "scroll", "direction": "up" if up else "down"})]
         case "open":
@@ -128,14 +128,14 @@ def gui_action(rng: Random, level: int) -> Draft:
             ends = {"start_point": list(centre(target.box)), "end_point": list(centre(other.box))}
             steps = [(gold, {"action": "drag", **ends})]
         case _:
-            # What is asked for cannot be done yet, and only the picture says so.
+            # The click is not possible yet, which only the image shows.
             question, steps = f"click the {target.name} button.", [_both({"action": "wait"})]
     golds, written = zip(*steps, strict=True)
     return _draft(shown, question, _one(golds), json.dumps(_one(written)), kind, target)
 
 
 def act_colour(rng: Random, level: int) -> Draft:
-    """As `gui_action`, on elements that are told by their colour."""
+    """Like `gui_action`, on elements named by their colour."""
     kind = rng.choice(("click", "click", "longpress", "drag")[: level + 2])
     shown = screens.screen(rng, "palette", level)
     target, other = rng.sample(shown.elements, 2)

@@ -1,4 +1,4 @@
-"""Take trained checkpoints into the package, rounded to bfloat16: `python -m morl_mini.pack SFT JUDGE`."""
+"""Copy trained checkpoints into the package, rounded to bfloat16: `python -m morl_mini.pack SFT JUDGE`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent
 
 
 def pack(source: Path, target: Path) -> None:
-    """Copy a checkpoint folder; its weights take half the bytes and lose all digits but three."""
+    """Copy a checkpoint folder; its weights shrink to half the bytes and keep about three digits."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -29,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sft", type=Path, help="folder of the last supervised stage")
     parser.add_argument("judge", type=Path, help="folder of the reward model")
-    asked = parser.parse_args(arguments)
-    pack(asked.sft, PACKAGE / "sft")
-    pack(asked.judge, PACKAGE / "judge")
+    options = parser.parse_args(arguments)
+    pack(options.sft, PACKAGE / "sft")
+    pack(options.judge, PACKAGE / "judge")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Scenes: things of a colour and a shape, placed on a grid without touching each other."""
+"""Scenes: things with a colour and a shape, placed on a grid without touching."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from morl_mini.draw import COLOURS, SHAPES, SIDE, STEP, Box
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One object of a scene."""
+    """One object in a scene."""
 
     colour: str
     shape: str
@@ -27,7 +27,7 @@ class Thing:
 
 
 Scene = tuple[Thing, ...]
-"""Things in the order in which one reads: by rows, then from the left."""
+"""Things in reading order: by rows, then from the left."""
 Name = tuple[str, str]
 """Colour and shape."""
 
@@ -36,7 +36,7 @@ SIZES = {1: (28, 42), 2: (21, 28, 35), 3: (21, 28)}
 
 
 def scene(names: Sequence[Name], rng: Random, level: int) -> Scene:
-    """Place things of these names. At level 1 they stand on every second line of the grid."""
+    """Place things with these names. Level 1 uses every second line of the grid."""
     while True:
         boxes: list[Box] = []
         for _ in names:
@@ -70,7 +70,7 @@ def any_name(rng: Random) -> Name:
 
 
 def different_names(rng: Random, count: int, alike: bool = False) -> list[Name]:
-    """Names of which no two are the same; `alike` ones share colour or shape with the first one."""
+    """Distinct names; if `alike`, most share colour or shape with the first."""
     names = [any_name(rng)]
     while len(names) < count:
         colour, shape = any_name(rng)
@@ -82,12 +82,12 @@ def different_names(rng: Random, count: int, alike: bool = False) -> list[Name]:
 
 
 def things_at(rng: Random, level: int) -> int:
-    """How many things a scene of a level holds."""
+    """The number of things in a scene of a level."""
     return rng.randint(*{1: (1, 2), 2: (2, 3), 3: (3, 5)}[level])
 
 
 def paint(things: Scene, rng: Random, level: int) -> Image.Image:
-    """The picture of a scene."""
+    """The image of a scene."""
     image = draw.paper(rng, level)
     for thing in things:
         draw.shape(image, thing.shape, thing.box, draw.jitter(COLOURS[thing.colour], rng))

@@ -1,4 +1,4 @@
-"""Little interfaces: buttons, a form, a list, a menu, a home screen. Every element's middle lies on the grid."""
+"""Small interfaces: buttons, a form, a list, a menu, a home screen. The centre of every element lies on the grid."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Role = Literal["button", "field", "row", "menu", "item", "app"]
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """Something that can be pointed to."""
+    """Something to point to."""
 
     role: Role
     name: str
@@ -33,7 +33,7 @@ class Element:
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """An interface; no two elements of a role have the same name."""
+    """An interface; elements of one role have distinct names."""
 
     layout: Layout
     title: str
@@ -45,7 +45,7 @@ class Screen:
 
 
 def screen(rng: Random, layout: Layout, level: int = 2) -> Screen:
-    """An interface of a layout; at level 1 with fewer and larger elements."""
+    """A random interface; level 1 has fewer and larger elements."""
     elements = _ELEMENTS[layout](rng, level)
     return Screen(layout, rng.choice(TITLES), tuple(elements))
 
@@ -68,10 +68,10 @@ def _form(rng: Random, level: int) -> list[Element]:
     fields = rng.sample(FIELDS, rng.randint(1, {1: 1, 2: 2, 3: 3}[level]))
     left, width = rng.choice(((7, 98), (14, 84), (21, 70)))
     top, gap = rng.choice((21, 28)), 21
-    made = [Element("field", name, _box(left, top + gap * row, width, 14)) for row, name in enumerate(fields)]
+    elements = [Element("field", name, _box(left, top + gap * row, width, 14)) for row, name in enumerate(fields)]
     names = rng.sample(BUTTONS, rng.randint(1, 2))
     xs = rng.choice(((7, 63), (14, 63))) if len(names) == 2 else (rng.choice((7, 35, 63)),)
-    return made + [Element("button", name, _box(x, 91, 42, 14)) for name, x in zip(names, xs, strict=True)]
+    return elements + [Element("button", name, _box(x, 91, 42, 14)) for name, x in zip(names, xs, strict=True)]
 
 
 def _list(rng: Random, level: int) -> list[Element]:
@@ -101,7 +101,7 @@ def _busy(rng: Random, level: int) -> list[Element]:
 
 
 def _palette(rng: Random, level: int) -> list[Element]:
-    """Buttons that differ in colour and say nothing."""
+    """Buttons that differ in colour and have no text."""
     places = [(x, y) for y in (21, 49, 77) for x in (7, 42, 77)]
     count = rng.randint(2, 2 * level + 1)
     chosen = sorted(rng.sample(places, count), key=lambda at: (at[1], at[0]))
@@ -127,7 +127,7 @@ _HINT: Colour = (105, 105, 105)
 
 
 def paint(shown: Screen, rng: Random) -> Image.Image:
-    """The picture of an interface."""
+    """The image of an interface."""
     image = Image.new("RGB", (SIDE, SIDE), rng.choice(_WINDOWS))
     theme, face = rng.choice(_THEMES), rng.choice(("sans", "sans", "bold"))
     if shown.layout in ("buttons", "form", "list", "busy", "palette"):

@@ -1,4 +1,4 @@
-"""A contact sheet for human eyes: `python -m morl_mini.sheet out.png --kind box --level 2`."""
+"""A contact sheet of rows to look at: `python -m morl_mini.sheet out.png --kind box --level 2`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from morl_mini.draw import SIDE
 from morl_mini.streams import Split
 from morl_mini.world import KINDS, LEVELS, World
 
-_CELL, _TEXT = SIDE * 2, 64
+_CELL, _TEXT, _COLUMNS = SIDE * 2, 64, 6
 
 
 def cell(row: Mapping[str, Any]) -> Image.Image:
-    """A row: its picture twice as large, or its frames side by side, and question and answer below."""
+    """A row: its image at twice the size, or its frames side by side, with question and answer below."""
     image = Image.new("RGB", (_CELL, _CELL + _TEXT), (255, 255, 255))
     if "image" in row:
         image.paste(row["image"].resize((_CELL, _CELL), Image.Resampling.NEAREST))
@@ -28,13 +28,13 @@ def cell(row: Mapping[str, Any]) -> Image.Image:
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(11)
     for box in _boxes(row):
         pen.rectangle([2 * side for side in box], outline=(255, 0, 255))
-    told = [*textwrap.wrap(row["question"], 42)[:3], *textwrap.wrap(row["answer"], 42)[:3]]
-    pen.multiline_text((2, _CELL + 1), "\n".join(told), fill=(0, 0, 0), font=font, spacing=0)
+    lines = [*textwrap.wrap(row["question"], 42)[:3], *textwrap.wrap(row["answer"], 42)[:3]]
+    pen.multiline_text((2, _CELL + 1), "\n".join(lines), fill=(0, 0, 0), font=font, spacing=0)
     return image
 
 
 def _boxes(row: Mapping[str, Any]) -> list[list[int]]:
-    """What a row says where something is."""
+    """The boxes that a row states."""
     match row["kind"]:
         case "box":
             return [row["gold"]]
@@ -45,28 +45,28 @@ def _boxes(row: Mapping[str, Any]) -> list[list[int]]:
     return [row["target"]] if "target" in row else []
 
 
-def sheet(rows: Sequence[Mapping[str, Any]], columns: int = 6) -> Image.Image:
-    """Rows laid out in columns."""
-    lines = -(-len(rows) // columns)
-    image = Image.new("RGB", (columns * (_CELL + 6), lines * (_CELL + _TEXT + 6)), (190, 190, 190))
+def sheet(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
+    """Rows laid out in six columns."""
+    lines = -(-len(rows) // _COLUMNS)
+    image = Image.new("RGB", (_COLUMNS * (_CELL + 6), lines * (_CELL + _TEXT + 6)), (190, 190, 190))
     for index, row in enumerate(rows):
-        image.paste(cell(row), (index % columns * (_CELL + 6), index // columns * (_CELL + _TEXT + 6)))
+        image.paste(cell(row), (index % _COLUMNS * (_CELL + 6), index // _COLUMNS * (_CELL + _TEXT + 6)))
     return image
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write a sheet of 36 rows: of one kind, or of all in turn."""
+    """Write a sheet of 36 rows: of one kind, or of all kinds in turn."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--kind", choices=list(KINDS))
     parser.add_argument("--level", type=int, choices=LEVELS)
     parser.add_argument("--split", choices=get_args(Split), default="train")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args(arguments)
-    kinds = [asked.kind] if asked.kind else list(KINDS)
-    levels = [asked.level] if asked.level else list(LEVELS)
-    worlds = [World(kind, asked.split, level, asked.seed) for level, kind in product(levels, kinds)]
-    sheet([worlds[index % len(worlds)][index // len(worlds)] for index in range(36)]).save(asked.out)
+    options = parser.parse_args(arguments)
+    kinds = [options.kind] if options.kind else list(KINDS)
+    levels = [options.level] if options.level else list(LEVELS)
+    worlds = [World(kind, options.split, level, options.seed) for level, kind in product(levels, kinds)]
+    sheet([worlds[index % len(worlds)][index // len(worlds)] for index in range(36)]).save(options.out)
 
 
 if __name__ == "__main__":

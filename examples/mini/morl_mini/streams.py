@@ -1,4 +1,4 @@
-"""Chance that is a function of its key, and the split of all content into what is trained on and what is not."""
+"""Random streams determined by a key, and the split of all content into training and held-out."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Literal
 Split = Literal["train", "held_out"]
 
 HELD_OUT = 8
-"""One in so many contents is held out."""
+"""One in this many contents is held out."""
 
 
 def stream(*key: Hashable) -> random.Random:
-    """Draws that depend on `key` alone: the same in any process and in any order."""
+    """Random draws determined by `key` alone: the same in any process and any order."""
     return random.Random(_digest(key))
 
 
 def split_of(content: Hashable) -> Split:
-    """Where a content belongs, whatever kind of question is asked about it, and under whatever seed.
+    """The split of a content, for every kind of question and every seed.
 
-    A scene that some row of `train` shows can so never be in a row of `held_out`.
+    So a scene in a row of `train` is never in a row of `held_out`.
     """
     return "train" if _digest(content) % HELD_OUT else "held_out"
 

@@ -1,4 +1,4 @@
-"""Questions of every kind: from chance and a level to question, gold, model answer and picture."""
+"""Questions of every kind: from a random stream and a level to question, gold, model answer and image."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ Paint = Callable[[Random], Any]
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A row before its picture is drawn."""
+    """A row before its image is drawn."""
 
     content: Hashable
-    """What decides the split: the scene, or the text where there is no scene."""
+    """Determines the split: the scene, or the text if there is no scene."""
     question: str
     gold: Any
     answer: str
-    """A model answer; its verifier gives it 1."""
+    """A model answer, scored 1 by its verifier."""
     thought: str
     """The short reasoning that leads to it."""
     paint: Paint | None = None
-    """Draws the picture, or the frames of the clip."""
+    """Draws the image, or the frames of the clip."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further columns of the row."""
 
 
 def math(rng: Random, level: int) -> Draft:
     """Arithmetic and word problems."""
-    made = words.problem(rng, level)
-    return Draft(made.question, made.question, made.result, boxed(made.result), made.working)
+    problem = words.problem(rng, level)
+    return Draft(problem.question, problem.question, problem.result, boxed(problem.result), problem.working)
 
 
 def _scene(rng: Random, level: int, at_least: int = 1) -> Scene:
@@ -54,7 +54,7 @@ def _list(things: Scene) -> list[Mapping[str, Any]]:
 
 
 def caption(rng: Random, level: int) -> Draft:
-    """Everything in the picture with its box, in reading order."""
+    """Everything in the image with its box, in reading order."""
     things = _scene(rng, level)
     return _about(things, level, "list everything.", _list(things), listed(_list(things)), _seen(things))
 
@@ -64,7 +64,7 @@ def _seen(things: Scene) -> str:
 
 
 def box(rng: Random, level: int) -> Draft:
-    """The box of one thing that is named; at level 3 others look like it."""
+    """The box of one named thing; at level 3 others look similar."""
     things = _scene(rng, level)
     thing = rng.choice(things)
     answer = listed([labelled(thing.name, thing.box)])
@@ -72,22 +72,22 @@ def box(rng: Random, level: int) -> Draft:
 
 
 def locate(rng: Random, level: int) -> Draft:
-    """Where a thing is, in words: coarse places, or beside what it stands."""
+    """The place of a thing, in words: which ninth of the image."""
     things = _scene(rng, level)
     thing = rng.choice(things)
-    where = place(thing.box)
-    return _about(things, level, f"where is the {thing.name}?", where, where, _seen((thing,)))
+    answer = place(thing.box)
+    return _about(things, level, f"where is the {thing.name}?", answer, answer, _seen((thing,)))
 
 
 def _counted(rng: Random, level: int) -> tuple[Scene, str, int]:
-    """A scene with repetitions, what to count, and how many there are."""
+    """A scene with repetitions, what to count in it, and the number."""
     total = rng.randint(1, {1: 3, 2: 5, 3: 7}[level])
     colours, shapes = (rng.sample(list(names), 2) for names in (COLOURS, SHAPES))
     names = [(rng.choice(colours), rng.choice(shapes)) for _ in range(total)]
     things = scenes.scene(names, rng, 2 if level == 1 else 3)
     colour, shape = rng.choice(names) if rng.random() < 0.85 else (rng.choice(colours), rng.choice(shapes))
-    asked = rng.choice(("thing",) if level == 1 else ("colour", "shape") if level == 2 else ("colour", "shape", "both"))
-    match asked:
+    by = rng.choice(("thing",) if level == 1 else ("colour", "shape") if level == 2 else ("colour", "shape", "both"))
+    match by:
         case "thing":
             return things, "things", total
         case "colour":
@@ -102,7 +102,7 @@ def _plural(shape: str) -> str:
 
 
 def count(rng: Random, level: int) -> Draft:
-    """How many things of a colour, a shape, or both."""
+    """The number of things of a colour, a shape, or both."""
     things, what, number = _counted(rng, level)
     return _about(things, level, f"how many {what}?", number, boxed(number), _tally(things))
 
@@ -112,7 +112,7 @@ def _tally(things: Scene) -> str:
 
 
 def choice(rng: Random, level: int) -> Draft:
-    """A question about colour, shape, place or size, with 2 to 4 options."""
+    """A question about colour, shape or place, with 2 to 4 options."""
     things = _scene(rng, level, at_least=2)
     thing = rng.choice(things)
     question, right, rest = _asked(things, thing, rng, level)
@@ -124,7 +124,7 @@ def choice(rng: Random, level: int) -> Draft:
 
 
 def _asked(things: Scene, thing: Thing, rng: Random, level: int) -> tuple[str, str, list[str]]:
-    """A question about a thing, its answer, and what else it might be."""
+    """A question about a thing, its answer, and the wrong options."""
     same_shape = sum(other.shape == thing.shape for other in things)
     same_colour = sum(other.colour == thing.colour for other in things)
     kinds = ["colour"] * (same_shape == 1) + ["shape"] * (same_colour == 1) + ["there"] + ["side"] * (level > 1)
@@ -151,11 +151,11 @@ OCR_WORDS = (
 
 
 _DARK = ("red", "green", "blue", "purple", "black")
-"""Colours that can be read on paper."""
+"""Colours that are readable on the background."""
 
 
 def ocr(rng: Random, level: int) -> Draft:
-    """A word in some face and size; at level 2 one of two by its colour, at level 3 a code."""
+    """A word in a random face and size; level 2 asks for one of two by its colour, level 3 for a code."""
     face = rng.choice(draw.FACES)
     size = 22 if face == "mono" else rng.randint(*{1: (22, 28), 2: (16, 24), 3: (18, 24)}[level])
     texts = rng.sample(OCR_WORDS, 2 if level == 2 else 1)
@@ -179,13 +179,13 @@ def ocr(rng: Random, level: int) -> Draft:
 
 
 def chart(rng: Random, level: int) -> Draft:
-    """Which bar is the largest, how much one is, what two are together."""
+    """The largest or smallest bar, the value of one, the sum or difference of two."""
     shown = charts.chart(rng, level)
     bars = list(zip(shown.labels, shown.values, shown.colours, strict=True))
     one, other = rng.sample(bars, 2)
-    told = ", ".join(f"{label} {value}" for label, value, _ in bars)
-    asked = {1: ("most", "least", "colour"), 2: ("most", "least", "value"), 3: ("value", "sum", "more")}[level]
-    match rng.choice(asked):
+    thought = ", ".join(f"{label} {value}" for label, value, _ in bars)
+    questions = {1: ("most", "least", "colour"), 2: ("most", "least", "value"), 3: ("value", "sum", "more")}[level]
+    match rng.choice(questions):
         case "most":
             question, gold = "which is the largest?", max(bars, key=lambda bar: bar[1])[0]
         case "least":
@@ -199,11 +199,11 @@ def chart(rng: Random, level: int) -> Draft:
         case _:
             one, other = sorted((one, other), key=lambda bar: -bar[1])
             question, gold = f"how much more is {one[0]} than {other[0]}?", str(one[1] - other[1])
-    return Draft(shown, question, gold, gold, told, lambda rng: charts.paint(shown, rng, level))
+    return Draft(shown, question, gold, gold, thought, lambda rng: charts.paint(shown, rng, level))
 
 
 def temporal(rng: Random, level: int) -> Draft:
-    """When something is so in a clip."""
+    """The start and end of an event in a clip."""
     shown = clips.clip(rng, level)
     answer = span(shown.start, shown.end)
     thought = f"it starts at {shown.start} and ends at {shown.end}"
@@ -220,7 +220,7 @@ def _names(rng: Random, level: int) -> Scene:
 
 
 def describe(rng: Random, level: int) -> Draft:
-    """A sentence about 1 to 3 things, the way it is liked; with a better and a worse answer for a reward model."""
+    """The preferred sentence about 1 to 3 things; with a better and a worse answer for a reward model."""
     things = _names(rng, level)
     names = [(thing.colour, thing.shape) for thing in things]
     chosen, rejected = taste.pair(names, rng)
@@ -230,20 +230,20 @@ def describe(rng: Random, level: int) -> Draft:
 
 
 def retell(rng: Random, level: int) -> Draft:
-    """As `describe`, but of a scene in words: for a language model, or a reward model, that sees nothing."""
+    """Like `describe`, but of a scene in words: for a text-only policy or reward model."""
     draft = describe(rng, level)
     question = f"there is {', '.join(f'{colour} {shape}' for colour, shape in draft.gold)}. what do you see?"
     return Draft(draft.content, question, draft.gold, draft.answer, draft.thought, None, draft.extra)
 
 
 def read(rng: Random, level: int) -> Draft:
-    """Questions about a scene that is given as a list: the same phrases without a picture, to learn the language."""
+    """Questions about a scene given as a list: the same phrases without an image, to learn the language."""
     things = _scene(rng, level)
     thing = rng.choice(things)
-    told = listed(_list(things))
+    scene = listed(_list(things))
     match rng.choice(("copy", "box", "where", "how many", "colour")):
         case "copy":
-            question, answer = "list everything.", told
+            question, answer = "list everything.", scene
         case "box":
             question, answer = f"box the {thing.name}.", listed([labelled(thing.name, thing.box)])
         case "where":
@@ -254,4 +254,4 @@ def read(rng: Random, level: int) -> Draft:
             same = sorted({other.colour for other in things if other.shape == thing.shape})
             question, answer = f"what colour is the {thing.shape}?", " and ".join(same)
     gold = answer.removeprefix("\\boxed{").removesuffix("}") if answer.startswith("\\") else answer
-    return Draft(things, f"{told} {question}", gold, answer, _seen(things))
+    return Draft(things, f"{scene} {question}", gold, answer, _seen(things))

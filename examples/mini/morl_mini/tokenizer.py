@@ -1,4 +1,4 @@
-"""A small tokenizer made of the world's own words: byte-level BPE, Qwen2.5-VL's special tokens, ChatML."""
+"""A small tokenizer trained on the world's texts: byte-level BPE, Qwen2.5-VL's special tokens, ChatML."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from morl_mini.tasks import OCR_WORDS
 from morl_mini.world import KINDS, LEVELS, World
 
 VOCABULARY = 1024
-"""Tokens at most."""
+"""The most tokens."""
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -23,7 +23,7 @@ SPECIAL = (
     "<|video_pad|>",
 )
 PLAIN = ("<think>", "</think>", "/no_think")
-"""Tokens of their own that decoding keeps, for verifiers read what stands after `</think>`."""
+"""Single tokens that decoding keeps: verifiers read the answer after `</think>`."""
 
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -38,7 +38,7 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt %}<|im_start|>assistant
 {% endif -%}"""
 
-# What never crosses a token: a JSON key with the marks around it, a word, a number, a run of closing marks.
+# Pieces that no token crosses: a JSON key with the marks around it, a word, a number, a run of closing marks.
 _PIECES = "|".join(
     (
         r'[\]}\[{", ]*"[a-z_0-9]+": ?["\[{]*',
@@ -53,13 +53,13 @@ _PIECES = "|".join(
 )
 
 
-def corpus(rows: int = 400) -> Iterator[str]:
-    """Texts of the first rows of every kind and level, and every number of the grid."""
+def corpus() -> Iterator[str]:
+    """Texts of the first rows of most kinds and levels, and every coordinate."""
     for kind, level in product(KINDS, LEVELS):
         if (kind, level) == ("ocr", 3) or kind in ("element", "point_colour", "act_colour"):
-            continue  # codes have no words in them, and the others no new ones
+            continue  # codes contain no words, the others no new ones
         world = World(kind, "train", level)  # type: ignore[arg-type]
-        for index in range(rows):
+        for index in range(400):
             draft = world.draft(index)
             yield from (draft.question, draft.answer, draft.thought)
             yield from (draft.extra[side] for side in ("chosen", "rejected") if side in draft.extra)
@@ -68,8 +68,8 @@ def corpus(rows: int = 400) -> Iterator[str]:
         yield from [text] * 40
 
 
-def build_tokenizer(rows: int = 400) -> Any:
-    """The tokenizer; the same in every process. Returns: a `PreTrainedTokenizerFast`."""
+def build_tokenizer() -> Any:
+    """A `PreTrainedTokenizerFast`, the same in every process."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -88,7 +88,7 @@ def build_tokenizer(rows: int = 400) -> Any:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    bpe.train_from_iterator(corpus(rows), trainer)
+    bpe.train_from_iterator(corpus(), trainer)
     bpe.add_tokens([AddedToken(token, normalized=False) for token in PLAIN])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,

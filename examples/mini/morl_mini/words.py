@@ -1,4 +1,4 @@
-"""Arithmetic and word problems, with the working."""
+"""Arithmetic and word problems, with their working."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GOODS = ("apples", "books", "cards", "coins", "eggs", "pens", "stamps", "toys")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A question with a whole number from 0 to 100 for an answer."""
+    """A question whose answer is a whole number from 0 to 100."""
 
     question: str
     result: int
@@ -19,7 +19,7 @@ class Problem:
 
 
 def problem(rng: Random, level: int) -> Problem:
-    """Level 1: sums of one-digit numbers. 2: up to 50, and one-step stories. 3: products, and two steps."""
+    """Level 1: one-digit sums. 2: sums of numbers up to 30, one-step stories. 3: products, two steps."""
     if level == 1:
         return _sum(rng, 9)
     if level == 2:
@@ -36,15 +36,15 @@ def _sum(rng: Random, most: int) -> Problem:
         a, b = max(a, b), min(a, b)
         sign, working = "minus", f"{a} - {b} = {a - b}"
         result = a - b
-    asked = working.rpartition("=")[0]
-    return Problem(rng.choice((f"{asked}= ?", f"what is {a} {sign} {b}?", f"find {asked.strip()}.")), result, working)
+    term = working.rpartition("=")[0]
+    return Problem(rng.choice((f"{term}= ?", f"what is {a} {sign} {b}?", f"find {term.strip()}.")), result, working)
 
 
 def _product(rng: Random) -> Problem:
     a, b = rng.randint(2, 10), rng.randint(2, 10)
     who, what = rng.choice(NAMES), rng.choice(GOODS)
-    asked = (f"{a} * {b} = ?", f"what is {a} times {b}?", f"{who} has {a} bags of {b} {what}. how many {what}?")
-    return Problem(rng.choice(asked), a * b, f"{a} * {b} = {a * b}")
+    questions = (f"{a} * {b} = ?", f"what is {a} times {b}?", f"{who} has {a} bags of {b} {what}. how many {what}?")
+    return Problem(rng.choice(questions), a * b, f"{a} * {b} = {a * b}")
 
 
 def _three(rng: Random) -> Problem:
@@ -63,15 +63,15 @@ _LOSES = ("gives {} away", "loses {}", "sells {}")
 
 def _story(rng: Random, most: int, steps: int) -> Problem:
     who, what, total = rng.choice(NAMES), rng.choice(GOODS), rng.randint(2, most)
-    told, working = [f"{who} has {total} {what}"], []
+    clauses, working = [f"{who} has {total} {what}"], []
     for _ in range(steps):
         amount = rng.randint(1, most)
         if amount <= total and rng.random() < 0.5:
-            told.append(rng.choice(_LOSES).format(amount))
+            clauses.append(rng.choice(_LOSES).format(amount))
             working.append(f"{total} - {amount} = {total - amount}")
             total -= amount
         else:
-            told.append(rng.choice(_GETS).format(amount))
+            clauses.append(rng.choice(_GETS).format(amount))
             working.append(f"{total} + {amount} = {total + amount}")
             total += amount
-    return Problem(f"{' and '.join(told)}. how many {what} now?", total, ", ".join(working))
+    return Problem(f"{' and '.join(clauses)}. how many {what} now?", total, ", ".join(working))

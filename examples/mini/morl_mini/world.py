@@ -26,11 +26,11 @@ class Kind:
 
     draft: Callable[[Random, int], Draft]
     media: Literal["", "image", "video"]
-    """The column with the picture or the frames."""
+    """The column with the image or the frames."""
     reward: str
     """The verifier of its answers."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The options of the verifier."""
+    """The verifier's options."""
 
 
 _PIXELS = {"frame": "absolute_resized", "gold_frame": "absolute", "max_pixels": 4 * SIDE * SIDE}
@@ -63,18 +63,18 @@ KindName = Literal[
 
 
 class World:
-    """Endless rows of one kind: `world[index]` for any index from 0 on, the same in every process and order."""
+    """Endless rows of one kind: `world[index]` for any index from 0, the same in every process and order."""
 
     def __init__(self, kind: KindName, split: Split = "train", level: int = 1, seed: int = 0) -> None:
         self._kind, self._split, self._level, self._seed = kind, split, level, seed
 
     def draft(self, index: int) -> Draft:
-        """A row without its picture."""
+        """A row without its image."""
         return self._draft(index)[0]
 
     def _draft(self, index: int) -> tuple[Draft, Random]:
         if index < 0:
-            raise IndexError(f"rows are counted from 0, and {index} is below")
+            raise IndexError(f"rows are numbered from 0, not {index}")
         rng = stream(self._seed, self._kind, self._split, self._level, index)
         while True:
             draft = KINDS[self._kind].draft(rng, self._level)
@@ -84,8 +84,8 @@ class World:
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         """Row `index`: `question`, `gold`, `answer`, `thought`, `reasoned`, and `image` or `video`.
 
-        `answer` is what a perfect model says, `reasoned` the same after its `thought`. A video is
-        `{"frames": [...], "fps": 1.0}`. What is to be described also has a `chosen` and a `rejected` answer.
+        `answer` is a perfect model's answer, `reasoned` the same after its `thought`. A video is
+        `{"frames": [...], "fps": 1.0}`. Rows of `describe` and `retell` also have a `chosen` and a `rejected` answer.
         """
         draft, rng = self._draft(index)
         row = {
@@ -102,12 +102,12 @@ class World:
         return row
 
     def where(self, index: int) -> str:
-        """The row's place: `mini(box, train, level 2, seed 0)[17]`."""
+        """The row's origin: `mini(box, train, level 2, seed 0)[17]`."""
         return f"mini({self._kind}, {self._split}, level {self._level}, seed {self._seed})[{index}]"
 
 
 class Rows:
-    """The first `count` rows of a world, or of several in turn; each is made when it is asked for."""
+    """The first `count` rows of a world, or of several in turn, each made on access."""
 
     def __init__(self, worlds: Sequence[World], count: int) -> None:
         self._worlds, self._count = worlds, count
@@ -119,28 +119,28 @@ class Rows:
         return self._count
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        """As of a world. Raises: IndexError beyond the last row."""
+        """See `World`. Raises: IndexError beyond the last row."""
         if index >= self._count:
-            raise IndexError(f"there are {self._count} rows, and none is {index}")
+            raise IndexError(f"row {index} of {self._count}")
         return self._world(index)[index]
 
     def where(self, index: int) -> str:
-        """As of a world."""
+        """See `World.where`."""
         return self._world(index).where(index)
 
 
 @SOURCES.register("mini")
 def mini(
     *,
-    kind: Annotated[KindName, Field(description="What is asked.")],
-    split: Annotated[Split, Field(description="No scene is in both.")] = "train",
+    kind: Annotated[KindName, Field(description="The kind of question.")],
+    split: Annotated[Split, Field(description="The splits share no scene.")] = "train",
     count: Annotated[int, Field(ge=1, description="Rows.")] = 100_000,
     level: Annotated[
         Level | Annotated[list[Level], Field(min_length=1)],
-        Field(description="1 is easy; of several, rows come in turn."),
+        Field(description="1 is easy; rows of several levels alternate."),
     ] = 1,
-    seed: Annotated[int, Field(ge=0, description="Another seed, other rows.")] = 0,
+    seed: Annotated[int, Field(ge=0, description="Determines the rows.")] = 0,
 ) -> Rows:
-    """Generated rows of the miniature world: pictures, interfaces, charts and clips, with questions and answers."""
+    """Generated rows of the miniature world: images, interfaces, charts and clips, with questions and answers."""
     levels = level if isinstance(level, list) else [level]
     return Rows([World(kind, split, one, seed) for one in levels], count)

@@ -1,4 +1,4 @@
-"""A checkpoint folder before any training: `python -m morl_mini.build FOLDER` writes model, tokenizer and processor."""
+"""An untrained checkpoint: `python -m morl_mini.untrained_model FOLDER` writes model, tokenizer and processor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEXT: Mapping[str, Any] = {
     "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 10000.0},
     "initializer_range": 0.04,
 }
-"""The language model; heads of 32."""
+"""The language model, with heads of size 32."""
 VISION: Mapping[str, Any] = {
     "depth": 4,
     "hidden_size": 128,
@@ -38,7 +38,7 @@ VISION: Mapping[str, Any] = {
     "tokens_per_second": 2,
     "initializer_range": 0.04,
 }
-"""The vision encoder: a window is a whole picture."""
+"""The vision encoder; a window is a whole image."""
 
 
 def build(
@@ -87,19 +87,19 @@ def _processor(tokenizer: Any) -> Any:
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(**pixels),
         tokenizer=tokenizer,
-        # Frames come one a second as they are: none is left out.
+        # Frames come at one per second; none is dropped.
         video_processor=Qwen2VLVideoProcessor(**pixels, do_sample_frames=False),
         chat_template=tokenizer.chat_template,
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write a checkpoint folder, and say how large the model is."""
+    """Write a checkpoint folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args(arguments)
-    build(asked.folder, asked.seed)
+    options = parser.parse_args(arguments)
+    build(options.folder, options.seed)
 
 
 if __name__ == "__main__":
