@@ -178,7 +178,7 @@ def test_what_nothing_was_scored_of_is_not_called_well(capsys):
 @pytest.mark.parametrize(("name", "command"), [("mini/pretrain", "sft"), ("mini/judge", "rm")])
 def test_recipes_of_other_commands_are_checked_with_their_first_rows(name, command, capsys):
     assert print_report(check(name, rows=1)) == 0
-    told = rf"the recipe of `morl {command}` is well: (\d+) rows? of \1 sets? read, of each the first 1 \(.*\)\n"
+    told = rf"the recipe of `morl {command}` is fine: (\d+) rows? of \1 sets? read, of each the first 1 \(.*\)\n"
     assert re.fullmatch(told, capsys.readouterr().out)
     assert [str(problem) for problem in check(name, ["model.pth=x"], rows=1).recipe] == [
         "command line: model.pth: unknown key; did you mean 'path'?"

@@ -54,7 +54,7 @@ def test_where_nothing_can_be_written_is_told_before_the_work(tmp_path: Path) ->
     (tmp_path / "file").touch()
     require_writable(tmp_path / "new" / "folder" / "file")
     require_writable(tmp_path / "file")
-    for path, told in ((tmp_path, "is a folder"), (tmp_path / "file" / "below", "file' is no folder")):
+    for path, told in ((tmp_path, "is a folder"), (tmp_path / "file" / "below", "file' is not a folder")):
         with pytest.raises(UsageError, match=f"^--out: .*{told}"):
             require_writable(path)
 

@@ -115,13 +115,13 @@ def test_what_is_written_is_consistent(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("new", "means something else already"),
-        ("class", "means something else already"),
-        ("match", "means something else already"),
-        ("str", "means something else already"),
-        ("reward", "means something else already"),
-        ("math", "there is a reward 'math' already, from morl-rl"),
-        ("decorated_for_scaffold", "there is a reward 'decorated_for_scaffold' already"),
+        ("new", "already has a meaning"),
+        ("class", "already has a meaning"),
+        ("match", "already has a meaning"),
+        ("str", "already has a meaning"),
+        ("reward", "already has a meaning"),
+        ("math", "there is already a reward 'math', from morl-rl"),
+        ("decorated_for_scaffold", "there is already a reward 'decorated_for_scaffold'"),
         ("My-Reward", "did you mean 'my_reward'?"),
         ("two words", "did you mean 'two_words'?"),
         ("3d_boxes", "did you mean 'd_boxes'?"),
@@ -148,7 +148,7 @@ def decorated(response: str) -> float:
 def test_a_module_of_the_same_name_is_not_shadowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "morl_sonnet.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UsageError, match="there is a module 'morl_sonnet' already"):
+    with pytest.raises(UsageError, match="there is already a module 'morl_sonnet'"):
         new_reward("sonnet", tmp_path / "package")
 
 

@@ -1,4 +1,4 @@
-"""`morl rewards new NAME`: a package with one reward in it, ready to be installed, tested and changed."""
+"""`morl rewards new NAME`: writes a package with one reward, ready to install, test and change."""
 
 from __future__ import annotations
 
@@ -66,16 +66,16 @@ def $name(
     *,
     ignore_case: Annotated[bool, Field(description="Whether paris is Paris.")] = True,
 ) -> Verdict:
-    """1 when what follows the thinking is the gold, else 0."""
+    """1 when the text after the thinking equals the gold, else 0."""
     if not isinstance(gold, str) or not gold.strip():
         return Verdict(None, "bad_gold", "the gold must be text that is not empty")
     text = final_text(response)
     if not text:
         return Verdict(0.0, "no_answer", "nothing follows the thinking")
-    wanted, given = gold.strip(), text
+    expected, answer = gold.strip(), text
     if ignore_case:
-        wanted, given = wanted.casefold(), given.casefold()
-    return Verdict(float(given == wanted), "ok", text[:100])
+        expected, answer = expected.casefold(), answer.casefold()
+    return Verdict(float(answer == expected), "ok", text[:100])
 ''',
     "tests/test_$name.py": """\
 from morl.testing import check_reward
@@ -87,7 +87,7 @@ def test_$name():
     "README.md": """\
 # $package
 
-The reward `$name` for morl. Beside an installed morl:
+The reward `$name` for morl. With morl installed:
 
 ```console
 pip install --no-build-isolation -e .
@@ -95,8 +95,8 @@ morl rewards $name
 pytest
 ```
 
-The second command tells what the reward does, its options and its examples; the third checks that it keeps to what a
-run relies on. In a recipe:
+The second command prints what the reward does, its options and its examples; the third checks that it meets the
+contract that a run relies on. In a recipe:
 
 ```yaml
 gold: "{{ answer }}"
@@ -104,7 +104,7 @@ rewards: [{use: $name, ignore_case: true}]
 ```
 """,
 }
-"""What a package consists of: by path, both with the names to fill in."""
+"""Files of a package by path; paths and texts are templates for the names."""
 
 _TAKEN = frozenset(
     {"new", "reward", "final_text", "annotations", *vars(builtins), *keyword.kwlist, *keyword.softkwlist}
@@ -112,10 +112,10 @@ _TAKEN = frozenset(
 
 
 def new_reward(name: str, out: Path | None = None) -> Path:
-    """Write a package with the reward `name` to the new folder `out`, `morl-<name>` if it is not given.
+    """Write a package with the reward `name` to the new folder `out`, by default `morl-<name>`.
 
     Returns: the folder.
-    Raises: UsageError when the name would not do or is taken, or the folder is not empty or cannot be written.
+    Raises: UsageError when the name is invalid or taken, or the folder is not empty or cannot be written.
     """
     _check_name(name)
     names = {"name": name, "module": f"morl_{name}", "package": f"morl-{name.replace('_', '-')}"}
@@ -136,11 +136,11 @@ def new_reward(name: str, out: Path | None = None) -> Path:
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*", name) or len(name) > 50:
         plain = "_".join(re.findall("[a-z0-9]+", name.lower())).lstrip("0123456789_")
-        near = f"; did you mean '{plain}'?" if 2 < len(plain) <= 50 else ""
-        raise UsageError(f"'{name}' would not do as the name of a module: small letters, digits and '_'{near}")
+        hint = f"; did you mean '{plain}'?" if 2 < len(plain) <= 50 else ""
+        raise UsageError(f"'{name}' cannot be the name of a module: use small letters, digits and '_'{hint}")
     if name in _TAKEN:
-        raise UsageError(f"'{name}' means something else already, to Python or to morl: choose another name")
+        raise UsageError(f"'{name}' already has a meaning in Python or morl: choose another name")
     if name in REWARDS.entries():
-        raise UsageError(f"there is a reward '{name}' already, from {REWARDS.entry(name).origin}: choose another name")
+        raise UsageError(f"there is already a reward '{name}', from {REWARDS.entry(name).origin}: choose another name")
     if importlib.util.find_spec(f"morl_{name}") is not None:
-        raise UsageError(f"there is a module 'morl_{name}' already: choose another name")
+        raise UsageError(f"there is already a module 'morl_{name}': choose another name")

@@ -52,7 +52,7 @@ class Recipe(Document):
             message = f"warm-up of {self.learner.warmup_steps} steps in a run of {self.run.steps}"
             rules.append(Rule(("learner", "warmup_steps"), message, [("run", "steps")]))
         if self.sync.kind == "nccl" and self.rollout.engine == "hf":
-            message = "the engine 'hf' loads weights from files only: use 'disk', or the engine 'vllm'"
+            message = "the engine 'hf' takes weights from files only: use 'disk', or the engine 'vllm'"
             rules.append(Rule(("sync", "kind"), message, [("rollout", "engine")]))
         if self.sync.kind == "nccl" and self.sync.lora == "adapter":
             message = "an adapter is sent as files: set 'kind' to 'disk'"
