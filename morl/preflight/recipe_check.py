@@ -78,7 +78,7 @@ def check(source: RecipeSource, overrides: Sequence[str] = (), *, rows: int | No
         go_offline(recipe)
     if not isinstance(recipe, Recipe):
         if recipe is not None:
-            _check_answers(_learnt_from(recipe), rows or ROWS_OF_EACH, place, report)
+            _check_answers(_training_sets(recipe), rows or ROWS_OF_EACH, place, report)
         return report
     specs = {f"objectives.{name}": spec for name, spec in recipe.objectives.items() if command == "train"}
     specs |= {f"eval.sets.{name}": spec for name, spec in recipe.eval_objectives().items()}
@@ -197,7 +197,7 @@ def _check_rows(
     report.data += [Problem(prompts.where(index), label, reason) for index, reason in sorted(faults)]
 
 
-def _learnt_from(recipe: SftRecipe | PreferenceRecipe) -> dict[str, Asked]:
+def _training_sets(recipe: SftRecipe | PreferenceRecipe) -> dict[str, Asked]:
     """The data sets of a recipe by key, with the responses to learn in place of golds."""
     if not isinstance(recipe, SftRecipe):
         return {"preference.data": recipe.preference}
@@ -239,7 +239,7 @@ def _check_answer(prompt: Prompt) -> None:
 
 
 def _check_frames(recipe: Recipe, specs: Mapping[str, ObjectiveSpec]) -> list[Problem]:
-    """Rewards that resize images otherwise than the processor of the model does, if that is on this machine."""
+    """Find rewards that resize images differently from the model's processor, if that is on this machine."""
     resized = {
         label: spec
         for label, spec in specs.items()

@@ -100,7 +100,7 @@ def plan(recipe: Recipe, machines: Machines | None) -> list[Item]:
         machines: to compare with; None for no comparison and no time estimate.
     """
     items = _arithmetic(recipe) + _placement(recipe, machines)
-    items += [Item("not here", problem.path, problem.message) for problem in missing_checkpoints(recipe)]
+    items += [Item("missing", problem.path, problem.message) for problem in missing_checkpoints(recipe)]
     try:
         shape = Shape.of(resolve_model(recipe.model.path), recipe.model.dtype)
     except (UsageError, OSError, ValueError) as error:

@@ -78,7 +78,7 @@ def inspect_document(
         recipe, broken_rules = validate(kind, document, {flaw.path for flaw in flaws if flaw.lost})
         flaws += broken_rules
     unique = dict.fromkeys(sorted(flaws, key=lambda flaw: (flaw.line == COMMAND_LINE, flaw.line)))
-    return recipe, tuple(Problem(_where(name, flaw.line), flaw.dotted, flaw.message) for flaw in unique)
+    return recipe, tuple(Problem(_location(name, flaw.line), flaw.dotted, flaw.message) for flaw in unique)
 
 
 def _read(source: RecipeSource) -> tuple[YamlDocument, list[Flaw]]:
@@ -92,7 +92,7 @@ def _name(source: RecipeSource) -> str:
     return "recipe" if isinstance(source, Mapping) else str(source)
 
 
-def _where(name: str, line: int) -> str:
+def _location(name: str, line: int) -> str:
     if line == COMMAND_LINE:
         return "command line"
     return f"{name}:{line}" if line != NO_LINE else name
@@ -106,7 +106,7 @@ def place_of(source: RecipeSource, overrides: Sequence[str], key: Sequence[str])
     document, _ = _read(source)
     _override(document, overrides)
     name = _name(source)
-    return _where(name, document.line_of((*key, "path"))) if (key[0],) in document.lines else name
+    return _location(name, document.line_of((*key, "path"))) if (key[0],) in document.lines else name
 
 
 def go_offline(recipe: Recipe | Any) -> None:

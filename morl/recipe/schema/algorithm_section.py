@@ -145,7 +145,9 @@ class AlgorithmSpec(Spec):
     loss: LossSpec = Field(default_factory=lambda: LossSpec(use="on_policy"))
     """The per-token loss."""
     aggregation: Literal["prompt_tokens", "batch_tokens", "sequence_mean", "constant"] = "prompt_tokens"
-    """Normaliser of the summed token losses."""
+    """How token losses add up: `prompt_tokens` weights every prompt equally, and every token of a prompt;
+    `batch_tokens` weights every token of the batch equally (DAPO); `sequence_mean` every response (GRPO); `constant`
+    divides by the number of responses times `rollout.max_new_tokens` (Dr.GRPO)."""
     importance: ImportanceSpec = ImportanceSpec()
     """Correction for the difference between the engine's and the learner's probabilities."""
     kl: KlSpec | None = None

@@ -67,7 +67,7 @@ class ChoiceSpec(Spec):
 
 
 def choice_rules(registry: Registry, key: str, name: str, options: Mapping[str, Any], spec: Spec) -> list[Rule]:
-    """What is wrong with the choice of a function and its options."""
+    """The broken rules of a chosen function and its options."""
     try:
         registry.entry(name)
         # Importing an algorithm imports torch: only when there are options to check.
