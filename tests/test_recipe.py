@@ -406,11 +406,11 @@ def test_a_file_that_is_no_recipe_is_refused(write, text, told):
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    told = "no such file, and no built-in recipe"
+    message = "no such file, and no built-in recipe"
     every = ", ".join(sorted(name for folder in ("", "evals", "mini") for name in builtin_recipes(folder)))
-    assert problems("gone.yaml") == [f"gone.yaml: {told}; known: {every}"]
-    assert problems("quickstrt") == [f"quickstrt: {told}; did you mean 'quickstart'?"]
-    assert problems("mini/pretrian") == [f"mini/pretrian: {told}; did you mean 'mini/pretrain'?"]
+    assert problems("gone.yaml") == [f"gone.yaml: {message}; known: {every}"]
+    assert problems("quickstrt") == [f"quickstrt: {message}; did you mean 'quickstart'?"]
+    assert problems("mini/pretrian") == [f"mini/pretrian: {message}; did you mean 'mini/pretrain'?"]
     Path("folder").mkdir()
     assert problems("folder") == ["folder: is a folder, not a recipe"]
     Path("latin.yaml").write_bytes("a: é".encode("latin-1"))

@@ -232,7 +232,7 @@ def _check_answer(prompt: Prompt) -> None:
     for answer in prompt.gold.values() if isinstance(prompt.gold, Mapping) else [prompt.gold]:
         if not isinstance(answer, str):
             raise DataError(
-                f"an answer is text, not of type {type(answer).__name__}; the filter `string` makes text of it"
+                f"an answer must be text, not of type {type(answer).__name__}; convert it with the filter `string`"
             )
         if not answer.strip():
             raise DataError("an answer is empty")
