@@ -56,7 +56,7 @@ def test_the_new_reward_is_listed_and_explained(installed: Environment) -> None:
     assert "\ncapital_city\n" in listed
     assert "morl-capital-city 0.1.0 (morl_capital_city:capital_city)" in listed
     told = installed.run("-m", "morl", "rewards", "capital_city").stdout
-    assert "ignore_case: bool = true\n      Whether paris is Paris." in told
+    assert "ignore_case: bool = true\n      Whether case does not matter." in told
     assert "rewards: [{use: capital_city}]" in told
 
 
@@ -71,7 +71,10 @@ def test_a_recipe_that_uses_it_is_checked(installed: Environment, tmp_path: Path
     assert (good.returncode, good.stdout.split(":")[0]) == (0, "all is well"), good.stdout + good.stderr
     bad = installed.run("-m", "morl", "check", write_recipe(tmp_path, "Paris", " "))
     assert bad.returncode == 1
-    assert "rows.jsonl:2: objectives.capitals: term 'capital_city': bad_gold: the gold must be text" in bad.stdout
+    assert (
+        "rows.jsonl:2: objectives.capitals: term 'capital_city': bad_gold: the gold must be non-empty text"
+        in bad.stdout
+    )
     wrong = installed.run("-m", "morl", "check", write_recipe(tmp_path, "a"), "objectives.capitals.rewards.0.ignor=1")
     assert wrong.returncode == 2
 
@@ -115,22 +118,22 @@ def test_what_is_written_is_consistent(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("new", "already has a meaning"),
-        ("class", "already has a meaning"),
-        ("match", "already has a meaning"),
-        ("str", "already has a meaning"),
-        ("reward", "already has a meaning"),
-        ("math", "there is already a reward 'math', from morl-rl"),
-        ("decorated_for_scaffold", "there is already a reward 'decorated_for_scaffold'"),
+        ("new", "is reserved in Python or in morl"),
+        ("class", "is reserved in Python or in morl"),
+        ("match", "is reserved in Python or in morl"),
+        ("str", "is reserved in Python or in morl"),
+        ("reward", "is reserved in Python or in morl"),
+        ("math", "there is a reward 'math' already, from morl-rl"),
+        ("decorated_for_scaffold", "there is a reward 'decorated_for_scaffold' already"),
         ("My-Reward", "did you mean 'my_reward'?"),
         ("two words", "did you mean 'two_words'?"),
         ("3d_boxes", "did you mean 'd_boxes'?"),
         ("../escape", "did you mean 'escape'?"),
-        ("a__b", "small letters, digits and '_'"),
+        ("a__b", "lower-case letters, digits and '_'"),
         ("trailing_", "did you mean 'trailing'?"),
-        ("größe", "small letters, digits and '_'"),
-        ("", "small letters, digits and '_'"),
-        ("a" * 51, "small letters, digits and '_'"),
+        ("größe", "lower-case letters, digits and '_'"),
+        ("", "lower-case letters, digits and '_'"),
+        ("a" * 51, "lower-case letters, digits and '_'"),
     ],
 )
 def test_a_name_that_would_not_do_is_refused(name: str, told: str, tmp_path: Path) -> None:
@@ -148,7 +151,7 @@ def decorated(response: str) -> float:
 def test_a_module_of_the_same_name_is_not_shadowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "morl_sonnet.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UsageError, match="there is already a module 'morl_sonnet'"):
+    with pytest.raises(UsageError, match="there is a module 'morl_sonnet' already"):
         new_reward("sonnet", tmp_path / "package")
 
 

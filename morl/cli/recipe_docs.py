@@ -1,7 +1,7 @@
 """The reference of a training recipe's keys, for people and for editors.
 
-`python -m morl.cli.recipe_docs > docs/recipe.md` writes the page;
-`python -m morl.cli.recipe_docs --schema > recipes/morl.schema.json` writes the JSON schema.
+`python -m morl.cli.recipe_docs > docs/recipe.md` writes the page,
+`python -m morl.cli.recipe_docs --schema > recipes/morl.schema.json` the JSON schema.
 """
 
 from __future__ import annotations

@@ -44,8 +44,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from morl.rewards import Example, Verdict, reward
-from morl.rewards.parsing.answer import final_text
+from morl.rewards import Example, Verdict, final_text, reward
 
 
 @reward(
@@ -64,11 +63,11 @@ def $name(
     response: str,
     gold: Any,
     *,
-    ignore_case: Annotated[bool, Field(description="Whether paris is Paris.")] = True,
+    ignore_case: Annotated[bool, Field(description="Whether case does not matter.")] = True,
 ) -> Verdict:
     """1 when the text after the thinking equals the gold, else 0."""
     if not isinstance(gold, str) or not gold.strip():
-        return Verdict(None, "bad_gold", "the gold must be text that is not empty")
+        return Verdict(None, "bad_gold", "the gold must be non-empty text")
     text = final_text(response)
     if not text:
         return Verdict(0.0, "no_answer", "nothing follows the thinking")
@@ -87,7 +86,7 @@ def test_$name():
     "README.md": """\
 # $package
 
-The reward `$name` for morl. With morl installed:
+The reward `$name` for morl. In an environment with morl:
 
 ```console
 pip install --no-build-isolation -e .
@@ -95,8 +94,8 @@ morl rewards $name
 pytest
 ```
 
-The second command prints what the reward does, its options and its examples; the third checks that it meets the
-contract that a run relies on. In a recipe:
+The second command shows the documentation, options and examples of the reward; the third runs the conformance kit on
+it. In a recipe:
 
 ```yaml
 gold: "{{ answer }}"
@@ -104,7 +103,7 @@ rewards: [{use: $name, ignore_case: true}]
 ```
 """,
 }
-"""Files of a package by path; paths and texts are templates for the names."""
+"""The files of a package, by path; paths and texts are templates."""
 
 _TAKEN = frozenset(
     {"new", "reward", "final_text", "annotations", *vars(builtins), *keyword.kwlist, *keyword.softkwlist}
@@ -122,7 +121,7 @@ def new_reward(name: str, out: Path | None = None) -> Path:
     folder = out if out is not None else Path(names["package"])
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(f"{folder} exists, and nothing is overwritten: name a new folder with --out")
+            raise UsageError(f"{folder} exists, and nothing is overwritten: choose a new folder with --out")
         for path, text in FILES.items():
             file = folder / Template(path).substitute(names)
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -135,12 +134,12 @@ def new_reward(name: str, out: Path | None = None) -> Path:
 
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*", name) or len(name) > 50:
-        plain = "_".join(re.findall("[a-z0-9]+", name.lower())).lstrip("0123456789_")
-        hint = f"; did you mean '{plain}'?" if 2 < len(plain) <= 50 else ""
-        raise UsageError(f"'{name}' cannot be the name of a module: use small letters, digits and '_'{hint}")
+        valid = "_".join(re.findall("[a-z0-9]+", name.lower())).lstrip("0123456789_")
+        near = f"; did you mean '{valid}'?" if 2 < len(valid) <= 50 else ""
+        raise UsageError(f"'{name}' is no valid module name: use lower-case letters, digits and '_'{near}")
     if name in _TAKEN:
-        raise UsageError(f"'{name}' already has a meaning in Python or morl: choose another name")
+        raise UsageError(f"'{name}' is reserved in Python or in morl: choose another name")
     if name in REWARDS.entries():
-        raise UsageError(f"there is already a reward '{name}', from {REWARDS.entry(name).origin}: choose another name")
+        raise UsageError(f"there is a reward '{name}' already, from {REWARDS.entry(name).origin}: choose another name")
     if importlib.util.find_spec(f"morl_{name}") is not None:
-        raise UsageError(f"there is already a module 'morl_{name}': choose another name")
+        raise UsageError(f"there is a module 'morl_{name}' already: choose another name")

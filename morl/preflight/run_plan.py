@@ -10,7 +10,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from morl.errors import UsageError
-from morl.learner import CHUNK_BYTES, ServerSettings, zero_stage
 from morl.model import resolve_model
 from morl.preflight.missing_files import missing_checkpoints
 from morl.recipe import LoraSpec, Recipe
@@ -155,7 +154,9 @@ def _placement(recipe: Recipe, machines: Machines | None) -> list[Item]:
 
 
 def _reward_models(recipe: Recipe) -> int:
-    """Replicas of reward models; terms with equal settings share them."""
+    """Replicas of reward models; terms of equal settings share them."""
+    from morl.learner import ServerSettings  # and with it torch, which a check does without
+
     known = {item.name for item in fields(ServerSettings)}
     specs = [*recipe.objectives.values(), *recipe.eval_objectives().values()]
     terms = [term.options for spec in specs for term in spec.rewards if term.use == "reward_model"]
@@ -168,7 +169,9 @@ def _tensor_parallel(recipe: Recipe) -> int:
 
 
 def _learner_memory(recipe: Recipe, shape: Shape) -> dict[str, float]:
-    """Bytes on one GPU of the learner, by use."""
+    """Bytes on one GPU of the learner, by what they hold."""
+    from morl.learner import CHUNK_BYTES, zero_stage
+
     spec, size = recipe.learner, BYTES[recipe.model.dtype]
     trained = _lora_parameters(spec.lora, shape) if spec.lora else shape.parameters
     zero = zero_stage(spec.zero, recipe.model.dtype)
