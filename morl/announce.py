@@ -1,4 +1,4 @@
-"""Messages on what is being set up: on the console, and in the log."""
+"""Messages about set-up, on the console and in the log."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ logger = logging.getLogger(__name__)
 
 
 def announce(text: str) -> None:
-    """Tell the user what is being set up, and the log."""
+    """Print a message about set-up to the console, and log it."""
     logger.info("%s", text)
     rich.get_console().print(text, markup=False, highlight=False, soft_wrap=True)

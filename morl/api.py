@@ -1,11 +1,11 @@
-"""The library from Python: what each command of `morl` does, as a function.
+"""The Python API: each command of `morl` as a function.
 
     from morl import api
 
     recipe = api.load_recipe({"run": {…}, "model": {…}, "objectives": {…}, "rollout": {…}})
     run = api.train(recipe, local=True)
 
-All of them work in a notebook too. Importing this module imports nothing heavy.
+All functions work in a notebook too. Importing this module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a training run left behind."""
+    """The result of a training run."""
 
     path: Path
-    """Its folder, `runs/<name>/`."""
+    """The run's folder, `runs/<name>/`."""
     done: bool
-    """Whether all steps are done; False when a signal ended it early, with its state saved."""
+    """Whether all steps are done; False when a signal ended the run early, with its state saved."""
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of `metrics.jsonl`, one a step; see docs/metrics.md."""
+        """The rows of `metrics.jsonl`, one per step; see docs/metrics.md."""
         return self._rows("metrics.jsonl")
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
-        """The rows of `eval.jsonl`, one an evaluation of a set."""
+        """The rows of `eval.jsonl`, one per evaluation of a set."""
         return self._rows("eval.jsonl")
 
     @property
     def last_metrics(self) -> dict[str, Any]:
-        """The row of the last step; empty before the first."""
+        """The metrics of the last step; empty before the first step."""
         return (self.metrics or [{}])[-1]
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
@@ -56,11 +56,11 @@ def train(recipe: Recipe | RecipeSource, *, resume: bool | Path = False, local: 
     """`morl train`: train the policy of a recipe.
 
     Args:
-        recipe: a recipe, or what `load_recipe` reads one from.
-        resume: continue from the newest good checkpoint of the run, or of the run folder given.
-        local: in this process, without Ray.
+        recipe: a recipe, or a source that `load_recipe` reads.
+        resume: continue from the newest good checkpoint of the run, or of a given run folder.
+        local: run in this process, without Ray.
 
-    Raises: MorlError when the run cannot start or go on.
+    Raises: MorlError when the run cannot start or continue.
     """
     from morl.train import train as run
 
@@ -77,7 +77,7 @@ def sft(recipe: SftRecipe | RecipeSource, *, resume: bool | Path = False, local:
 
 
 def rm(recipe: PreferenceRecipe | RecipeSource, *, resume: bool | Path = False, local: bool = False) -> Run:
-    """`morl rm`: train a reward model from pairs of answers; it is in `model` of the run's folder."""
+    """`morl rm`: train a reward model from pairs of responses; it is in `model` of the run's folder."""
     from morl.rm import train_reward_model
 
     recipe = recipe if isinstance(recipe, PreferenceRecipe) else load_document(PreferenceRecipe, recipe)
@@ -87,7 +87,7 @@ def rm(recipe: PreferenceRecipe | RecipeSource, *, resume: bool | Path = False, 
 def evaluate(
     recipe: Recipe | RecipeSource, models: Sequence[str | Path], *, out: Path | None = None, local: bool = False
 ) -> list[list[dict[str, Any]]]:
-    """`morl eval`: the recipe's evaluation sets on each model, a checkpoint or a run; a row a set."""
+    """`morl eval`: evaluate checkpoints or runs on the recipe's evaluation sets; per model, a row per set."""
     from morl.run import evaluate_models
 
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
@@ -95,7 +95,7 @@ def evaluate(
 
 
 def check(recipe: Recipe | RecipeSource, *, rows: int | None = None) -> CheckReport:
-    """`morl check`: what is wrong with a recipe, its data and its gold answers; loads no model."""
+    """`morl check`: find the problems of a recipe, its data and its gold answers; loads no model."""
     from morl.preflight import check as run
 
     return run(recipe.model_dump(mode="json") if isinstance(recipe, Recipe) else recipe, rows=rows)
@@ -104,7 +104,7 @@ def check(recipe: Recipe | RecipeSource, *, rows: int | None = None) -> CheckRep
 def plan(
     recipe: Recipe | RecipeSource, *, gpus: int | None = None, nodes: int = 1, gpu_memory_gb: float = 80.0
 ) -> list[Item]:
-    """`morl plan`: batch arithmetic, and on machines of `gpus` GPUs each, placement, memory and time."""
+    """`morl plan`: batch arithmetic, placement, memory, and with `gpus` per node, time and what does not fit."""
     from morl.preflight import Machines
     from morl.preflight import plan as run
 
@@ -113,14 +113,14 @@ def plan(
 
 
 def export(run: str | Path, out: str | Path, *, adapter: bool = False) -> None:
-    """`morl export`: the policy of a run as a plain Hugging Face checkpoint, LoRA merged."""
+    """`morl export`: write the policy of a run as a plain Hugging Face checkpoint, LoRA merged."""
     from morl.run import export as write
 
     write(Path(run), Path(out), adapter=adapter)
 
 
 def report(run: str | Path, out: str | Path | None = None) -> Path:
-    """`morl report`: one HTML file of a run; returns its path."""
+    """`morl report`: write one HTML file about a run; returns its path."""
     from morl.report import write_report
 
     return write_report(Path(run), None if out is None else Path(out))

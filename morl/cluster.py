@@ -1,8 +1,7 @@
-"""Where actors run: a Ray cluster of our own, one that is joined, or this process."""
+"""Where actors run: a new Ray cluster, an existing one, or this process."""
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -15,19 +14,17 @@ from typing import Any
 from morl.errors import MorlError, RunError, UsageError
 from morl.recipe import ClusterSpec
 
-logger = logging.getLogger(__name__)
-
 ACTOR_CPUS = 0.01
-"""CPUs that a learner rank or an engine asks Ray for where there is no GPU: next to nothing,
+"""CPUs that a learner rank or an engine requests from Ray without a GPU: next to nothing,
 because rollout and learning take turns on the same cores."""
 ANSWER_S = 5.0
-"""Seconds that actors have to answer after one of them has failed, or the deadline has passed."""
+"""Seconds that actors have left to reply after one of them failed, or after the deadline."""
 
 
 class Cluster:
     """A context in which actors can be started.
 
-    With `local=True` there is no Ray: everything lives in this process, and a breakpoint works.
+    With `local=True` there is no Ray: everything runs in this process, and breakpoints work.
     """
 
     def __init__(self, spec: ClusterSpec, *, local: bool) -> None:
@@ -41,7 +38,7 @@ class Cluster:
         return self
 
     def _connect(self) -> None:
-        # An actor that asked for no GPU must not see one.
+        # An actor that requests no GPU must not see one.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
         import ray
 
@@ -81,7 +78,7 @@ class Cluster:
 
     @property
     def cpus(self) -> int:
-        """Cores of this machine that the process may use."""
+        """CPU cores that this process may use."""
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     @property
@@ -97,27 +94,29 @@ class Cluster:
 
     @property
     def nodes(self) -> int:
-        """Machines of the cluster that have joined."""
+        """Machines in the cluster that are alive."""
         if self.local:
             return 1
         import ray
 
         return sum(bool(node["Alive"]) for node in ray.nodes())
 
-    def actor_options(self, environment: dict[str, str], *, gpus: int = 1) -> dict[str, Any]:
-        """Options for `ray.remote(...)` of an actor that computes."""
-        options: dict[str, Any] = {"num_cpus": ACTOR_CPUS, "runtime_env": {"env_vars": environment}}
-        return options | ({"num_gpus": gpus} if self.gpus else {"num_gpus": 0})
+    def actor_options(self, environment: dict[str, str]) -> dict[str, Any]:
+        """`ray.remote(...)` options of a learner rank: one GPU if the cluster has any."""
+        return {
+            "num_cpus": ACTOR_CPUS,
+            "num_gpus": 1 if self.gpus else 0,
+            "runtime_env": {"env_vars": environment},
+        }
 
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Start Ray so that SIGINT and SIGTERM stay ours.
+    """Start Ray without letting it handle SIGINT and SIGTERM.
 
     A batch system signals every process of a job, and a terminal every process of its group.
-    Ray's own processes inherit the blocked mask and live on, because the driver needs them to
-    finish its step and save; and Ray's handler in the driver, which would end it at once, is
-    taken back.
+    Ray's processes inherit the blocked mask and survive, because the driver needs them to finish
+    its step and save. Ray's signal handler in the driver, which would end it at once, is removed.
     """
     signals = {signal.SIGINT, signal.SIGTERM}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
@@ -132,18 +131,18 @@ def _signals_kept() -> Iterator[None]:
 
 
 class ActorsFailedError(RunError):
-    """Actors that were asked together did not all answer; `failures` and `silent` say which did what."""
+    """Some actors of a group call failed or did not reply; see `failures` and `silent`."""
 
     def __init__(self, text: str, failures: Mapping[int, BaseException], silent: Sequence[int]) -> None:
         super().__init__(text)
         self.failures = dict(failures)
-        """By position: what the actor raised, or Ray's error when it is gone."""
+        """By position: what the actor raised, or Ray's error when it died."""
         self.silent = tuple(silent)
-        """Positions of those that did not answer."""
+        """Positions of the actors that did not reply."""
 
     @property
     def died(self) -> bool:
-        """Whether one is gone or stuck; else each of them answered, some with an error."""
+        """Whether an actor died or hangs; otherwise all replied, some with an error."""
         from ray.exceptions import RayError
 
         return bool(self.silent) or any(isinstance(failure, RayError) for failure in self.failures.values())
@@ -154,15 +153,15 @@ def gather(
 ) -> list[Any]:
     """Results of remote calls in order; the first failure, or the deadline, ends the wait.
 
-    Waiting for them one after the other would hang when one actor dies and the others sit in a
-    collective with it. Once one has failed the others have a few seconds to answer, so that the
-    error can tell who is dead, who failed and who is silent.
+    Waiting for one call after the other would hang when one actor dies and the others wait for
+    it in a collective. After a failure the others have a few seconds to reply, so that the error
+    can name the dead, failed and silent actors.
 
     Args:
-        references: to wait for.
-        what: is done, for the error's text.
-        timeout_s: deadline for all of them; None for none.
-        names: of the actors, for the error's text; their positions when not given.
+        references: the calls to wait for.
+        what: the work, for the error's text.
+        timeout_s: deadline for all calls; None for none.
+        names: of the actors, for the error's text; default: their positions.
 
     Raises: the MorlError that an actor raised, else ActorsFailedError.
     """
@@ -185,17 +184,17 @@ def gather(
         if isinstance(cause, MorlError):
             raise cause
     silent = [place for place in range(len(references)) if place not in causes]
-    called = [str(place) for place in range(len(references))] if names is None else names
-    said = [f"{called[place]} {_told(cause)}" for place, cause in failures.items()]
+    labels = [str(place) for place in range(len(references))] if names is None else names
+    reasons = [f"{labels[place]} {_reason(cause)}" for place, cause in failures.items()]
     if silent:
-        # When another failed first they may just be waiting for it.
+        # When another actor failed first they may only be waiting for it.
         since = f" within {timeout_s:g} s" if late and timeout_s is not None else ""
-        said.insert(0, f"no answer{since} from {', '.join(called[place] for place in silent)}")
-    raise ActorsFailedError(f"{what}: {'; '.join(said)}", failures, silent) from next(iter(failures.values()), None)
+        reasons.insert(0, f"no answer{since} from {', '.join(labels[place] for place in silent)}")
+    raise ActorsFailedError(f"{what}: {'; '.join(reasons)}", failures, silent) from next(iter(failures.values()), None)
 
 
 def _failure(reference: Any) -> BaseException | None:
-    """What an answered call raised in the actor, or Ray's error when the actor is gone; None when it went well."""
+    """What a finished call raised in the actor, or Ray's error when the actor died; None when it succeeded."""
     import ray
     from ray.exceptions import RayError, RayTaskError
 
@@ -209,10 +208,10 @@ def _failure(reference: Any) -> BaseException | None:
     return cause
 
 
-def _told(failure: BaseException) -> str:
+def _reason(failure: BaseException) -> str:
     from ray.exceptions import RayError
 
     if isinstance(failure, RayError):
-        # Ray explains at length; lines are of no use within a sentence.
+        # Ray's text is long and has several lines.
         return f"died: {' '.join(str(failure).split()):.400}"
     return f"failed: {type(failure).__name__}: {failure}"

@@ -1,4 +1,4 @@
-"""Mends for packages that do not fit together out of the box. Imports nothing heavy at import."""
+"""Workarounds for packages that do not fit together out of the box. Imports nothing heavy at import."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import os
 import sys
 
 PATIENCE = {"GOMP_SPINCOUNT": "10000"}
-"""How long threads of torch that wait spin before they sleep: some tenths of a millisecond.
+"""How long waiting torch threads spin before they sleep: some tenths of a millisecond.
 
-That bridges the gap between two small operations on a CPU; to wake a thread takes longer than most of these. Without
-an end, as is the default, they would take the cores from the next process in the loop, and starve the thread that they
-wait for when a reward worker wants a core too.
+That bridges the gap between two small operations on a CPU; waking a thread takes longer than most of them. By default
+threads spin without limit: they take the cores from the next process in the loop, and starve the thread that they wait
+for when a reward worker wants a core too.
 """
 
 
 def wait_briefly() -> None:
-    """Set `PATIENCE`, unless the environment says something else, for this process and those that it starts.
-
-    It is read when torch is loaded.
-    """
+    """Set `PATIENCE` for this process and its children, unless the environment sets it. Call before torch loads."""
     if "OMP_WAIT_POLICY" not in os.environ:
         for name, value in PATIENCE.items():
             os.environ.setdefault(name, value)
@@ -28,9 +25,9 @@ def guard_torchvision() -> None:
     """Let a CUDA build of torchvision be imported next to a CPU build of torch.
 
     The package index serves torchvision with CUDA operators only. Without CUDA they do not
-    load, and importing it fails because two operator schemas are missing; transformers then
-    cannot import its vision processors. Declaring the schemas is enough: the Python part is
-    all that is used. Call this before anything imports transformers.
+    load, and the import fails because two operator schemas are missing; transformers then
+    cannot import its vision processors. Declaring the schemas is enough, because only the
+    Python part is used. Call this before anything imports transformers.
     """
     if "torchvision" in sys.modules:
         return
@@ -48,8 +45,8 @@ def guard_torchvision() -> None:
 
 
 def vllm_platform_plugin() -> None:
-    """Entry point of vLLM's platform plugins: the earliest hook that all of its processes run.
+    """Entry point of vLLM's platform plugins: the earliest hook that all vLLM processes run.
 
-    Returns None, which says "no platform of ours"; only the side effect is wanted.
+    Returns None, which means "no additional platform"; only the side effect is wanted.
     """
     guard_torchvision()

@@ -1,8 +1,8 @@
 """The errors that morl raises on purpose.
 
-Each also inherits the standard error it refines, so that code which does not know
-morl catches it as usual. The command line maps `UsageError` to exit code 2 and every
-other `MorlError` to exit code 1.
+Each also inherits the standard error that it refines, so that code which does not know
+morl can catch it. The command line maps `UsageError` to exit code 2 and every other
+`MorlError` to exit code 1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class MorlError(Exception):
     """Base of every error that morl raises on purpose; its text is meant for the user."""
 
     key: tuple[str, ...] = ()
-    """The key of the recipe that it is about, if there is one; the command line tells its line."""
+    """The key of the recipe that the error is about, if any; the command line adds its line."""
 
 
 class UsageError(MorlError, ValueError):
@@ -23,7 +23,7 @@ class UsageError(MorlError, ValueError):
 
 
 class DataError(MorlError, ValueError):
-    """A row, a gold answer or a file of data breaks its rule."""
+    """A row, a gold answer or a data file breaks a rule."""
 
 
 class AbsentDataError(DataError, UsageError):
@@ -31,11 +31,11 @@ class AbsentDataError(DataError, UsageError):
 
 
 class BadMediaError(DataError):
-    """An image or a video of a row is missing, broken, or of a size that no model takes."""
+    """An image or a video of a row is missing, broken, or of a size that the model cannot take."""
 
 
 class RunError(MorlError, RuntimeError):
-    """The work itself failed: an actor that stays dead, too few scores, no checkpoint."""
+    """The work failed: an actor stays dead, too few samples have a score, no checkpoint."""
 
 
 class StaleWeightsError(RunError):
@@ -43,27 +43,27 @@ class StaleWeightsError(RunError):
 
 
 class CheckpointError(RunError):
-    """A checkpoint is torn, foreign or missing."""
+    """A checkpoint is torn, missing, or does not fit the run."""
 
 
 class MissingExtraError(MorlError, ImportError):
-    """An optional package is needed; the text says which `pip install` mends it."""
+    """An optional package is needed; the text names the `pip install` that adds it."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package '{package}': pip install 'morl-rl[{extra}]'")
         self._arguments = (package, extra, purpose)
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
-        # An exception is unpickled from its message by default, which is not what it is made of.
+        # By default an exception is unpickled from its message, which is not this constructor's argument.
         return type(self), self._arguments
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong, and where.
+    """One problem and its place.
 
-    `where` is `file:line` (or just the file, or "command line"), `path` the dotted key
-    path or "", `message` the rule that is broken and the remedy.
+    `where` is `file:line`, the file alone, or "command line"; `path` is the dotted key path or
+    ""; `message` is the broken rule and the remedy.
     """
 
     where: str
@@ -75,7 +75,7 @@ class Problem:
 
 
 class RecipeError(UsageError):
-    """Everything that is wrong with a recipe, at once."""
+    """All problems of a recipe."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)

@@ -1,4 +1,4 @@
-"""Runs a coroutine from ordinary code, in a notebook too."""
+"""Runs a coroutine from synchronous code, in a notebook too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def run_coroutine(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine, waited for: `asyncio.run`, or where a loop runs in this thread, one in another thread.
+    """Run a coroutine to its end: with `asyncio.run`, in another thread if this one already runs an event loop.
 
     Raises: what the coroutine raises.
     """

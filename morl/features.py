@@ -1,4 +1,4 @@
-"""Features of the images of several prompts as the arguments of one forward pass."""
+"""Concatenates the image features of several prompts for one forward pass."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def concatenate_features(features: Iterable[Features | None]) -> dict[str, torch.Tensor]:
-    """The tensors of several prompts, concatenated as the model takes them; empty without images."""
+    """Arguments of the model's forward pass for several prompts; empty without images."""
     import torch
 
-    tensors = [own.tensors for own in features if own is not None]
-    names = dict.fromkeys(name for own in tensors for name in own)
-    return {name: torch.cat([own[name] for own in tensors if name in own]) for name in names}
+    tensors = [prompt.tensors for prompt in features if prompt is not None]
+    names = dict.fromkeys(name for prompt in tensors for name in prompt)
+    return {name: torch.cat([prompt[name] for prompt in tensors if name in prompt]) for name in names}

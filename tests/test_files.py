@@ -54,8 +54,8 @@ def test_where_nothing_can_be_written_is_told_before_the_work(tmp_path: Path) ->
     (tmp_path / "file").touch()
     require_writable(tmp_path / "new" / "folder" / "file")
     require_writable(tmp_path / "file")
-    for path, told in ((tmp_path, "is a folder"), (tmp_path / "file" / "below", "file' is no folder")):
-        with pytest.raises(UsageError, match=f"^--out: .*{told}"):
+    for path, message in ((tmp_path, "is a folder"), (tmp_path / "file" / "below", "file' is not a folder")):
+        with pytest.raises(UsageError, match=f"^--out: .*{message}"):
             require_writable(path)
 
 

@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_said(path: Path, capsys: pytest.CaptureFixture[str
     assert all(item.fits for item in plan(recipe, Machines(8, 1, 80.0)))
     small = [item for item in plan(recipe, Machines(4, 1, 64 * 2**20 / GIB)) if not item.fits]
     assert [item.what for item in small] == ["together", "a learner's GPU"]
-    assert "give more machines" in small[0].value
+    assert "add machines" in small[0].value
     assert main(["plan", str(path), "--gpus", "8"]) == 0
     assert main(["plan", str(path), "--gpus", "4"]) == 1
     assert main(["plan", str(path), "--gpus", "0"]) == 2

@@ -237,7 +237,7 @@ WRONG = [
     (("use: loud", "use: graded"), "x.yaml:10: objectives.shout.rewards.0.use: 'graded' compares with a gold answer, and there is none: add 'gold'"),
     (("model: ", "eval: {sets: {shout: {rewards: [{use: graded}], data: {source: jsonl, path: a}}}}\nmodel: "), "x.yaml:2: eval.sets.shout.rewards.0.use: 'graded' compares with a gold answer, and there is none: add 'gold'"),
     (('"Shout {{ word }}"', '"Shout"\n    gold: "{{ word }"'), "x.yaml:9: objectives.shout.gold: not a template: unexpected '}'"),
-    (("name: bang", "scale: [1, 1]"), "x.yaml:13: objectives.shout.rewards.1.scale: low and high are both 1: nothing lies between them"),
+    (("name: bang", "scale: [1, 1]"), "x.yaml:13: objectives.shout.rewards.1.scale: low and high are both 1: make them differ"),
     (("name: bang", "weight: -1"), "x.yaml:13: objectives.shout.rewards.1.weight: should be greater than 0, not -1"),
     (("name: bang", "on_error: ignore"), "x.yaml:13: objectives.shout.rewards.1.on_error: should be 'mask', 'zero' or 'fail', not 'ignore'"),
     (('"Shout {{ word }}"', '"Shout {{ word }"'), "x.yaml:8: objectives.shout.prompt: not a template: unexpected '}'"),
@@ -247,15 +247,15 @@ WRONG = [
     (('"Shout {{ word }}"', "''"), "x.yaml:8: objectives.shout.prompt: empty: write what the model is asked"),
     (("share: 1", "share: 1\n    share: 2"), "x.yaml:7: objectives.shout.share: written twice; the first is on line 6"),
     (("max_new_tokens: 8", "max_new_tokens: 8\n  engine: vlm"), "x.yaml:18: rollout.engine: unknown engine 'vlm'; did you mean 'vllm'?"),
-    (("max_new_tokens: 8", "max_new_tokens: 8\n  options: {a: 1}"), "x.yaml:18: rollout.options: belong to one engine: name it with 'engine', because 'auto' may choose another"),
+    (("max_new_tokens: 8", "max_new_tokens: 8\n  options: {a: 1}"), "x.yaml:18: rollout.options: are options of one engine: name it with 'engine', because 'auto' may choose another"),
     (("model: ", "algorithm: {advantage: group_sd}\nmodel: "), "x.yaml:2: algorithm.advantage: unknown advantage 'group_sd'; did you mean 'group_std'?"),
     (("model: ", "algorithm: {loss: {use: on_policy, beta: 1}}\nmodel: "), "x.yaml:2: algorithm.loss.beta: unknown key; known: use"),
     (("model: ", "algorithm: {importance: {kind: masked, cap: 2}}\nmodel: "), "x.yaml:2: algorithm.importance.cap: 2 belongs to kind 'truncated', and the kind is 'masked': leave it out"),
     (("model: ", "algorithm: {importance: {high: 3}}\nmodel: "), "x.yaml:2: algorithm.importance.high: 3 belongs to kind 'masked', and the kind is 'truncated': leave it out"),
     (("model: ", "algorithm: {importance: {kind: masked, level: geometric, low: 0.9}}\nmodel: "), "x.yaml:2: algorithm.importance.high: required with level 'geometric': the default is for the ratio of a single token"),
-    (("model: ", "algorithm: {importance: {kind: none, level: sequence}}\nmodel: "), "x.yaml:2: algorithm.importance.level: 'sequence' says how to weight, and the kind is 'none': leave it out"),
+    (("model: ", "algorithm: {importance: {kind: none, level: sequence}}\nmodel: "), "x.yaml:2: algorithm.importance.level: 'sequence' has no effect with kind 'none': leave it out"),
     (("model: ", "algorithm: {kl: {estimator: k4}}\nmodel: "), "x.yaml:2: algorithm.kl.estimator: should be 'k1', 'k2' or 'k3', not 'k4'"),
-    (("objectives:\n  shout:\n", "algorithm: {advantage: gdpo}\nobjectives:\n  shout:\n    combine: product\n"), "x.yaml:7: objectives.shout.combine: 'product' does not reach advantage 'gdpo', which normalises the terms one by one and adds them up: take 'sum', or another advantage"),
+    (("objectives:\n  shout:\n", "algorithm: {advantage: gdpo}\nobjectives:\n  shout:\n    combine: product\n"), "x.yaml:7: objectives.shout.combine: 'product' has no effect with advantage 'gdpo', which normalises each term and adds them up: use 'sum', or another advantage"),
     (("model: ", "learner: {offload: true}\nmodel: "), "x.yaml:2: learner.offload: needs zero 1, 2 or 3, not 0"),
     (("model: ", "learner: {zero: 4}\nmodel: "), "x.yaml:2: learner.zero: should be less than or equal to 3, not 4"),
     (("model: ", "learner: {betas: [0.9, 1]}\nmodel: "), "x.yaml:2: learner.betas.1: should be less than 1, not 1"),
@@ -264,7 +264,7 @@ WRONG = [
     (("model: ", "cluster: {address: here}\nmodel: "), "x.yaml:2: cluster.address: should be 'local', 'auto' or host:port, not 'here'"),
     (("model: ", "eval: {sets: {shot: {data: {source: jsonl, path: a}}}}\nmodel: "), "x.yaml:2: eval.sets.shot: no objective has this name: name one with 'objective', or give prompt and rewards"),
     (("model: ", "eval: {sets: {a: {objective: shot, data: {source: jsonl, path: a}}}}\nmodel: "), "x.yaml:2: eval.sets.a.objective: no objective is called 'shot'; did you mean 'shout'?"),
-    (("model: ", "eval: {sets: {shout: {samples: 4, data: {source: jsonl, path: a}}}}\nmodel: "), "x.yaml:2: eval.sets.shout.samples: 4 greedy answers are all the same: set a temperature above 0"),
+    (("model: ", "eval: {sets: {shout: {samples: 4, data: {source: jsonl, path: a}}}}\nmodel: "), "x.yaml:2: eval.sets.shout.samples: 4 greedy responses are all the same: set a temperature above 0"),
     (("plugins: [PLUGIN]", "plugins: [PLUGIN, no_such_module]"), "x.yaml:3: plugins.1: cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"),
     (("plugins: [PLUGIN]", "plugins: [PLUGIN, gone.py]"), "x.yaml:3: plugins.1: no such file: gone.py"),
     (('"Shout {{ word }}"', '"Shout {{ word | boxd }}"'), "x.yaml:8: objectives.shout.prompt: no filter is called 'boxd'; did you mean 'boxed'?"),
@@ -374,8 +374,8 @@ def test_null_takes_an_objective_out(write):
         ("rollout.engine=hff", "command line: rollout.engine: unknown engine 'hff'; did you mean 'hf'?"),
         ("rollout.engine.x=1", "command line: rollout.engine: should be a valid string, not dict"),
         ("run.name.x=1", "command line: run.name.x: 'run.name' is not a mapping, so it has no 'x'"),
-        ("objectives.shout.rewards.2.weight=1", "command line: objectives.shout.rewards.2.weight: 'objectives.shout.rewards' is a list of 2: call its items 0, 1, …"),
-        ("objectives.shout.rewards.first.weight=1", "command line: objectives.shout.rewards.first.weight: 'objectives.shout.rewards' is a list of 2: call its items 0, 1, …"),
+        ("objectives.shout.rewards.2.weight=1", "command line: objectives.shout.rewards.2.weight: 'objectives.shout.rewards' is a list of 2: number its items 0, 1, …"),
+        ("objectives.shout.rewards.first.weight=1", "command line: objectives.shout.rewards.first.weight: 'objectives.shout.rewards' is a list of 2: number its items 0, 1, …"),
         ("objectives.shout.rewards.0.at_lest=1", "command line: objectives.shout.rewards.0.at_lest: unknown key; did you mean 'at_least'?"),
         ("run.steps=[1", "command line: run.steps: not valid YAML: expected ',' or ']', but got '<stream end>' while parsing a flow sequence"),
         ("run.steps", "command line: 'run.steps' is not of the form key.path=value"),
@@ -406,11 +406,11 @@ def test_a_file_that_is_no_recipe_is_refused(write, text, told):
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    told = "no such file, and no recipe of morl's own"
+    message = "no such file, and no built-in recipe"
     every = ", ".join(sorted(name for folder in ("", "evals", "mini") for name in builtin_recipes(folder)))
-    assert problems("gone.yaml") == [f"gone.yaml: {told}; known: {every}"]
-    assert problems("quickstrt") == [f"quickstrt: {told}; did you mean 'quickstart'?"]
-    assert problems("mini/pretrian") == [f"mini/pretrian: {told}; did you mean 'mini/pretrain'?"]
+    assert problems("gone.yaml") == [f"gone.yaml: {message}; known: {every}"]
+    assert problems("quickstrt") == [f"quickstrt: {message}; did you mean 'quickstart'?"]
+    assert problems("mini/pretrian") == [f"mini/pretrian: {message}; did you mean 'mini/pretrain'?"]
     Path("folder").mkdir()
     assert problems("folder") == ["folder: is a folder, not a recipe"]
     Path("latin.yaml").write_bytes("a: é".encode("latin-1"))
@@ -487,7 +487,7 @@ def test_a_merged_mapping_keeps_its_place_and_its_lines(write):
 
 def test_an_alias_within_itself_is_refused(write):
     assert problems(write(("model: {path: model}", "model: &m {path: model, a: *m}")))[0] == (
-        "x.yaml:2: model.a: an alias may not name what contains it"
+        "x.yaml:2: model.a: an alias cannot refer to a value that contains it"
     )
 
 

@@ -106,7 +106,7 @@ def test_the_recipe_is_right_where_everything_is_there(
     planned = capsys.readouterr().out
     assert f"{8 * NODES[name]} of {8 * NODES[name]}" in planned
     assert "reward models" in planned
-    assert "not here" not in planned
+    assert "missing" not in planned
 
 
 @pytest.mark.parametrize("name", NODES)
@@ -132,7 +132,7 @@ def test_all_that_is_not_there_is_said_at_once(
     assert counted.startswith("0 problems in the recipe, ")
     assert ", 18 files of data, 3 models missing; " in counted
     planned = plan(recipe, None)
-    assert [item.what for item in planned if item.section == "not here"] == [
+    assert [item.what for item in planned if item.section == "missing"] == [
         "model.path",
         "objectives.helpful_text.rewards.0.path",
         "objectives.helpful_image.rewards.0.path",

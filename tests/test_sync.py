@@ -211,7 +211,7 @@ def test_a_transport_that_is_not_there_is_refused() -> None:
     ("engine", "sync", "where"),
     [
         ("hf", {"kind": "nccl"}, "'hf' takes weights from files only"),
-        ("vllm", {"kind": "nccl", "lora": "adapter"}, "an adapter travels as files: set 'kind' to 'disk'"),
+        ("vllm", {"kind": "nccl", "lora": "adapter"}, "an adapter is sent as files: set 'kind' to 'disk'"),
     ],
 )
 def test_what_cannot_be_is_told_when_the_recipe_is_read(engine: str, sync: dict[str, str], where: str) -> None:

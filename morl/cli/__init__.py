@@ -1,4 +1,4 @@
-"""The command `morl`: one file a command, which parses its options, calls one function of the library, and prints."""
+"""The command `morl`: one file per command, which parses options, calls a function of the library, and prints."""
 
 from __future__ import annotations
 

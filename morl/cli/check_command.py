@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from morl.preflight import CheckReport
 
 SHOWN = 5
-"""Places that are shown of problems that read the same."""
+"""Most problems with the same text that are printed."""
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rows", type=positive_int, metavar="N", help="look at the first N rows of each data set only")
+    parser.add_argument("--rows", type=positive_int, metavar="N", help="check only the first N rows of each data set")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -28,7 +28,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def print_report(report: CheckReport) -> int:
-    """Print what is wrong and what is not there, problems that read the same together; returns the exit code."""
+    """Print the problems, those with the same text shortened, and a summary; returns the exit code."""
     lines = [str(problem) for problem in report.recipe]
     counts = Counter((problem.path, problem.message) for problem in report.data)
     seen: Counter[tuple[str, str]] = Counter()
@@ -42,22 +42,22 @@ def print_report(report: CheckReport) -> int:
     if report.missing:
         lines += [str(problem) for problem in (*report.missing, *report.checkpoints)]
         lines.append(f"paths are relative to the working folder, {Path.cwd()}")
-    # A check needs no model, so one that is not there is no part of what was found.
+    # A check needs no model, so a missing one is a note, not a problem.
     notes = [*report.notes, *(() if report.missing else report.checkpoints)]
     sys.stderr.write("".join(f"note: {note}\n" for note in notes))
-    looked = f"{_counted(report.rows, 'row')} of {_counted(report.sets, 'set')} read"
+    coverage = f"{_counted(report.rows, 'row')} of {_counted(report.sets, 'set')} read"
     if report.skipped:
-        looked += f", {_counted(report.skipped, 'row')} skipped: bad images or videos, or prompts too long"
+        coverage += f", {_counted(report.skipped, 'row')} skipped: bad images or videos, or prompts too long"
     if report.exit_code:
-        wrong = _counted(len(report.recipe), "problem")
+        problems = _counted(len(report.recipe), "problem")
         models = f", {_counted(len(report.checkpoints), 'model')}" if report.checkpoints else ""
-        absent = f", {_counted(len(report.missing), 'file')} of data{models} missing" if report.missing else ""
-        lines.append(f"{wrong} in the recipe, {len(report.data)} in data and rewards{absent}; {looked}")
+        missing = f", {_counted(len(report.missing), 'file')} of data{models} missing" if report.missing else ""
+        lines.append(f"{problems} in the recipe, {len(report.data)} in data and rewards{missing}; {coverage}")
     elif report.command in ("sft", "rm"):
-        lines.append(f"the recipe of `morl {report.command}` is well: {looked}{report.portion}")
+        lines.append(f"the recipe of `morl {report.command}` is fine: {coverage}{report.portion}")
     else:
         held = f"{_counted(report.golds, 'gold')} and {_counted(report.examples, 'example')} of rewards hold"
-        lines.append(f"all is well: {looked}, {held}")
+        lines.append(f"all is well: {coverage}, {held}")
     sys.stdout.write("\n".join(lines) + "\n")
     return report.exit_code
 

@@ -20,16 +20,16 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--responses", type=Path, metavar="FILE", help="JSON lines of response, row: score these instead"
     )
     parser.add_argument(
-        "--set", metavar="NAME", help="with --responses: the eval set they answer, if there are several"
+        "--set", metavar="NAME", help="with --responses: the eval set they belong to, if there are several"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="append the rows as JSON lines")
-    parser.add_argument("--local", action="store_true", help="everything in this process, without Ray")
+    parser.add_argument("--local", action="store_true", help="run in this process, without Ray")
 
 
 def _run(options: argparse.Namespace) -> int:
     if (options.model is None) == (options.responses is None):
         raise UsageError("morl eval RECIPE takes --model PATH or --responses FILE")
-    recipe = _recipe_to_measure(options)
+    recipe = _recipe_to_evaluate(options)
     from morl.evaluation import RowFile, print_comparison, print_evaluation
     from morl.run import evaluate_models
 
@@ -54,8 +54,8 @@ def _run(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _recipe_to_measure(options: argparse.Namespace) -> Recipe:
-    """The recipe of a run, or one made around an evaluation set that stands by itself."""
+def _recipe_to_evaluate(options: argparse.Namespace) -> Recipe:
+    """The recipe of a run, or one built around a standalone evaluation set."""
     from morl.recipe import EvalSetRecipe, is_eval_set, load_document, load_recipe
 
     if not is_eval_set(options.recipe):
@@ -65,5 +65,5 @@ def _recipe_to_measure(options: argparse.Namespace) -> Recipe:
 
 
 COMMAND = Command(
-    "eval", "score a recipe's eval sets on a model, or answers written elsewhere", (recipe_arguments, _arguments), _run
+    "eval", "score a recipe's eval sets on a model, or saved responses", (recipe_arguments, _arguments), _run
 )

@@ -11,7 +11,7 @@ from morl.cli.command import DONE, Command
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="RUN", help="the run's folder, or one of its checkpoints")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--adapter", action="store_true", help="write the LoRA adapter alone, as a folder of peft's")
+    parser.add_argument("--adapter", action="store_true", help="write the LoRA adapter alone, in peft's format")
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -50,28 +50,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = options.run(options)
     except UsageError as error:
-        print(_told(error, options), file=sys.stderr)
+        print(_message(error, options), file=sys.stderr)
         return MISUSED
     except MorlError as error:
-        print(f"morl {options.command}: {_told(error, options)}", file=sys.stderr)
+        print(f"morl {options.command}: {_message(error, options)}", file=sys.stderr)
         return FAILED
     except BrokenPipeError:
-        # The reader of our output went away, `| head` for one: not a failure of ours.
+        # The reader of the output has closed it, as `| head` does: not a failure.
         sys.stderr.close()
         return DONE
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        told = f"morl {options.command}: {error}; free some space, or write to another disk, and run the command again"
-        print(told, file=sys.stderr)
+        remedy = "free some space, or write to another disk, and run the command again"
+        print(f"morl {options.command}: {error}; {remedy}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
     return code
 
 
-def _told(error: MorlError, options: argparse.Namespace) -> str:
-    """The text of an error, behind the line and the key of the recipe that it is about."""
+def _message(error: MorlError, options: argparse.Namespace) -> str:
+    """The text of an error, preceded by the line and the key of the recipe that it is about."""
     if not error.key:
         return str(error)
     from morl.recipe import place_of
@@ -80,28 +80,28 @@ def _told(error: MorlError, options: argparse.Namespace) -> str:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parsed arguments; overrides may stand before, between and after options."""
+    """Parse the arguments; overrides may come before, between and after options."""
     parser = _parser()
     options, rest = parser.parse_known_args(_recipe_before_resume(sys.argv[1:] if arguments is None else arguments))
     resume = getattr(options, "resume", False)
     if isinstance(resume, Path) and "=" in str(resume) and not resume.exists():
         rest.insert(0, str(resume))
         options.resume = True
-    strangers = [text for text in rest if text.startswith("-") or "=" not in text or not hasattr(options, "overrides")]
-    if strangers:
-        parser.error(f"unrecognized arguments: {' '.join(strangers)}")
+    unknown = [text for text in rest if text.startswith("-") or "=" not in text or not hasattr(options, "overrides")]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest:
         options.overrides = [*options.overrides, *rest]
     return options
 
 
 def _recipe_before_resume(arguments: Sequence[str]) -> list[str]:
-    """`--resume x.yaml` as `x.yaml --resume`: a recipe is no run folder to resume."""
-    turned = list(arguments)
-    for here, (option, text) in enumerate(itertools.pairwise(arguments)):
+    """Turn `--resume x.yaml` into `x.yaml --resume`: a recipe is not a run folder."""
+    reordered = list(arguments)
+    for position, (option, text) in enumerate(itertools.pairwise(arguments)):
         if option == "--resume" and text.endswith(".yaml"):
-            turned[here : here + 2] = [text, option]
-    return turned
+            reordered[position : position + 2] = [text, option]
+    return reordered
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """Looks the version up only when it is asked for."""
+    """Looks the version up only when it is needed."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version

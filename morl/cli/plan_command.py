@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--gpus", type=int, metavar="N", help="GPUs of a node")
+    parser.add_argument("--gpus", type=int, metavar="N", help="GPUs per node")
     parser.add_argument("--nodes", type=int, default=1, metavar="M", help="nodes (default: 1)")
-    parser.add_argument("--gpu-memory", type=float, default=80.0, metavar="GB", help="GiB of a GPU (default: 80)")
+    parser.add_argument("--gpu-memory", type=float, default=80.0, metavar="GB", help="GiB per GPU (default: 80)")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -31,7 +31,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def print_plan(items: list[Item]) -> bool:
-    """Print the plan; whether everything fits."""
+    """Print the plan; returns whether everything fits."""
     import rich
     from rich.table import Table
     from rich.text import Text

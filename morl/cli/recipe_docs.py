@@ -1,4 +1,4 @@
-"""The keys of a training recipe, for people and for editors.
+"""The reference of a training recipe's keys, for people and for editors.
 
 `python -m morl.cli.recipe_docs > docs/recipe.md` writes the page,
 `python -m morl.cli.recipe_docs --schema > recipes/morl.schema.json` the JSON schema.
@@ -23,36 +23,36 @@ from morl.registry import SOURCES, options_model
 _HEAD = """\
 # The keys of a training recipe
 
-What `morl train` reads; README.md shows how they go together, and `recipes/morl.schema.json` has the same for editors.
-`NAME` stands for a name of yours, `N` for an item of a list. Written by `python -m morl.cli.recipe_docs` from the
-schema: change it there.
+The keys that `morl train` reads. README.md shows them in use; `recipes/morl.schema.json` is the same schema for
+editors. `NAME` stands for a name you choose, `N` for the index of a list item. This page is written by
+`python -m morl.cli.recipe_docs` from the docstrings in `morl/recipe/`: edit those.
 """
 
 _TEMPLATES = r"""
 ## Templates
 
-`prompt` and `gold` are Jinja templates in a sandbox; in YAML they are quoted. Each field of the row is a variable,
-and the row itself is `row`, for names that are no identifiers: `{{ row["Final answer"] }}`. A field that is missing or
+`prompt` and `gold` are sandboxed Jinja templates; quote them in YAML. Each field of the row is a variable. The row
+itself is `row`, for fields whose names are not identifiers: `{{ row["Final answer"] }}`. A field that is missing or
 null is an error of its row. All of Jinja's
-[filters](https://jinja.palletsprojects.com/en/stable/templates/#list-of-builtin-filters) are there, and `boxed`: what
-stands in the last `\boxed{}` of a text."""
+[filters](https://jinja.palletsprojects.com/en/stable/templates/#list-of-builtin-filters) are available, and `boxed`,
+the content of the last `\boxed{}` of a text."""
 
 _PATHS = """
 ## Paths
 
-They are relative to the working folder; those of images and videos in rows, to their data file. A path
-`package:MODULE/FILE` lies in an installed Python package, as `package:morl.recipes/sums.jsonl` does: data of the
-sources jsonl, json, csv and parquet, models and `media.downloads` may be named so."""
+Paths are relative to the working folder; paths of images and videos in rows are relative to the data file. A path
+`package:MODULE/FILE`, such as `package:morl.recipes/sums.jsonl`, is in an installed Python package. It works for data
+of the sources jsonl, json, csv and parquet, for models, and for `media.downloads`."""
 
 
 def reference() -> str:
-    """The page: a table a section, then the data sources, templates and paths."""
+    """The page: a table per section, then data sources, templates and paths."""
     parts = [_HEAD, *_sections(Recipe, "", set()), *_sources(), _TEMPLATES, _PATHS]
     return "\n".join(parts) + "\n"
 
 
 def _sections(kind: type[Spec], path: str, seen: set[type[Spec]]) -> Iterator[str]:
-    """A section, and those below it that were not told before."""
+    """A section, and the sections below it that were not written before."""
     seen.add(kind)
     if path:
         yield f"\n## `{path}`\n\n{_line(inspect.getdoc(kind))}\n"
@@ -60,20 +60,20 @@ def _sections(kind: type[Spec], path: str, seen: set[type[Spec]]) -> Iterator[st
     rows = [_row(key, info, below[key]) for key, info in kind.model_fields.items() if path or below[key] is None]
     if rows:
         yield _table(("key", "type", "default", "meaning"), rows)
-    for key, found in below.items():
-        if found is not None and found[1] not in seen and not issubclass(found[1], UseSpec):
-            yield from _sections(found[1], f"{path}.{key}{found[0]}".lstrip("."), seen)
+    for key, section in below.items():
+        if section is not None and section[1] not in seen and not issubclass(section[1], UseSpec):
+            yield from _sections(section[1], f"{path}.{key}{section[0]}".lstrip("."), seen)
 
 
 def _spec_below(annotation: Any) -> tuple[str, type[Spec]] | None:
-    """The section that a key holds, or a mapping or list of them, and how one of these is called below the key."""
+    """The section that a key holds, alone or in a mapping or list, preceded by its path below the key."""
     if inspect.isclass(annotation) and issubclass(annotation, Spec):
         return "", annotation
     origin = typing.get_origin(annotation)
     suffix = ".NAME" if origin is dict else ".N" if origin is list else ""
     for argument in typing.get_args(annotation):
-        if found := _spec_below(argument):
-            return suffix + found[0], found[1]
+        if section := _spec_below(argument):
+            return suffix + section[0], section[1]
     return None
 
 
@@ -97,7 +97,7 @@ def _default(info: FieldInfo) -> str:
 
 
 def _sources() -> Iterator[str]:
-    yield "\n## Data sources\n\nThe options of each are further keys of `data`.\n"
+    yield "\n## Data sources\n\nThe options of a source are further keys of `data`.\n"
     rows = []
     for name, entry in SOURCES.entries().items():
         if entry.target.startswith("morl."):
@@ -117,7 +117,7 @@ def _line(text: str | None) -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of a recipe, for editors. Options of registered functions are open in it."""
+    """The JSON schema of a recipe, for editors. It leaves the options of registered functions open."""
     schema = Recipe.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "morl recipe"}
 

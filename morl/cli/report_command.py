@@ -24,5 +24,5 @@ def _run(options: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    "report", "one HTML file of a run: curves, before and after, answers with images", (_arguments,), _run
+    "report", "one HTML file of a run: curves, before and after, responses with images", (_arguments,), _run
 )

@@ -1,4 +1,4 @@
-"""`morl rewards`: every reward with its options and origin, or all about one."""
+"""`morl rewards`: all rewards with options and origin, or the documentation of one."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from morl.traits import is_async, needs_gold, traits_of
 
 
 def describe_rewards(name: str | None = None) -> str:
-    """A table of all rewards with their options and origin; or all about one.
+    """All rewards with options and origin; or the documentation of one.
 
-    Raises: UsageError when there is none of this name.
+    Raises: UsageError when no reward has this name.
     """
     return _explained(name) if name else "\n\n".join(_listed(entry) for entry in REWARDS.entries())
 
@@ -44,11 +44,11 @@ def _explained(name: str) -> str:
     entry = REWARDS.entry(name)
     function = entry.load()
     traits = traits_of(function)
-    asked = [argument for argument in wanted_arguments(function) if argument != "resource"]
+    arguments = [argument for argument in wanted_arguments(function) if argument != "resource"]
     facts = [
         f"from:  {entry.origin}",
-        f"asks:  {', '.join(asked) or 'nothing'}{'; each prompt needs a gold' if needs_gold(function) else ''}",
-        f"runs:  {_where(function)}, for {traits.deadline_s:g} s at most unless the term has a 'deadline_s'",
+        f"asks:  {', '.join(arguments) or 'nothing'}{'; each prompt needs a gold' if needs_gold(function) else ''}",
+        f"runs:  {_execution(function)}, for {traits.deadline_s:g} s at most unless the term has a 'deadline_s'",
     ]
     parts = [name, inspect.getdoc(function) or "It has no documentation.", "\n".join(facts)]
     fields = options_model(function).model_fields
@@ -60,21 +60,22 @@ def _explained(name: str) -> str:
     return "\n\n".join(parts)
 
 
-def _where(function: Callable[..., Any]) -> str:
+def _execution(function: Callable[..., Any]) -> str:
+    """Where and how a reward runs, in words."""
     traits = traits_of(function)
-    where = "on the event loop" if is_async(function) or traits.runs == "inline" else "in a worker process"
-    kept = ", with a resource that is kept for the run" if traits.resource is not None else ""
-    return f"{where}{', many answers together' if traits.batch else ''}{kept}"
+    place = "on the event loop" if is_async(function) or traits.runs == "inline" else "in a worker process"
+    resource = ", with a resource that is kept for the run" if traits.resource is not None else ""
+    return f"{place}{', many responses together' if traits.batch else ''}{resource}"
 
 
 def _example(example: Example) -> str:
     value = "no score" if example.value is None else f"{example.value:g}"
-    more = "".join(f", {key}: {value!r}" for key, value in {**example.options, **example.meta}.items())
-    return f"  {value:>8}  response: {example.response!r}, gold: {example.gold!r}{more}"
+    further = "".join(f", {key}: {value!r}" for key, value in {**example.options, **example.meta}.items())
+    return f"  {value:>8}  response: {example.response!r}, gold: {example.gold!r}{further}"
 
 
 def _recipe_lines(name: str, function: Callable[..., Any], examples: Sequence[Example]) -> Iterator[str]:
-    """The lines that use it, with the options that it cannot do without."""
+    """The recipe lines that use the reward, with its required options."""
     options: dict[str, Any] = {"use": name}
     for field, info in options_model(function).model_fields.items():
         if info.is_required():
@@ -96,8 +97,8 @@ def flow(value: Any) -> str:
 
 
 def _option_lines(name: str, info: FieldInfo) -> Iterator[str]:
-    told = ", ".join(filter(None, ["required" if info.is_required() else "", bounds(info)]))
-    yield f"  {option(name, info)}{f' ({told})' if told else ''}"
+    rules = ", ".join(filter(None, ["required" if info.is_required() else "", bounds(info)]))
+    yield f"  {option(name, info)}{f' ({rules})' if rules else ''}"
     if description := _description(info):
         yield from textwrap.wrap(description, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
 
@@ -110,7 +111,7 @@ def option(name: str, info: FieldInfo) -> str:
 
 
 def type_name(annotation: Any) -> str:
-    """A type as one would write it in a sentence: literals by their values, nothing of its bounds."""
+    """A readable type name: literals by their values, without bounds."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return " | ".join(str(argument) for argument in arguments)
@@ -124,7 +125,7 @@ def type_name(annotation: Any) -> str:
 
 
 def _metadata(info: FieldInfo) -> Iterator[Any]:
-    """What is annotated of an option, also of the branches of a union."""
+    """The annotated metadata of an option, including that of the branches of a union."""
     yield from info.metadata
     waiting = [info.annotation]
     while waiting:
@@ -136,7 +137,7 @@ def _metadata(info: FieldInfo) -> Iterator[Any]:
 
 
 def bounds(info: FieldInfo) -> str:
-    """The bounds of a number, or of a length: `0 or more, less than 1`."""
+    """The bounds of a number or a length, in words: `0 or more, less than 1`."""
     words: list[str] = []
     for item in _metadata(info):
         match item:

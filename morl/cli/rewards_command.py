@@ -11,8 +11,8 @@ from morl.errors import UsageError
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="the reward to explain")
-    parser.add_argument("new_name", nargs="?", metavar="new NAME", help="write a package with a reward of this name")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the package goes; default: ./morl-NAME")
+    parser.add_argument("new_name", nargs="?", metavar="new NAME", help="write a package with a new reward NAME")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the package (default: ./morl-NAME)")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -25,7 +25,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"wrote {folder}; next: pip install --no-build-isolation -e {folder}")
         return DONE
     if options.new_name is not None or options.out is not None:
-        raise UsageError("morl rewards NAME explains a reward; morl rewards new NAME [--out DIR] begins one")
+        raise UsageError("morl rewards NAME explains a reward; morl rewards new NAME [--out DIR] starts a new one")
     from morl.cli.reward_docs import describe_rewards
 
     print(describe_rewards(options.name))
@@ -34,7 +34,7 @@ def _run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "rewards",
-    "list every reward with origin and options, explain one, or begin a package with a new one",
+    "list all rewards with origin and options, explain one, or start a package with a new one",
     (_arguments,),
     _run,
     usage="morl rewards [NAME]\n       morl rewards new NAME [--out DIR]",

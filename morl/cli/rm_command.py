@@ -18,7 +18,7 @@ def _run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "rm",
-    "train a reward model from pairs of answers; writes runs/<name>/model",
+    "train a reward model from pairs of responses; writes runs/<name>/model",
     (recipe_arguments, run_arguments),
     _run,
 )

@@ -15,8 +15,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--in", dest="source", type=Path, metavar="FILE", help="JSON lines of response, gold, meta")
     parser.add_argument("--recipe", metavar="RECIPE", help="re-score saved rollouts with this recipe's rewards")
     parser.add_argument("--samples", type=Path, metavar="DIR", help="runs/<name>/samples, with --recipe")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the scored rows go")
-    parser.add_argument("--workers", type=positive_int, metavar="N", help="worker processes; default: one a core")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file for the scored rows")
+    parser.add_argument("--workers", type=positive_int, metavar="N", help="worker processes (default: one per core)")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -38,8 +38,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.reward is None or options.source is None:
         raise UsageError("morl score needs a reward and --in FILE, or --recipe RECIPE and --samples DIR")
     counts = score_file(options.reward, options.option, options.source, options.out, workers=options.workers)
-    told = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-    print(f"wrote {options.out}: {counts.total()} rows{': ' * bool(told)}{told}")
+    statuses = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    print(f"wrote {options.out}: {counts.total()} rows{': ' * bool(statuses)}{statuses}")
     return DONE
 
 

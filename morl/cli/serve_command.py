@@ -10,12 +10,12 @@ from morl.errors import UsageError
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; beyond this machine needs a token")
-    parser.add_argument("--port", type=int, default=8000, metavar="N", help="0 takes a free one (default: 8000)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; beyond this machine needs a token")
+    parser.add_argument("--port", type=int, default=8000, metavar="N", help="port; 0 for any free one (default: 8000)")
     parser.add_argument("--token-env", metavar="NAME", help="variable with the clients' token (default: MORL_TOKEN)")
-    parser.add_argument("--max-request-mb", type=float, default=8.0, metavar="MB", help="size of a request at most")
-    parser.add_argument("--max-items", type=int, default=1024, metavar="N", help="items of a request at most")
-    parser.add_argument("--timeout-s", type=float, default=120.0, metavar="S", help="seconds for an answer at most")
+    parser.add_argument("--max-request-mb", type=float, default=8.0, metavar="MB", help="largest request (default: 8)")
+    parser.add_argument("--max-items", type=int, default=1024, metavar="N", help="items per request (default: 1024)")
+    parser.add_argument("--timeout-s", type=float, default=120.0, metavar="S", help="time for a reply (default: 120)")
     parser.add_argument("--replicas", default="1:4", metavar="MIN:MAX", help="replicas of each reward (default: 1:4)")
 
 

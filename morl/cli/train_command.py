@@ -17,12 +17,12 @@ def _run(options: argparse.Namespace) -> int:
     from morl.train import train
 
     done = train(recipe, resume=options.resume, local=options.local)
-    where = options.resume if isinstance(options.resume, Path) else Path(recipe.run.dir) / recipe.run.name
-    print_outcome(recipe, RunFolder(where), done=done)
+    folder = options.resume if isinstance(options.resume, Path) else Path(recipe.run.dir) / recipe.run.name
+    print_outcome(recipe, RunFolder(folder), done=done)
     if recipe.track.report:
         from morl.report import write_report
 
-        print(f"report: {write_report(where)}")
+        print(f"report: {write_report(folder)}")
     return DONE if done else INTERRUPTED
 
 

@@ -1,4 +1,4 @@
-"""Before a run: what is wrong with a recipe and its data, what is not on this machine, and what it will need."""
+"""Checks before a run: problems of a recipe and its data, files missing from this machine, resources the run needs."""
 
 from __future__ import annotations
 

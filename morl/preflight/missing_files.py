@@ -1,4 +1,4 @@
-"""What a recipe names and this machine does not have: data and checkpoints. Nothing is loaded or fetched."""
+"""Finds data and checkpoints that a recipe names and this machine lacks. Loads and fetches nothing."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from morl.recipe import Recipe
 
 
 def lacks_data(spec: Asked) -> bool:
-    """Whether the `path` of a set's data leads nowhere on this machine; a name on a hub does not."""
+    """Whether the `path` of a set's data does not exist on this machine; a name on a hub counts as missing."""
     path = spec.data.options.get("path")
     return isinstance(path, str) and _absence(path) is not None
 
 
 def missing_checkpoints(recipe: Recipe) -> list[Problem]:
-    """The models that the recipe starts from, compares with or scores with, and that are not there."""
-    found: dict[str, Problem] = {}
+    """The recipe's models that are missing: policy, critic, reference and reward models."""
+    problems: dict[str, Problem] = {}
     for key, path in _checkpoints(recipe):
-        told = None if path in found else _absence(path)
-        if told is not None and not _on_hub(path, recipe.run.offline):
-            by = "; `morl rm` makes one" if key.endswith(".path") and ".rewards." in key else ""
-            found[path] = Problem("", key, f"{told}{by}")
-    return list(found.values())
+        reason = None if path in problems else _absence(path)
+        if reason is not None and not _on_hub(path, recipe.run.offline):
+            remedy = "; `morl rm` makes one" if key.endswith(".path") and ".rewards." in key else ""
+            problems[path] = Problem("", key, f"{reason}{remedy}")
+    return list(problems.values())
 
 
 def _checkpoints(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Keys of the recipe that name a checkpoint, and the paths."""
+    """Keys of the recipe that name a checkpoint, with the paths."""
     yield "model.path", recipe.model.path
     if recipe.algorithm.critic is not None and recipe.algorithm.critic.path is not None:
         yield "algorithm.critic.path", recipe.algorithm.critic.path
@@ -43,7 +43,7 @@ def _checkpoints(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def _absence(path: str) -> str | None:
-    """Why a path that a recipe names leads nowhere; None when it leads somewhere."""
+    """Why a path of a recipe does not exist; None when it does."""
     try:
         place = local_path(path)
     except FileNotFoundError as error:
@@ -52,7 +52,7 @@ def _absence(path: str) -> str | None:
 
 
 def _on_hub(path: str, offline: bool) -> bool:
-    """Whether it is a name on the hub, and in the local cache or fetched when it is needed."""
+    """Whether the path is a name on the hub that is in the local cache, or may be fetched."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 

@@ -1,4 +1,4 @@
-"""`morl check`: what is wrong with a recipe, its data and its rewards, all found in one run and without a model."""
+"""`morl check`: finds all problems of a recipe, its data and its rewards in one run, without a model."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 """Files of a checkpoint that say how images are resized."""
 
 TEMPLATE_TOKENS = 256
-"""What a chat template adds to a prompt, at most, system prompt included."""
+"""Most tokens that a chat template adds to a prompt, system prompt included."""
 ROWS_OF_EACH = 100
-"""Rows that are looked at of each data set to learn answers from, unless more are asked for: these may be endless."""
+"""Default number of rows that are checked of each data set of `morl sft` and `morl rm`, which may be endless."""
 _ANY_MODEL = "none"
-"""The model of an evaluation set that stands by itself: it names none."""
+"""Stand-in for the model of a standalone evaluation set, which names none."""
 
 KINDS: Mapping[str, type[Document]] = {"train": Recipe, "sft": SftRecipe, "rm": PreferenceRecipe, "eval": EvalSetRecipe}
-"""The schema of the recipes that each command takes."""
+"""The recipe schema of each command."""
 
 Advance = Callable[[], None]
 Place = Callable[[str], str]
@@ -54,13 +54,13 @@ Place = Callable[[str], str]
 def check(source: RecipeSource, overrides: Sequence[str] = (), *, rows: int | None = None) -> CheckReport:
     """Check a recipe or an evaluation set, render its rows, run its rewards' examples and score every gold answer.
 
-    Goes on after errors: of a wrong recipe, what can still be used is checked too. Recipes of `morl sft` and `morl rm`
-    have no rewards: of each of their data sets the first `ROWS_OF_EACH` rows are rendered, with their answers.
+    Continues after errors: the usable parts of a wrong recipe are checked too. Recipes of `morl sft` and `morl rm`
+    have no rewards: the first `ROWS_OF_EACH` rows of each of their data sets are rendered, with the responses to learn.
 
     Args:
         source: the recipe, as for `load_recipe`.
         overrides: `key.path=value` each.
-        rows: look at so many rows of each data set only.
+        rows: check only the first `rows` rows of each data set.
 
     Raises: RunError when no worker process can be started for the rewards.
     """
@@ -78,7 +78,7 @@ def check(source: RecipeSource, overrides: Sequence[str] = (), *, rows: int | No
         go_offline(recipe)
     if not isinstance(recipe, Recipe):
         if recipe is not None:
-            _check_answers(_learnt_from(recipe), rows or ROWS_OF_EACH, place, report)
+            _check_answers(_training_sets(recipe), rows or ROWS_OF_EACH, place, report)
         return report
     specs = {f"objectives.{name}": spec for name, spec in recipe.objectives.items() if command == "train"}
     specs |= {f"eval.sets.{name}": spec for name, spec in recipe.eval_objectives().items()}
@@ -88,22 +88,22 @@ def check(source: RecipeSource, overrides: Sequence[str] = (), *, rows: int | No
         for label, spec in specs.items()
         if (prompts := _open(f"{label}.data", label, spec, place, report)) is not None
     }
-    wrong = {problem.path for problem in problems}
+    wrong_keys = {problem.path for problem in problems}
     lengths = _Lengths(recipe)
     with _runner(recipe) as runner, _progress(sum(_count(prompts, rows) for prompts in opened.values())) as advance:
         for name in sorted({term.use for spec in specs.values() for term in spec.rewards}):
-            report.data += [Problem("", f"reward '{name}'", told) for told in check_examples(name, runner)]
+            report.data += [Problem("", f"reward '{name}'", message) for message in check_examples(name, runner)]
             _count_examples(name, report)
         for label, prompts in opened.items():
-            # A gold that could not be read from the recipe says nothing about the data.
-            spec = specs[label].model_copy(update={"rewards": []}) if f"{label}.gold" in wrong else specs[label]
+            # When the recipe's gold is wrong, scoring it says nothing about the data.
+            spec = specs[label].model_copy(update={"rewards": []}) if f"{label}.gold" in wrong_keys else specs[label]
             _check_rows(label, spec, prompts, _count(prompts, rows), runner, report, lengths, advance)
     report.data += _check_frames(recipe, specs)
     return report
 
 
 def _count_examples(name: str, report: CheckReport) -> None:
-    """Count the examples that a reward has; notes what it has nothing for."""
+    """Count the examples of a reward, and note when it has no examples or no `answer`."""
     function = REWARDS.load(name)
     traits = traits_of(function)
     report.examples += len(traits.examples)
@@ -122,20 +122,20 @@ def _count(prompts: PromptSet, rows: int | None) -> int:
 
 
 def _open(key: str, label: str, spec: Asked, place: Place, report: CheckReport) -> PromptSet | None:
-    """The prompts of the data at a key of the recipe; None when they cannot be opened, which the report says."""
+    """Open the data at a key of the recipe; when that fails, report the problem and return None."""
     try:
         return load_prompts(spec, label)
     except MorlError as error:
-        # What paths are relative to is told once, not with each of them.
-        told = str(error).partition("; paths are relative to")[0]
-        (report.missing if lacks_data(spec) else report.data).append(Problem(place(key), key, told))
+        # The report states once what paths are relative to.
+        message = str(error).partition("; paths are relative to")[0]
+        (report.missing if lacks_data(spec) else report.data).append(Problem(place(key), key, message))
     except Exception as error:  # noqa: BLE001  # a plugin's source may raise anything
         report.data.append(Problem(place(key), key, f"cannot be opened: {type(error).__name__}: {error}"))
     return None
 
 
 def _skips(spec: Asked) -> tuple[type[MorlError], ...]:
-    """Errors of a row that the recipe says to skip it for."""
+    """The errors for which the recipe skips a row."""
     return (BadMediaError,) if spec.data.bad_media == "skip" else ()
 
 
@@ -146,7 +146,7 @@ def _rendered(
     skips: tuple[type[MorlError], ...],
     report: CheckReport,
 ) -> tuple[Prompt | None, str]:
-    """A row's prompt; or None, and what is wrong with the row, which is nothing if it is one to skip."""
+    """The prompt of a row and ""; or None and what is wrong with the row, "" when the recipe skips it."""
     try:
         prompt = prompts[index]
         for item in prompt.media:
@@ -173,8 +173,8 @@ def _check_rows(
     lengths: _Lengths,
     advance: Advance,
 ) -> None:
-    """Render the first `count` rows and score their golds; adds what is wrong to the report, by row."""
-    found: list[tuple[int, str]] = []
+    """Render the first `count` rows and score their golds; adds problems to the report, by row."""
+    faults: list[tuple[int, str]] = []
     scored = any(traits_of(REWARDS.load(term.use)).answer for term in spec.rewards)
 
     def rendered() -> Iterator[Prompt]:
@@ -182,7 +182,7 @@ def _check_rows(
         for index in range(count):
             prompt, fault = _rendered(prompts, index, lengths.check, skips, report)
             if prompt is None:
-                found.extend([(index, fault)] if fault else [])
+                faults.extend([(index, fault)] if fault else [])
                 advance()
             else:
                 report.golds += scored and prompt.gold is not None
@@ -191,29 +191,28 @@ def _check_rows(
     report.sets += 1
     every = rendered()
     for prompt_id, reason in score_golds(spec, every, runner, advance=advance):
-        found.append((int(prompt_id.rpartition("/")[2]) - spec.data.skip, reason))
-    for _ in every:  # rewards that read no gold leave the rows unread
+        faults.append((int(prompt_id.rpartition("/")[2]) - spec.data.skip, reason))
+    for _ in every:  # score_golds reads no rows when no reward needs a gold
         advance()
-    report.data += [Problem(prompts.where(index), label, reason) for index, reason in sorted(found)]
+    report.data += [Problem(prompts.where(index), label, reason) for index, reason in sorted(faults)]
 
 
-def _learnt_from(recipe: SftRecipe | PreferenceRecipe) -> dict[str, Asked]:
-    """Rows that are learnt from, with their answers in the place of golds, by their key in the recipe."""
-
+def _training_sets(recipe: SftRecipe | PreferenceRecipe) -> dict[str, Asked]:
+    """The data sets of a recipe by key, with the responses to learn in place of golds."""
     if not isinstance(recipe, SftRecipe):
         return {"preference.data": recipe.preference}
-    found: dict[str, Asked] = {}
+    sets: dict[str, Asked] = {}
     for stage, spec in recipe.stages.items():
-        for name, own in spec.datasets.items():
-            found[f"stages.{stage}.datasets.{name}.data"] = own
-            if own.held_out is not None:
-                held_out = own.model_copy(update={"data": own.held_out})
-                found[f"stages.{stage}.datasets.{name}.held_out"] = held_out
-    return found
+        for name, dataset in spec.datasets.items():
+            sets[f"stages.{stage}.datasets.{name}.data"] = dataset
+            if dataset.held_out is not None:
+                held_out = dataset.model_copy(update={"data": dataset.held_out})
+                sets[f"stages.{stage}.datasets.{name}.held_out"] = held_out
+    return sets
 
 
 def _check_answers(sets: Mapping[str, Asked], rows: int, place: Place, report: CheckReport) -> None:
-    """Render the first rows of each set; adds what is wrong with them, or with their answers, to the report."""
+    """Render the first rows of each set; adds problems of the rows and of their responses to the report."""
     opened = {
         key: prompts for key, spec in sets.items() if (prompts := _open(key, key, spec, place, report)) is not None
     }
@@ -229,18 +228,18 @@ def _check_answers(sets: Mapping[str, Asked], rows: int, place: Place, report: C
 
 
 def _check_answer(prompt: Prompt) -> None:
-    """Raises: DataError when the answers that stand in the place of the gold are no text."""
+    """Raises: DataError when a response in place of the gold is not text."""
     for answer in prompt.gold.values() if isinstance(prompt.gold, Mapping) else [prompt.gold]:
         if not isinstance(answer, str):
             raise DataError(
-                f"an answer is text, not of type {type(answer).__name__}; the filter `string` makes text of it"
+                f"an answer must be text, not of type {type(answer).__name__}; convert it with the filter `string`"
             )
         if not answer.strip():
             raise DataError("an answer is empty")
 
 
 def _check_frames(recipe: Recipe, specs: Mapping[str, ObjectiveSpec]) -> list[Problem]:
-    """Rewards that resize images otherwise than the processor of the model does, if that is on this machine."""
+    """Find rewards that resize images differently from the model's processor, if that is on this machine."""
     resized = {
         label: spec
         for label, spec in specs.items()
@@ -248,7 +247,7 @@ def _check_frames(recipe: Recipe, specs: Mapping[str, ObjectiveSpec]) -> list[Pr
     }
     try:
         folder = local_path(recipe.model.path)
-    except FileNotFoundError:  # told among the checkpoints that are not there
+    except FileNotFoundError:  # reported among the missing checkpoints
         return []
     if not resized or not any((folder / name).is_file() for name in _PROCESSORS):
         return []
@@ -257,24 +256,24 @@ def _check_frames(recipe: Recipe, specs: Mapping[str, ObjectiveSpec]) -> list[Pr
     try:
         media = MediaProcessor.load(folder)
     except (OSError, ValueError) as error:
-        told = str(error).partition("\n")[0].removeprefix("model.path: ")
-        return [Problem("", "model.path", f"{recipe.model.path}: its processor cannot be loaded: {told}")]
-    found = []
+        reason = str(error).partition("\n")[0].removeprefix("model.path: ")
+        return [Problem("", "model.path", f"{recipe.model.path}: its processor cannot be loaded: {reason}")]
+    problems = []
     for label, spec in resized.items():
         try:
             check_frames(media, {label: spec})
         except UsageError as error:
-            place, _, told = str(error).partition(": ")
-            found.append(Problem("", place, told))
-    return found
+            key, _, message = str(error).partition(": ")
+            problems.append(Problem("", key, message))
+    return problems
 
 
 class _TooLongError(DataError):
-    """A prompt has more tokens than the recipe allows."""
+    """The prompt has more tokens than the recipe allows."""
 
 
 class _Lengths:
-    """Finds prompts of text that are too long, if the model's tokenizer is on this machine."""
+    """Finds text prompts that are too long, if the model's tokenizer is on this machine."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.skips = recipe.rollout.too_long == "skip"
@@ -284,7 +283,7 @@ class _Lengths:
     def check(self, prompt: Prompt) -> None:
         """Raises: _TooLongError."""
         # No token is shorter than a byte, so most prompts need not be counted.
-        if prompt.media or sum(len(str(own).encode()) for own in prompt.messages) + TEMPLATE_TOKENS <= self._most:
+        if prompt.media or sum(len(str(each).encode()) for each in prompt.messages) + TEMPLATE_TOKENS <= self._most:
             return
         codec = self._codec
         if codec is not None and (count := len(codec.encode(prompt, limit=False).token_ids_T)) > self._most:
@@ -298,13 +297,13 @@ class _Lengths:
         folder = local_path(self._model)
         try:
             return ChatCodec.load(folder, self._most) if folder.is_dir() else None
-        except (MorlError, OSError, ValueError):  # told among the checkpoints that are not there
+        except (MorlError, OSError, ValueError):  # reported among the missing checkpoints
             return None
 
 
 @contextmanager
 def _progress(total: int) -> Iterator[Advance]:
-    """A bar of rows on the terminal; nothing when the errors do not go to one."""
+    """A progress bar of rows on stderr, if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda: None
         return

@@ -1,8 +1,7 @@
-"""`morl plan`: what a recipe asks of the machines, before any of them is paid for.
+"""`morl plan`: the resources that a recipe needs, before any machine is paid for.
 
-Everything is computed from the recipe and the checkpoint's `config.json`. Batch arithmetic and placement are exact;
-memory is an estimate from the sizes of what must be held, time one from arithmetic and memory traffic at the rates
-that are assumed.
+Everything is computed from the recipe and the checkpoint's `config.json`. Batch arithmetic and placement are exact.
+Memory is estimated from the sizes of what must be held; time, from arithmetic and memory traffic at assumed rates.
 """
 
 from __future__ import annotations
@@ -19,26 +18,26 @@ GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 ACTIVATIONS = 34
-"""Bytes of activations that a transformer layer keeps for each token and hidden unit at 16 bits, attention scores
-left out, which no kernel in use here stores (Korthikanti et al. 2022, arXiv 2205.05198, section 4.1)."""
+"""Bytes of activations per token and hidden unit that a transformer layer keeps at 16 bits, without attention scores,
+which no kernel used here stores (Korthikanti et al. 2022, arXiv 2205.05198, section 4.1)."""
 
 UTILISATION = 0.35
-"""Share of a GPU's arithmetic that training of language models reaches."""
+"""Share of a GPU's peak arithmetic that language-model training reaches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machines:
-    """What there is to run on."""
+    """The machines to run on."""
 
     gpus: int
-    """A node."""
+    """GPUs per node."""
     nodes: int
     gpu_memory_gb: float
-    """GiB of one GPU."""
+    """Memory of one GPU, in GiB."""
     tflops: float = 990.0
-    """Dense 16-bit arithmetic of one GPU, in 10¹² operations a second; the default is an H100's or H200's."""
+    """Dense 16-bit arithmetic of one GPU, in 10¹² operations per second; the default is that of an H100 or H200."""
     bandwidth_gbs: float = 3350.0
-    """Memory traffic of one GPU, in 10⁹ bytes a second."""
+    """Memory bandwidth of one GPU, in 10⁹ bytes per second."""
 
     @property
     def all(self) -> int:
@@ -48,18 +47,18 @@ class Machines:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The sizes of a model that memory and time depend on."""
+    """The model sizes that memory and time depend on."""
 
     parameters: int
     layers: int
     hidden: int
     vocabulary: int
     kv_bytes: int
-    """Bytes of keys and values that one token leaves in the cache."""
+    """Bytes of the KV cache per token."""
 
     @classmethod
     def of(cls, folder: Path, dtype: str) -> Shape:
-        """The model of a checkpoint folder, of which only `config.json` is read."""
+        """The sizes of the model in a checkpoint folder; reads only `config.json`."""
         from morl.compat import guard_torchvision
 
         guard_torchvision()
@@ -93,20 +92,20 @@ class Item:
 
 
 def plan(recipe: Recipe, machines: Machines | None) -> list[Item]:
-    """What the recipe asks for, line by line.
+    """The resources that the recipe needs, line by line.
 
     Args:
         recipe: the recipe.
-        machines: what there is; without, nothing is held against it.
+        machines: to compare with; None for no comparison and no time estimate.
     """
     items = _arithmetic(recipe) + _placement(recipe, machines)
-    items += [Item("not here", problem.path, problem.message) for problem in missing_checkpoints(recipe)]
+    items += [Item("missing", problem.path, problem.message) for problem in missing_checkpoints(recipe)]
     try:
         shape = Shape.of(resolve_model(recipe.model.path), recipe.model.dtype)
     except (UsageError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0].removeprefix("model.path: ")
-        told = f"model.path: {reason}. For a plan a folder with the model's config.json is enough"
-        return [*items, Item("memory", "not estimated", told, fits=False)]
+        message = f"model.path: {reason}. A folder with the model's config.json is enough for a plan"
+        return [*items, Item("memory", "not estimated", message, fits=False)]
     learner = _learner_memory(recipe, shape)
     engine, sequences = _engine_memory(recipe, shape, machines), _sequences(recipe, shape, machines)
     items += _memory_items("a learner's GPU", learner, machines)
@@ -130,7 +129,7 @@ def _arithmetic(recipe: Recipe) -> list[Item]:
 
 
 def _row_tokens(recipe: Recipe) -> int:
-    """Tokens of a row of the learner's, at most: a prompt with all its answers, or with one of them."""
+    """Most tokens of a learner row: a prompt with all its responses, or with one of them."""
     rollout = recipe.rollout
     answers = rollout.samples_per_prompt if recipe.learner.share_prefix else 1
     return rollout.max_prompt_tokens + answers * rollout.max_new_tokens
@@ -144,7 +143,7 @@ def _placement(recipe: Recipe, machines: Machines | None) -> list[Item]:
     needed = engines + ranks + critic + judges
     has = "" if machines is None else f" of {machines.all}"
     fits = machines is None or needed <= machines.all
-    remedy = "" if fits else "; lower rollout.engines or learner.ranks, or give more machines"
+    remedy = "" if fits else "; lower rollout.engines or learner.ranks, or add machines"
     return [
         Item("GPUs", "engines", f"{recipe.rollout.engines} x {wide} = {engines}"),
         Item("GPUs", "learner ranks", str(ranks)),
@@ -162,7 +161,7 @@ def _reward_models(recipe: Recipe) -> int:
     specs = [*recipe.objectives.values(), *recipe.eval_objectives().values()]
     terms = [term.options for spec in specs for term in spec.rewards if term.use == "reward_model"]
     settings = {ServerSettings(**{key: value for key, value in term.items() if key in known}) for term in terms}
-    return sum(one.replicas for one in settings)
+    return sum(setting.replicas for setting in settings)
 
 
 def _tensor_parallel(recipe: Recipe) -> int:
@@ -176,31 +175,31 @@ def _learner_memory(recipe: Recipe, shape: Shape) -> dict[str, float]:
     spec, size = recipe.learner, BYTES[recipe.model.dtype]
     trained = _lora_parameters(spec.lora, shape) if spec.lora else shape.parameters
     zero = zero_stage(spec.zero, recipe.model.dtype)
-    parted = {stage: spec.ranks if zero >= stage else 1 for stage in (1, 2, 3)}
-    # ZeRO keeps float32 masters beside any weights, and adds gradients up in float32.
+    shards = {stage: spec.ranks if zero >= stage else 1 for stage in (1, 2, 3)}
+    # ZeRO keeps float32 master weights whatever the dtype, and accumulates gradients in float32.
     master = 4 if zero else 0
     budget = max(spec.tokens_per_microbatch, _row_tokens(recipe))  # a row is never cut
     layer = budget * shape.hidden * ACTIVATIONS * size / 2
     kept = budget * shape.hidden * size
-    found = {
-        "weights": size * shape.parameters / parted[3],
-        "gradients": 4 * trained / parted[2],
-        "optimiser": 0.0 if spec.offload else (8 + master) * trained / parted[1],
+    memory = {
+        "weights": size * shape.parameters / shards[3],
+        "gradients": 4 * trained / shards[2],
+        "optimiser": 0.0 if spec.offload else (8 + master) * trained / shards[1],
         "activations": layer + shape.layers * kept if spec.activation_checkpointing else shape.layers * layer,
         "head": 3.0 * max(CHUNK_BYTES, 64 * shape.vocabulary),
     }
     if recipe.algorithm.kl is not None and spec.lora is None:
-        found["reference"] = size * shape.parameters / parted[3]
-    return found
+        memory["reference"] = size * shape.parameters / shards[3]
+    return memory
 
 
 def _lora_parameters(lora: LoraSpec, shape: Shape) -> int:
-    """An estimate: each layer has about 12 h² weights in 7 matrices, whose sides together are about 22 h."""
+    """An estimate: each layer has about 12 h² weights in 7 matrices, whose sides add up to about 22 h."""
     return 22 * shape.hidden * lora.rank * shape.layers
 
 
 def _engine_memory(recipe: Recipe, shape: Shape, machines: Machines | None) -> dict[str, float]:
-    """Bytes on one GPU of an engine, by what they hold."""
+    """Bytes on one GPU of an engine, by use."""
     weights = BYTES[recipe.model.dtype] * shape.parameters / _tensor_parallel(recipe)
     if machines is None:
         return {"weights": weights}
@@ -209,24 +208,24 @@ def _engine_memory(recipe: Recipe, shape: Shape, machines: Machines | None) -> d
 
 
 def _sequences(recipe: Recipe, shape: Shape, machines: Machines | None) -> Item:
-    """How many sequences an engine holds at once; an engine that cannot hold one does not start."""
+    """How many sequences an engine holds at once. An engine that cannot hold one does not start."""
     what = "sequences that an engine holds at once"
     longest = recipe.rollout.max_prompt_tokens + recipe.rollout.max_new_tokens
     each = shape.kv_bytes * longest / _tensor_parallel(recipe)
     if machines is None:
         return Item("memory", what, f"one of {longest:,} tokens takes {each / GIB:.2f} GiB")
     held = int(_engine_memory(recipe, shape, machines)["cache"] / each)
-    remedy = "" if held else "; raise tensor_parallel_size in rollout.options, or shorten prompts and answers"
+    remedy = "" if held else "; raise tensor_parallel_size in rollout.options, or shorten prompts and responses"
     return Item("memory", what, f"{held:,} of {longest:,} tokens{remedy}", fits=held > 0)
 
 
 def _memory_items(whose: str, parts: dict[str, float], machines: Machines | None) -> list[Item]:
     total = sum(parts.values()) / GIB
-    told = ", ".join(f"{name} {value / GIB:.1f}" for name, value in parts.items())
+    breakdown = ", ".join(f"{name} {value / GIB:.1f}" for name, value in parts.items())
     fits = machines is None or total <= machines.gpu_memory_gb
     has = "" if machines is None else f" of {machines.gpu_memory_gb:g}"
     remedy = "" if fits else "; raise learner.zero or ranks, or use offload or activation_checkpointing"
-    return [Item("memory", whose, f"{total:.1f}{has} GiB: {told}{remedy}", fits)]
+    return [Item("memory", whose, f"{total:.1f}{has} GiB: {breakdown}{remedy}", fits)]
 
 
 def _times(recipe: Recipe, shape: Shape, machines: Machines) -> list[Item]:
@@ -247,7 +246,7 @@ def _times(recipe: Recipe, shape: Shape, machines: Machines) -> list[Item]:
     return [
         Item("time", "rollout of a step, at most", _seconds(rollout_s)),
         Item("time", "update of a step, at most", _seconds(learner_s)),
-        Item("time", "the run, at most", f"{whole:,.1f} h {assumed}; all answers of full length, rewards not counted"),
+        Item("time", "the run, at most", f"{whole:,.1f} h {assumed}; all responses of full length, without rewards"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""An evaluation set that stands by itself: one YAML file."""
+"""A standalone evaluation set: one YAML file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from morl.recipe.train_recipe import Recipe
 
 
 class EvalSetRecipe(Document):
-    """One evaluation set: rows, what is asked, and how answers are scored."""
+    """One evaluation set: rows, prompt, and the rewards that score the responses."""
 
     about: Text
-    """Where the rows come from, how many there are, and under which licence."""
+    """Where the rows come from, how many there are, and their licence."""
     data: DataSpec
     """The rows."""
     prompt: PromptForm
@@ -31,33 +31,33 @@ class EvalSetRecipe(Document):
     pass_at: Annotated[Float, Field(gt=0, le=1)] = 1.0
     """As in an objective."""
     samples: Annotated[Int, Field(ge=1)] = 1
-    """Answers to each prompt, for pass@k."""
+    """Responses to each prompt, for pass@k."""
     temperature: Annotated[Float, Field(ge=0)] = 0.0
-    """0 is greedy."""
+    """Sampling temperature; 0 is greedy."""
     top_p: Annotated[Float, Field(gt=0, le=1)] = 1.0
-    """Sample from the likeliest tokens that together reach this probability."""
+    """Nucleus sampling: sample from the most likely tokens whose total probability reaches this."""
     max_new_tokens: Annotated[Int, Field(ge=1)] = 2048
-    """Longest answer, in tokens."""
+    """Most tokens of a response."""
     max_prompt_tokens: Annotated[Int, Field(ge=1)] = 8192
-    """Longest prompt, in tokens."""
+    """Most tokens of a prompt."""
     plugins: list[Text] = Field(default_factory=list)
-    """Modules or .py files to import, so that what they register can be used here."""
+    """Modules or .py files to import first, so that the recipe can use what they register."""
 
     def as_recipe(self, name: str, model: str) -> Recipe:
-        """A recipe that has nothing but this set, to be asked of `model`."""
-        asked = {key: getattr(self, key) for key in ("data", "prompt", "gold", "rewards", "combine", "pass_at")}
-        drawn = {key: getattr(self, key) for key in ("samples", "temperature", "top_p", "max_new_tokens")}
+        """A recipe with this evaluation set only, to evaluate `model`."""
+        objective = {key: getattr(self, key) for key in ("data", "prompt", "gold", "rewards", "combine", "pass_at")}
+        sampling = {key: getattr(self, key) for key in ("samples", "temperature", "top_p", "max_new_tokens")}
         return Recipe.model_validate(
             {
                 "run": {"name": "eval", "steps": 1},
                 "model": {"path": model},
-                "objectives": {name: {"share": 1.0, **asked}},
+                "objectives": {name: {"share": 1.0, **objective}},
                 "rollout": {
                     "prompts_per_step": 1,
                     "samples_per_prompt": 2,
                     "max_new_tokens": self.max_new_tokens,
                     "max_prompt_tokens": self.max_prompt_tokens,
                 },
-                "eval": {"sets": {name: {"data": self.data, **drawn}}},
+                "eval": {"sets": {name: {"data": self.data, **sampling}}},
             }
         )

@@ -1,4 +1,4 @@
-"""Reads a recipe, everything a run is in one YAML file, and reports all that is wrong with it at once, line by line."""
+"""Reads a recipe, the one YAML file that defines a run, and reports all its problems at once, with their lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from morl.errors import Problem, RecipeError, UsageError
-from morl.recipe import yaml_lines as marked
+from morl.recipe import yaml_lines
 from morl.recipe.schema.document import Document
 from morl.recipe.schema.section import Spec
 from morl.recipe.train_recipe import Recipe
@@ -23,11 +23,11 @@ from morl.registry import did_you_mean
 D = TypeVar("D", bound=Document)
 
 RecipeSource = str | Path | Mapping[str, Any]
-"""A YAML file, the name of a recipe that comes with morl, or a recipe's keys and values in a dictionary."""
+"""A YAML file, the name of a built-in recipe, or a dictionary with the keys and values of a recipe."""
 
 
 def load_recipe(source: RecipeSource, overrides: Sequence[str] = ()) -> Recipe:
-    """Read the recipe of a training run; as `load_document`."""
+    """Read the recipe of a training run, as `load_document` does."""
     return load_document(Recipe, source, overrides)
 
 
@@ -35,12 +35,12 @@ def load_document(kind: type[D], source: RecipeSource, overrides: Sequence[str] 
     """Read a recipe.
 
     Args:
-        kind: what it is the recipe of.
+        kind: the schema.
         source: a file, a name, or a dictionary.
-        overrides: `key.path=value` each, the value being YAML or a template; a list item is
-            called by its index, and `null` takes a key back to its default, or an objective out.
+        overrides: `key.path=value` each; the value is YAML or a template. List items are
+            addressed by index. `null` resets a key to its default, or removes an objective.
 
-    Raises: RecipeError with everything that is wrong.
+    Raises: RecipeError with all problems.
     """
     recipe, problems = inspect_document(kind, source, overrides)
     if recipe is None or problems:
@@ -51,11 +51,12 @@ def load_document(kind: type[D], source: RecipeSource, overrides: Sequence[str] 
 def inspect_document(
     kind: type[D], source: RecipeSource, overrides: Sequence[str] = ()
 ) -> tuple[D | None, tuple[Problem, ...]]:
-    """Read a recipe as `load_document` does, and go on after errors.
+    """Read a recipe as `load_document` does, but continue after errors.
 
-    Wrong keys are left out, then what cannot do without them: the term, the objective. A
-    required key outside the objectives gets a stand-in. Returns what is left, and all problems
-    by line; the recipe is None when no objective is left.
+    Wrong keys are left out, and then the term or objective that requires them. A required key
+    outside the objectives gets a stand-in.
+
+    Returns: what is left of the recipe, None when no objective is left; and all problems by line.
     """
     try:
         document, flaws = _read(source)
@@ -64,8 +65,8 @@ def inspect_document(
     name = _name(source)
     root = document.root
     if not flaws and root is None:
-        needed = [name for name, field in kind.model_fields.items() if field.is_required()]
-        listed = f"{', '.join(needed[:-1])} and {needed[-1]}"
+        required = [name for name, field in kind.model_fields.items() if field.is_required()]
+        listed = f"{', '.join(required[:-1])} and {required[-1]}"
         flaws = [Flaw(1, (), f"the file is empty; a recipe has at least {listed}")]
     elif not isinstance(root, dict) and not flaws:
         flaws = [Flaw(1, (), "a recipe is a mapping (key: value)")]
@@ -74,51 +75,51 @@ def inspect_document(
     recipe = None
     if isinstance(root, dict):
         flaws += _override(document, overrides)
-        recipe, found = validate(kind, document, {flaw.path for flaw in flaws if flaw.lost})
-        flaws += found
+        recipe, broken_rules = validate(kind, document, {flaw.path for flaw in flaws if flaw.lost})
+        flaws += broken_rules
     unique = dict.fromkeys(sorted(flaws, key=lambda flaw: (flaw.line == COMMAND_LINE, flaw.line)))
-    return recipe, tuple(Problem(_where(name, flaw.line), flaw.dotted, flaw.message) for flaw in unique)
+    return recipe, tuple(Problem(_location(name, flaw.line), flaw.dotted, flaw.message) for flaw in unique)
 
 
 def _read(source: RecipeSource) -> tuple[YamlDocument, list[Flaw]]:
-    """A recipe with the lines of its keys, of which a dictionary has none. Raises: UsageError when it is not there."""
+    """A recipe with the lines of its keys; a dictionary has no lines. Raises: UsageError when it cannot be read."""
     if isinstance(source, Mapping):
         return YamlDocument(copy.deepcopy(dict(source))), []
-    return marked.parse(read_text(str(source)))
+    return yaml_lines.parse(read_text(str(source)))
 
 
 def _name(source: RecipeSource) -> str:
     return "recipe" if isinstance(source, Mapping) else str(source)
 
 
-def _where(name: str, line: int) -> str:
+def _location(name: str, line: int) -> str:
     if line == COMMAND_LINE:
         return "command line"
     return f"{name}:{line}" if line != NO_LINE else name
 
 
 def place_of(source: RecipeSource, overrides: Sequence[str], key: Sequence[str]) -> str:
-    """Where a recipe says a key: `recipe.yaml:12`, or `command line`; the file alone where it does not.
+    """Where a recipe sets a key: `recipe.yaml:12` or `command line`; the file alone when it does not set it.
 
-    Of data it is the line of their `path`, if they have one.
+    For a data section, the line of its `path`, if it has one.
     """
     document, _ = _read(source)
     _override(document, overrides)
     name = _name(source)
-    return _where(name, document.line_of((*key, "path"))) if (key[0],) in document.lines else name
+    return _location(name, document.line_of((*key, "path"))) if (key[0],) in document.lines else name
 
 
 def go_offline(recipe: Recipe | Any) -> None:
-    """Keep the Hugging Face libraries off the network, here and in every process started from here."""
+    """If the recipe is offline, keep the Hugging Face libraries off the network, in this process and its children."""
     if recipe.run.offline:
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-        # They read that when they are imported, which a notebook has done before.
+        # They read the variables at import, and a notebook may have imported them already.
         for module in {"huggingface_hub.constants", "datasets.config"} & set(sys.modules):
             vars(sys.modules[module])["HF_HUB_OFFLINE"] = True
 
 
 def builtin_recipes(folder: str = "") -> tuple[str, ...]:
-    """Names of the recipes that come with morl, in a folder of theirs: `evals` holds evaluation sets."""
+    """Names of the built-in recipes in a folder of `morl.recipes`: `evals` holds evaluation sets."""
     place = importlib.resources.files("morl.recipes").joinpath(*Path(folder).parts)
     names = [file.name.removesuffix(".yaml") for file in place.iterdir() if file.name.endswith(".yaml")]
     return tuple(sorted((Path(folder) / name).as_posix() for name in names))
@@ -130,17 +131,17 @@ _KINDS = {
     "rm": "a recipe of `morl rm`: run `morl rm {}`",
     "eval": "an evaluation set: run `morl eval {} --model PATH`",
 }
-"""What a recipe is, by the command that takes it."""
+"""Description of each kind of recipe, by the command that takes it."""
 
 
 def _command(keys: Any) -> str:
-    """The command that takes a recipe with these keys; empty when they do not tell."""
+    """The command that takes a recipe with these keys; empty when the keys do not decide it."""
     owner = {"objectives": "train", "stages": "sft", "preference": "rm", "rewards": "eval"}
     return next((command for key, command in owner.items() if isinstance(keys, Mapping) and key in keys), "")
 
 
 def command_of(source: RecipeSource) -> str:
-    """The command that takes a recipe: train, sft, rm or eval; empty when the file does not tell."""
+    """The command that takes a recipe: train, sft, rm or eval; empty when its keys do not decide it."""
     try:
         return _command(_read(source)[0].root)
     except UsageError:
@@ -148,12 +149,12 @@ def command_of(source: RecipeSource) -> str:
 
 
 def is_eval_set(source: RecipeSource) -> bool:
-    """Whether a recipe file describes one evaluation set, and not a run. Raises: UsageError when it cannot be read."""
+    """Whether a recipe is an evaluation set rather than a run. Raises: UsageError when it cannot be read."""
     return _command(_read(source)[0].root) == "eval"
 
 
 def read_text(path: str) -> str:
-    """The text of a recipe: a file, or the name of one that comes with morl. Raises: UsageError."""
+    """The text of a recipe, from a file or the name of a built-in recipe. Raises: UsageError."""
     source: Any = Path(path)
     if not source.is_file():
         name = path.removesuffix(".yaml").removeprefix("recipes/").removeprefix("./")
@@ -161,7 +162,7 @@ def read_text(path: str) -> str:
         if source.is_dir() and name not in known:
             raise UsageError("is a folder, not a recipe")
         if name not in known:
-            raise UsageError(f"no such file, and no recipe of morl's own{did_you_mean(name, known)}")
+            raise UsageError(f"no such file, and no built-in recipe{did_you_mean(name, known)}")
         source = importlib.resources.files("morl.recipes").joinpath(*f"{name}.yaml".split("/"))
     try:
         text: str = source.read_bytes().decode("utf-8-sig")
@@ -173,11 +174,11 @@ def read_text(path: str) -> str:
 
 
 _FOLDERS = ("evals", "mini")
-"""Folders of recipes of other kinds than `morl train` takes."""
+"""Folders of further built-in recipes, beside those at the top."""
 
 
 def _override(document: YamlDocument, overrides: Sequence[str]) -> list[Flaw]:
-    """Apply `key.path=value` items; returns what is wrong with them."""
+    """Apply `key.path=value` items; returns their flaws."""
     flaws = []
     for item in overrides:
         dotted, equals, text = item.partition("=")
@@ -197,9 +198,9 @@ def _override(document: YamlDocument, overrides: Sequence[str]) -> list[Flaw]:
 
 
 def _override_value(text: str) -> Any:
-    """The value of an override: YAML, or a template, which need not be quoted here."""
+    """The value of an override: YAML, or a template, which needs no quotes here."""
     try:
-        return marked.parse_value(text)
+        return yaml_lines.parse_value(text)
     except ValueError:
         if "{{" in text or "{%" in text:
             return text
@@ -208,7 +209,7 @@ def _override_value(text: str) -> Any:
 
 @functools.cache
 def _schema_keys() -> frozenset[str]:
-    """Every key that some section has."""
+    """The keys of all sections."""
 
     def sections(cls: type[Spec]) -> Iterable[type[Spec]]:
         for sub in cls.__subclasses__():
@@ -219,6 +220,6 @@ def _schema_keys() -> frozenset[str]:
 
 
 def _has_default(keys: Sequence[str]) -> bool:
-    """Whether `null` takes the key away; for an option of a function it is a value like others."""
+    """Whether `null` removes the key; for an option of a function it is an ordinary value."""
     is_named = (len(keys) == 2 and keys[0] == "objectives") or (len(keys) == 3 and keys[:2] == ["eval", "sets"])
     return is_named or keys[-1] in _schema_keys()

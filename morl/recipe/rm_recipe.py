@@ -1,4 +1,4 @@
-"""The recipe of `morl rm`: a reward model from pairs of answers."""
+"""The recipe of `morl rm`: a reward model from pairs of responses."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from morl.recipe.schema.section import Float, Int, PromptForm, Spec, Text
 
 
 class PreferenceSpec(Spec):
-    """Pairs of answers, and how a reward model learns from them."""
+    """Preference pairs, and how the reward model is trained on them."""
 
     data: DataSpec
-    """Where the rows come from, one pair each."""
+    """The rows, one pair each."""
     prompt: PromptForm
-    """What was asked, as in an objective."""
+    """The prompt, as in an objective."""
     chosen: Text
-    """Template of the answer that was preferred."""
+    """Template of the preferred response."""
     rejected: Text
-    """Template of the other one."""
+    """Template of the rejected response."""
     pairs_per_step: Annotated[Int, Field(ge=1)]
-    """Pairs that one optimiser step learns from."""
+    """Pairs per optimiser step."""
     held_out: Annotated[Float, Field(gt=0, lt=1)] = 0.1
-    """Share of the prompts whose pairs are never learnt from, but measured."""
+    """Fraction of the prompts whose pairs are held out for evaluation."""
     measure_every: Annotated[Int, Field(ge=0)] = 0
-    """Steps between measurements on the held-out pairs; 0 measures before and after only."""
+    """Steps between evaluations on the held-out pairs; 0 evaluates before and after training only."""
     max_tokens: Annotated[Int, Field(ge=1)] = 2048
-    """Most tokens that a prompt and its two answers may have together."""
+    """Most tokens of a prompt with its two responses."""
     too_long: Literal["fail", "skip"] = "fail"
-    """What a longer pair does: stop the run, or be left out and counted. It is never cut."""
+    """What happens to a longer pair: `fail` stops the run, `skip` leaves it out and counts it. Pairs are never cut."""
     centering: Annotated[Float, Field(ge=0)] = 0.01
-    """Weight of a loss that draws the two scores of a pair to opposite sides of 0; their difference stays free."""
+    """Weight of a loss that draws the mean of a pair's two scores to 0; their difference stays free."""
 
     @property
     def gold(self) -> dict[str, str]:
-        """The answers take the place of an objective's gold."""
+        """The two responses, in place of an objective's gold."""
         return {"chosen": self.chosen, "rejected": self.rejected}
 
 
 class PreferenceRecipe(Document):
-    """Everything the training of a reward model is."""
+    """A recipe that trains a reward model."""
 
     run: RunSpec
     """Name, length and checkpoints."""
     model: ModelSpec
-    """The language model, or reward model, to begin with."""
+    """The language model, or reward model, to start from."""
     preference: PreferenceSpec
     """The pairs."""
     learner: LearnerSpec = LearnerSpec(lr=1e-5)
@@ -60,4 +60,4 @@ class PreferenceRecipe(Document):
     cluster: ClusterSpec = ClusterSpec()
     """The Ray cluster."""
     plugins: list[Text] = Field(default_factory=list)
-    """Modules or .py files to import, so that what they register can be used here."""
+    """Modules or .py files to import first, so that the recipe can use what they register."""

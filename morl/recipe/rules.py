@@ -1,4 +1,4 @@
-"""Rules of a recipe's values that a type alone does not state, and how a broken one is worded."""
+"""Rules for recipe values beyond their types, and the wording of broken rules."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from morl.registry import did_you_mean, explain
 
 Loc = tuple[str | int, ...]
-"""Keys and indices from a model to one of its values."""
+"""Path of keys and indices below a model."""
 
 MISSING = "required, and missing"
 
 
 class NoRewards:
-    """Stands for the rewards of an objective when none of those in the recipe can be used.
+    """Stand-in for the rewards of an objective whose rewards are all unusable.
 
-    `inspect_document` puts it there, so that the objective's data can still be looked at.
+    `inspect_document` sets it, so that the data of the objective can still be checked.
     """
 
 
 class Rule:
-    """A broken rule: where below the model it lies, what it says, and the places it depends on."""
+    """A broken rule: its path below the model, its message, and the paths that the message depends on."""
 
     def __init__(self, loc: Loc, message: str, depends: Sequence[Loc] = ()) -> None:
         self.loc = loc
@@ -34,7 +34,7 @@ class Rule:
 
 
 def refuse(title: str, rules: Sequence[Rule]) -> None:
-    """Raises: ValidationError with one item a rule, if there are any."""
+    """Raises: ValidationError with one item per rule, if there are any."""
     if rules:
         items = [
             InitErrorDetails(
@@ -50,19 +50,19 @@ def refuse(title: str, rules: Sequence[Rule]) -> None:
 
 
 def rule_error(message: str) -> PydanticCustomError:
-    """The error that a validator of one value raises."""
+    """The error for a validator of a single value to raise."""
     return PydanticCustomError("rule", "{text}", {"text": message, "depth": 0, "depends": ()})
 
 
 def not_a_truth_value(value: Any) -> Any:
-    """Refuse true and false where a number is wanted."""
+    """Refuse true and false in place of a number."""
     if isinstance(value, bool):
         raise rule_error(f"should be a number, not {str(value).lower()}")
     return value
 
 
 def matches(pattern: str, rule: str) -> AfterValidator:
-    """A validator that refuses text that does not match the whole of a pattern; `rule` says what would."""
+    """A validator that refuses text unless the whole of it matches a pattern; `rule` is the error message."""
 
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -73,7 +73,7 @@ def matches(pattern: str, rule: str) -> AfterValidator:
 
 
 def check_template(value: Any) -> Any:
-    """Refuse a string that is not a template, in lists and mappings too; anything else is a constant."""
+    """Refuse strings that are not valid templates, in lists and mappings too; other values are constants."""
     for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
         check_template(item)
     if isinstance(value, str):
@@ -89,7 +89,7 @@ _ROLES = ("system", "user", "assistant", "tool")
 
 
 def _content(value: Any, loc: Loc) -> list[Rule]:
-    """The rules that a message's content breaks: text, or a list of text, images and videos."""
+    """The broken rules of one part of a message's content: text, an image or a video."""
     if isinstance(value, str):
         try:
             check_template(value)
@@ -140,7 +140,7 @@ def _messages(value: list[Any]) -> list[Rule]:
 
 
 def check_prompt(value: Any) -> Any:
-    """Refuse what is neither a template, nor parts, nor messages, nor `{messages: a template}`."""
+    """Refuse anything but a template, a list of parts, a list of messages, or `{messages: a template}`."""
     if isinstance(value, Mapping):
         if set(value) != {"messages"}:
             rules = [Rule((), "should be text, a list of parts or of messages, or {messages: a field that holds them}")]
@@ -156,7 +156,7 @@ def check_prompt(value: Any) -> Any:
 
 
 def sentence(item: ErrorDetails, known: Iterable[str]) -> str:
-    """A validation error as a rule and a remedy."""
+    """The text of a validation error: the rule and the remedy."""
     if item["type"] == "rule":
         return item["msg"]
     shown = "empty" if item["input"] is None else f"not {item['input']!r}"[:80]

@@ -1,4 +1,4 @@
-"""Numbers that move with the training step: functions of the step alone, so that a resumed run repeats them."""
+"""Values that move with the training step. They depend on the step only, so a resumed run repeats them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from morl.traits import traits_of
 
 Shape = Literal["linear", "steps"]
 Points = Sequence[tuple[int, float]]
-"""`(step, value)`, by ascending step."""
+"""`(step, value)` pairs, steps ascending."""
 Number = type[int] | type[float]
 
 TRIED = 1000
-"""Values between the points that are tried when a recipe is read, at most."""
+"""Most interpolated values that are validated when a recipe is read."""
 
 
 def value_at(points: Points, step: int, shape: Shape) -> float:
-    """The first value up to the first point, the last value from the last point on.
+    """The value at a step; constant before the first point and after the last.
 
-    Between two points `linear` goes straight from one value to the other,
-    `v0 + (v1 - v0) (step - s0) / (s1 - s0)`, and `steps` keeps the earlier one.
+    Between two points `linear` interpolates, `v0 + (v1 - v0) (step - s0) / (s1 - s0)`, and `steps`
+    keeps the earlier value.
     """
     after = bisect.bisect_right(points, step, key=lambda point: point[0])
     if after in (0, len(points)):
@@ -40,20 +40,20 @@ def value_at(points: Points, step: int, shape: Shape) -> float:
 
 
 def as_number(kind: Number, value: float) -> float:
-    """The value between points, rounded to the nearest whole one where only those are taken."""
+    """An interpolated value, rounded to the nearest integer where the option takes only integers."""
     return round(value) if kind is int else value
 
 
 def movable(function: Callable[..., Any], *, gated: bool) -> dict[str, Number]:
-    """What a schedule can move in a term of this reward, and which numbers each takes."""
+    """The keys that a schedule can move in a term of this reward, with their number types."""
     options = {name: _kind(field.annotation) for name, field in options_model(function).model_fields.items()}
     numbers: dict[str, Number] = {name: kind for name, kind in options.items() if kind is not None}
     return {"weight": float, **({"gate": float} if gated else {}), **numbers}
 
 
 def _kind(annotation: Any) -> Number | None:
-    taken = set(_leaves(annotation))
-    return float if float in taken else int if int in taken else None
+    accepted = set(_leaves(annotation))
+    return float if float in accepted else int if int in accepted else None
 
 
 def _leaves(annotation: Any) -> Iterator[Any]:
@@ -70,13 +70,13 @@ def _leaves(annotation: Any) -> Iterator[Any]:
 def schedule_rules(
     term: Mapping[str, Any], function: Callable[..., Any], schedules: Mapping[str, tuple[Points, Shape]]
 ) -> list[Rule]:
-    """What is wrong with the schedules of a term of this reward, both as they are written."""
+    """The broken rules of a term's schedules; `term` and `schedules` are as written in the recipe."""
     rules: list[Rule] = []
     gate = term.get("gate")
     numbers = movable(function, gated=isinstance(gate, Mapping))
     for key, (points, shape) in schedules.items():
-        wrong = _key_rules(function, key, numbers) or _value_rules(function, key, points, shape, numbers)
-        rules += wrong or _end_rules(term, key, points[-1][1])
+        broken = _key_rules(function, key, numbers) or _value_rules(function, key, points, shape, numbers)
+        rules += broken or _end_rules(term, key, points[-1][1])
     return rules
 
 
@@ -92,11 +92,11 @@ def _key_rules(function: Callable[..., Any], key: str, numbers: Mapping[str, Num
     if key in numbers:
         if traits_of(function).resource is None or key in ("weight", "gate"):
             return []
-        message = "the reward keeps a resource that is made with its options once: only weight and gate can move"
+        message = "the reward builds its resource from its options once: only weight and gate can move"
     elif key == "gate":
         message = "there is no gate to move: add 'gate'"
     elif key in options_model(function).model_fields:
-        message = "only numbers can move, and this option is none"
+        message = "only numbers can move, and this option is not a number"
     else:
         message = f"unknown key{did_you_mean(key, numbers)}"
     return [Rule(("schedule", key), message, [("gate",)] if key == "gate" else ())]
@@ -114,12 +114,12 @@ def _value_rules(
     for step in range(first, last, 1 + (last - first) // TRIED):
         text = _refused(function, key, as_number(numbers[key], value_at(points, step, shape)))
         if text:
-            return [Rule(("schedule", key), f"in step {step}: {text}; 'shape: steps' has no values but those written")]
+            return [Rule(("schedule", key), f"in step {step}: {text}; 'shape: steps' uses only the values written")]
     return []
 
 
 def _refused(function: Callable[..., Any], key: str, value: float) -> str:
-    """Why the term cannot have this value; empty when it can."""
+    """Why the term cannot take this value; empty when it can."""
     if key == "weight":
         return "" if value > 0 else f"should be greater than 0, not {value:g}"
     if key != "gate":
@@ -131,7 +131,7 @@ def _refused(function: Callable[..., Any], key: str, value: float) -> str:
 
 
 def with_ends(term: Mapping[str, Any], function: Callable[..., Any], ends: Mapping[str, float]) -> dict[str, Any]:
-    """The term as it is written, with what is scheduled and not written set to where its schedule ends."""
+    """The term as written, with each scheduled key that is missing set to the last value of its schedule."""
     gate = term.get("gate")
     numbers = movable(function, gated=isinstance(gate, Mapping))
     filled = {**{key: as_number(numbers[key], end) for key, end in ends.items()}, **term}

@@ -1,4 +1,4 @@
-"""Supervised training in stages: the recipe, each stage with its own data, trainable parts and schedule."""
+"""The recipe of `morl sft`: supervised training in stages, each with its data, trainable parameters and schedule."""
 
 from __future__ import annotations
 
@@ -15,77 +15,78 @@ from morl.recipe.schema.section import Float, Int, Name, PromptForm, Spec, Text
 
 
 class DatasetSpec(Spec):
-    """Examples of one kind: a question and the answer that is learnt."""
+    """Examples of one kind: a prompt and the response to learn."""
 
     share: Annotated[Float, Field(gt=0)] = 1.0
-    """Its part of the stage's examples, relative to the other data sets' shares."""
+    """Share of the stage's examples, relative to the shares of the other data sets."""
     data: DataSpec
-    """Where its rows come from."""
+    """The rows."""
     held_out: DataSpec | None = None
-    """Rows that are never learnt from; the loss on them is measured."""
+    """Held-out rows: the loss on them is measured."""
     prompt: PromptForm
-    """What is asked, as in an objective."""
+    """The prompt, as in an objective."""
     answer: Text
-    """Template of the answer."""
+    """Template of the response to learn."""
 
     @property
     def gold(self) -> Any:
-        """The answer takes the place of an objective's gold."""
+        """The response, in place of an objective's gold."""
         return self.answer
 
 
 class StageSpec(Spec):
-    """One stage: it starts from the weights of the one before, with a new optimiser."""
+    """One stage; it starts from the weights of the previous stage, with a new optimiser."""
 
     steps: Annotated[Int, Field(ge=1)]
     """Optimiser steps."""
     examples_per_step: Annotated[Int, Field(ge=1)]
-    """Examples that one optimiser step learns from."""
+    """Examples per optimiser step."""
     datasets: Annotated[dict[Name, DatasetSpec], Field(min_length=1)]
-    """What is learnt, by name."""
+    """Data sets by name."""
     train: Annotated[list[Text], Field(min_length=1)] = Field(default_factory=lambda: ["*"])
-    """Parameters that learn: patterns like `model.visual.merger.*` over their names."""
+    """Parameters to train, as name patterns like `model.visual.merger.*`."""
     lr: Annotated[Float, Field(gt=0)]
     """Learning rate after warm-up."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    """How the learning rate goes on after warm-up; linear and cosine end at 0 with the stage's last step."""
+    """Learning-rate schedule after warm-up; linear and cosine reach 0 in the last step of the stage."""
     warmup_steps: Annotated[Int, Field(ge=0)] = 0
-    """Steps in which the learning rate rises from 0."""
+    """Steps over which the learning rate rises from 0."""
     aggregation: Literal["batch_tokens", "sequence_mean"] = "batch_tokens"
-    """Every token of an answer counts the same, or every answer."""
+    """Weight every response token equally (`batch_tokens`), or every response (`sequence_mean`)."""
     max_tokens: Annotated[Int, Field(ge=1)] = 4096
-    """Most tokens that a prompt and its answer may have together."""
+    """Most tokens of a prompt with its response."""
     too_long: Literal["fail", "skip"] = "fail"
-    """What a longer example does: stop the run, or be left out and counted. It is never cut."""
+    """What happens to a longer example: `fail` stops the run, `skip` leaves it out and counts it. Examples are never
+    cut."""
     measure_every: Annotated[Int, Field(ge=0)] = 0
-    """Steps between measurements on held-out rows; 0 measures at the stage's end only."""
+    """Steps between measurements on held-out rows; 0 measures at the end of the stage only."""
 
 
 class SftRecipe(Document):
-    """Everything a supervised training is."""
+    """A recipe of supervised training."""
 
     run: RunFolderSpec
     """Name and checkpoints."""
     model: ModelSpec
-    """The model to begin with."""
+    """The model to start from."""
     stages: Annotated[dict[Name, StageSpec], Field(min_length=1)]
-    """The stages by name, in the order in which they run."""
+    """Stages by name, in the order in which they run."""
     learner: LearnerSpec = LearnerSpec()
-    """The optimiser and its processes; what a stage says of them comes first."""
+    """The optimiser and its processes; keys of a stage override it."""
     track: TrackSpec = TrackSpec()
     """Where metrics go."""
     cluster: ClusterSpec = ClusterSpec()
     """The Ray cluster."""
     plugins: list[Text] = Field(default_factory=list)
-    """Modules or .py files to import, so that what they register can be used here."""
+    """Modules or .py files to import first, so that the recipe can use what they register."""
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of all stages."""
+        """Total optimiser steps of all stages."""
         return sum(stage.steps for stage in self.stages.values())
 
     def learner_of(self, stage: StageSpec) -> LearnerSpec:
-        """The learner as it runs a stage."""
+        """The learner with the settings of a stage."""
         return self.learner.model_copy(
             update={
                 "train": stage.train,

@@ -1,4 +1,4 @@
-"""Whether a text of a recipe is a Jinja template: found out when the recipe is read, before there are rows."""
+"""Checks that a string of a recipe is a valid Jinja template when the recipe is read, before there are rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from morl.registry import did_you_mean
 
 FILTERS = ("boxed",)
-"""Filters beside Jinja's own; `morl.data.templates` has what they do."""
+"""Filters in addition to Jinja's; `morl.data.templates` implements them."""
 
 
 @functools.cache
@@ -22,7 +22,7 @@ def _environment() -> SandboxedEnvironment:
 
 
 def flaw_of(template: str) -> str:
-    """Why a text is no template, and the remedy; empty when it is one."""
+    """Why a string is not a valid template, and the remedy; empty when it is valid."""
     environment = _environment()
     try:
         environment.compile(template)

@@ -1,4 +1,4 @@
-"""The recipe of `morl train`, and what holds between its sections."""
+"""The recipe of `morl train`, and the rules between its sections."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from morl.registry import did_you_mean
 
 
 class Recipe(Document):
-    """Everything a run is."""
+    """A recipe of a training run."""
 
     run: RunSpec
     """Name, length and checkpoints."""
     model: ModelSpec
     """The policy before training."""
     objectives: Annotated[dict[Name, ObjectiveSpec], Field(min_length=1)]
-    """What is trained for, by name."""
+    """Objectives by name."""
     algorithm: AlgorithmSpec = Field(default_factory=AlgorithmSpec)
     """The update rule."""
     rollout: RolloutSpec
-    """How answers are sampled for training."""
+    """How responses are sampled for training."""
     learner: LearnerSpec = LearnerSpec()
     """The optimiser and its processes."""
     scoring: ScoringSpec = ScoringSpec()
@@ -37,13 +37,13 @@ class Recipe(Document):
     sync: SyncSpec = SyncSpec()
     """How new weights reach the engines."""
     eval: EvalSpec = EvalSpec()
-    """Measurements."""
+    """Evaluation sets, and when they run."""
     track: TrackSpec = TrackSpec()
     """Where metrics go."""
     cluster: ClusterSpec = ClusterSpec()
     """The Ray cluster."""
     plugins: list[Text] = Field(default=[])
-    """Modules or .py files to import, so that what they register can be used here."""
+    """Modules or .py files to import first, so that the recipe can use what they register."""
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -55,7 +55,7 @@ class Recipe(Document):
             message = "the engine 'hf' takes weights from files only: use 'disk', or the engine 'vllm'"
             rules.append(Rule(("sync", "kind"), message, [("rollout", "engine")]))
         if self.sync.kind == "nccl" and self.sync.lora == "adapter":
-            message = "an adapter travels as files: set 'kind' to 'disk'"
+            message = "an adapter is sent as files: set 'kind' to 'disk'"
             rules.append(Rule(("sync", "lora"), message, [("sync", "kind")]))
         if self.sync.lora == "adapter" and self.learner.lora is None:
             message = "there is no adapter to send: add 'learner.lora', or leave this out"
@@ -65,44 +65,44 @@ class Recipe(Document):
             message = f"warm-up of {critic.warmup_steps} steps in a run of {self.run.steps}"
             rules.append(Rule(("algorithm", "critic", "warmup_steps"), message, [("run", "steps")]))
         if self.rollout.samples_per_prompt == 1 and not self.algorithm.has_critic:
-            message = f"1 answer has none to be compared with, which advantage '{self.algorithm.advantage.use}' does: "
-            message += "2 or more, or an advantage with a critic (gae)"
+            message = f"advantage '{self.algorithm.advantage.use}' compares the responses to a prompt, and 1 has none "
+            message += "to be compared with: use 2 or more, or an advantage with a critic (gae)"
             rules.append(Rule(("rollout", "samples_per_prompt"), message, [("algorithm", "advantage")]))
         for name, objective in self.objectives.items():
             rules += gold_rules(objective.gold, objective.rewards, ("objectives", name))
             if objective.combine == "product" and self.algorithm.advantage.use in ADDS_TERMS:
                 message = (
-                    f"'product' does not reach advantage '{self.algorithm.advantage.use}', which normalises the terms "
-                    "one by one and adds them up: take 'sum', or another advantage"
+                    f"'product' has no effect with advantage '{self.algorithm.advantage.use}', which normalises each "
+                    "term and adds them up: use 'sum', or another advantage"
                 )
                 rules.append(Rule(("objectives", name, "combine"), message, [("algorithm", "advantage")]))
         for name, eval_set in self.eval.sets.items():
-            here = ("eval", "sets", name)
+            set_path = ("eval", "sets", name)
             if eval_set.objective is not None and eval_set.objective not in self.objectives:
                 message = f"no objective is called '{eval_set.objective}'"
                 message += did_you_mean(eval_set.objective, self.objectives)
-                rules.append(Rule((*here, "objective"), message, [("objectives", eval_set.objective)]))
+                rules.append(Rule((*set_path, "objective"), message, [("objectives", eval_set.objective)]))
             elif eval_set.objective is None and name not in self.objectives:
-                lacking = [key for key in ("prompt", "rewards") if getattr(eval_set, key) is None]
-                if lacking:
-                    message = f"no objective has this name: name one with 'objective', or give {' and '.join(lacking)}"
-                    depends = [("objectives", name), *((*here, key) for key in lacking)]
-                    rules.append(Rule(here, message, depends))
+                missing = [key for key in ("prompt", "rewards") if getattr(eval_set, key) is None]
+                if missing:
+                    message = f"no objective has this name: name one with 'objective', or give {' and '.join(missing)}"
+                    depends = [("objectives", name), *((*set_path, key) for key in missing)]
+                    rules.append(Rule(set_path, message, depends))
             base = self.objectives.get(eval_set.objective or name)
             gold = eval_set.gold if eval_set.gold is not None or base is None else base.gold
-            rules += gold_rules(gold, eval_set.rewards or [], here)
+            rules += gold_rules(gold, eval_set.rewards or [], set_path)
         refuse("Recipe", rules)
         return self
 
     def eval_objectives(self) -> dict[str, ObjectiveSpec]:
-        """Each evaluation set as an objective, with what it inherits filled in; shares are 1."""
+        """Each evaluation set as an objective of share 1, with the inherited keys filled in."""
         keys = ("data", "prompt", "gold", "rewards", "combine", "pass_at")
         resolved = {}
         for name, eval_set in self.eval.sets.items():
-            own = {key: getattr(eval_set, key) for key in keys if getattr(eval_set, key) is not None}
+            stated = {key: getattr(eval_set, key) for key in keys if getattr(eval_set, key) is not None}
             base = self.objectives.get(eval_set.objective or name)
             if base is None:
-                resolved[name] = ObjectiveSpec(share=1.0, **{**own, "rewards": own["rewards"] or NoRewards})
+                resolved[name] = ObjectiveSpec(share=1.0, **{**stated, "rewards": stated["rewards"] or NoRewards})
             else:
-                resolved[name] = base.model_copy(update={"share": 1.0, **own})
+                resolved[name] = base.model_copy(update={"share": 1.0, **stated})
         return resolved

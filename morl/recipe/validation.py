@@ -1,7 +1,7 @@
-"""From a YAML document to a typed one: what is wrong is cut out, so that one look finds everything.
+"""Turns a YAML document into a typed recipe and finds all problems in one run, by cutting out what is wrong.
 
-Pydantic lists every wrong key of a recipe at once, but not the broken rules between keys, which it tries only when all
-keys are right; nor does it return what is left of a wrong recipe, whose data `morl check` looks at.
+Pydantic lists all wrong keys at once, but checks the rules between keys only when every key is right, and returns
+nothing for a wrong recipe. `morl check` needs both: all problems, and the usable rest, whose data it checks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OF_OBJECTIVES = {"share": 1.0, **_OF_EVAL_SETS}
 
 
 def _stand_in(path: Path) -> Any:
-    """What `inspect_document` goes on with when a required key is missing or wrong; None when it can do without."""
+    """The stand-in for a required key that is missing or wrong; None when the key needs none."""
     match path:
         case (section,):
             return _SECTIONS.get(section)
@@ -41,7 +41,7 @@ def _stand_in(path: Path) -> Any:
 
 
 class _Items(dict[int, Any]):
-    """A list by its indices in the file, which hold when an item is cut out."""
+    """A list keyed by the indices in the file, which stay valid when an item is cut out."""
 
 
 def _indexed(node: Any) -> Any:
@@ -57,14 +57,15 @@ def _plain(node: Any) -> Any:
 
 
 def validate(kind: type[D], document: YamlDocument, removed: set[Path]) -> tuple[D | None, list[Flaw]]:
-    """Validate, cut out what is wrong, and again: rules that span keys show only when the keys are right.
+    """Validate, cut out what is wrong, and repeat: rules between keys are checked only when the keys are right.
 
     Args:
-        kind: of recipe.
-        document: what was read.
-        removed: the paths of which nothing is known, added to here: what only follows from them is not told.
+        kind: the schema.
+        document: the document as read.
+        removed: paths of values that could not be read; extended here. Problems that only follow from them are not
+            reported.
 
-    Returns: the recipe, None when nothing is left of it; and what is wrong.
+    Returns: the recipe, None when nothing is left of it; and the flaws.
     """
     root, lost = _indexed(document.root), set(removed)
     flaws: list[Flaw] = []
@@ -75,14 +76,14 @@ def validate(kind: type[D], document: YamlDocument, removed: set[Path]) -> tuple
         except ValidationError as error:
             items = error.errors()
         places = [_place(root, item["loc"]) for item in items]
-        found = [
+        new_flaws = [
             Flaw(document.line_of(there), (*there, *rest), sentence(item, ()))
             for item, (there, rest) in zip(items, places, strict=True)
         ]
-        slips |= {flaw.path for flaw in found if flaw.message.startswith("unknown key")}
+        slips |= {flaw.path for flaw in new_flaws if flaw.message.startswith("unknown key")}
         flaws += [
             flaw
-            for item, flaw in zip(items, found, strict=True)
+            for item, flaw in zip(items, new_flaws, strict=True)
             if not _follows(flaw.path, item.get("ctx", {}), removed)
             and flaw.path[:1] not in removed - lost
             and not (flaw.message == MISSING and _is_slip(flaw.path, slips))
@@ -93,9 +94,9 @@ def validate(kind: type[D], document: YamlDocument, removed: set[Path]) -> tuple
 
 
 def _place(root: Any, loc: Loc) -> tuple[Path, Path]:
-    """Where an error lies in the file: the part of its location that exists, and the rest.
+    """Split an error's location into the part that exists in the file and the rest.
 
-    Validation adds parts of its own: keys of a mapping, branches of a union, `use` of a bare name.
+    Parts that pydantic adds are dropped: keys of a mapping, branches of a union, `use` of a bare name.
     """
     node = root
     there: Path = ()
@@ -110,7 +111,7 @@ def _place(root: Any, loc: Loc) -> tuple[Path, Path]:
 
 
 def _cut(root: Any, there: Path, rest: Path, removed: set[Path]) -> bool:
-    """Remove what is wrong, or put a stand-in there; False when nothing could be done."""
+    """Remove the wrong value, or replace it by a stand-in; False when nothing changed."""
     stand_in = _stand_in((*there, *rest))
     path = there if stand_in is None else (*there, *rest)
     if not path:
@@ -119,7 +120,7 @@ def _cut(root: Any, there: Path, rest: Path, removed: set[Path]) -> bool:
     parent = root
     for key in path[:-1]:
         parent = parent.get(key)
-        if not isinstance(parent, dict):  # cut with what was around it
+        if not isinstance(parent, dict):  # its parent was cut already
             return False
     if stand_in is None:
         was_there = path[-1] in parent
@@ -131,13 +132,13 @@ def _cut(root: Any, there: Path, rest: Path, removed: set[Path]) -> bool:
 
 
 def _follows(path: Path, context: dict[str, Any], removed: set[Path]) -> bool:
-    """Whether a problem only follows from what was removed, so that it need not be told."""
+    """Whether a problem only follows from a removed value, so that it is not reported."""
     base = path[: len(path) - context.get("depth", 0)]
     causes = [path, *((*base, *depends) for depends in context.get("depends", ()))]
     return any(gone[: len(cause)] == cause for gone in removed for cause in causes)
 
 
 def _is_slip(path: Path, unknown: set[Path]) -> bool:
-    """Whether a missing key seems to be there, misspelt."""
+    """Whether one of the unknown keys looks like the missing key, misspelt."""
     siblings = [str(other[-1]) for other in unknown if other[:-1] == path[:-1]]
     return bool(difflib.get_close_matches(str(path[-1]), siblings, n=1, cutoff=0.6))

@@ -12,51 +12,51 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 COMMAND_LINE = 0
-"""Stands for the line of a value that an override set."""
+"""Line number of a value that an override set."""
 NO_LINE = -1
-"""Stands for the line of a value that comes from no text."""
+"""Line number of a value that does not come from a file."""
 
 Path = tuple[str | int, ...]
 """Keys and list indices from the root."""
 
 _MAX_DEPTH = 100
-"""Deeper documents are refused, before Python's own recursion limit is reached."""
+"""Deeper documents are refused, well before Python's recursion limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """Something wrong at one place of a document."""
+    """A problem at one path of a document."""
 
     line: int
     path: Path
     message: str
     lost: bool = False
-    """Whether nothing is known of the value there."""
+    """Whether the value could not be read."""
 
     @property
     def dotted(self) -> str:
-        """The path as one writes it in an override: `objectives.math.rewards.0.weight`."""
+        """The path as written in an override: `objectives.math.rewards.0.weight`."""
         return ".".join(str(part) for part in self.path)
 
 
 @dataclass(slots=True)
 class YamlDocument:
-    """A document in plain dictionaries and lists."""
+    """A document as plain dictionaries and lists, with line numbers."""
 
     root: Any = None
-    """None when nothing can be read."""
+    """None when nothing could be read."""
     lines: dict[Path, int] = field(default_factory=dict)
-    """Line of each key and item. Whatever lies below an override has the line of the override."""
+    """Line of each key and item. Everything below an override has the line of the override."""
 
     def line_of(self, path: Path) -> int:
-        """The line of the deepest part of a path that is written."""
+        """The line of the deepest part of a path that exists."""
         return next(
             (self.lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.lines),
             1 if self.lines else NO_LINE,
         )
 
     def set_value(self, keys: Sequence[str], value: Any) -> None:
-        """Set the value at a dotted path, and make the mappings on the way.
+        """Set the value at a dotted path, creating the mappings on the way.
 
         Raises: ValueError when the path leads through a scalar or past the end of a list.
         """
@@ -82,26 +82,26 @@ class YamlDocument:
                     node[path[-1]] = {}
                     self.lines[path] = COMMAND_LINE
                 node = node[path[-1]]
-            where = ".".join(keys[:depth])
+            holder = ".".join(keys[:depth])
             if isinstance(node, list):
                 if not key.isdecimal() or int(key) >= len(node):
-                    raise ValueError(f"'{where}' is a list of {len(node)}: call its items 0, 1, …")
+                    raise ValueError(f"'{holder}' is a list of {len(node)}: number its items 0, 1, …")
                 path = (*path, int(key))
             elif isinstance(node, dict):
                 path = (*path, key)
             else:
-                raise ValueError(f"'{where}' is not a mapping, so it has no '{key}'")
+                raise ValueError(f"'{holder}' is not a mapping, so it has no '{key}'")
         return node, path
 
     def forget(self, path: Path) -> None:
-        """Forget the lines of a value and of what is in it."""
+        """Forget the lines of a value and of everything in it."""
         self.lines = {known: line for known, line in self.lines.items() if known[: len(path)] != path}
 
 
 def parse(text: str) -> tuple[YamlDocument, list[Flaw]]:
-    """The document, and what is wrong with its syntax.
+    """Parse YAML; returns the document and the flaws of its syntax.
 
-    Keys are the text that is written; a date stays text; anchors, aliases and merge keys work.
+    Keys and dates are kept as the text that is written; anchors, aliases and merge keys work.
     """
     reader = _Reader()
     try:
@@ -116,7 +116,7 @@ def parse(text: str) -> tuple[YamlDocument, list[Flaw]]:
 
 
 def parse_value(text: str) -> Any:
-    """The YAML value of an override. Raises: ValueError with the reason."""
+    """Parse the YAML value of an override. Raises: ValueError with the reason."""
     document, flaws = parse(text)
     if flaws:
         raise ValueError(flaws[0].message)
@@ -124,9 +124,9 @@ def parse_value(text: str) -> Any:
 
 
 class _Reader:
-    """Builds a document from the nodes of the YAML library, and goes on after a flaw.
+    """Builds a document from the nodes of the YAML library, and continues after a flaw.
 
-    The library's round-trip loader knows lines too, but it stops at the first flaw, turns keys into numbers, puts
+    The library's round-trip loader knows lines too. But it stops at the first flaw, turns keys into numbers, puts
     merged keys last, and shares one object among all aliases, so that an override of one would change the others.
     """
 
@@ -144,7 +144,7 @@ class _Reader:
     def _value(self, node: Node, line: int, path: Path, above: tuple[Node, ...]) -> Any:
         self.document.lines[path] = line
         if node in above:
-            self.flaws.append(Flaw(line, path, "an alias may not name what contains it", lost=True))
+            self.flaws.append(Flaw(line, path, "an alias cannot refer to a value that contains it", lost=True))
             return None
         above = (*above, node)
         if isinstance(node, MappingNode):
@@ -162,7 +162,7 @@ class _Reader:
         return node.value if isinstance(value, datetime.date) else value
 
     def _mapping(self, node: MappingNode, path: Path, above: tuple[Node, ...]) -> dict[str, Any]:
-        made: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         written: set[str] = set()
         for key_node, value_node, merged in self._items(node, path, above):
             line = key_node.start_mark.line + 1
@@ -171,7 +171,7 @@ class _Reader:
                 self.flaws.append(Flaw(line, path, f"a key cannot be a mapping or a list; {remedy}", lost=True))
                 continue
             key = key_node.value
-            if key in made:
+            if key in mapping:
                 if merged:
                     continue
                 if key in written:
@@ -180,18 +180,18 @@ class _Reader:
                 self.document.forget((*path, key))
             if not merged:
                 written.add(key)
-            made[key] = self._value(value_node, line, (*path, key), above)
-        return made
+            mapping[key] = self._value(value_node, line, (*path, key), above)
+        return mapping
 
     def _items(self, node: MappingNode, path: Path, above: tuple[Node, ...]) -> Iterator[tuple[Node, Node, bool]]:
-        """Keys and values of a mapping, and whether they come from another that a merge key names."""
+        """Keys and values of a mapping, each with whether a merge key brought it in."""
         for key, value in node.value:
             if key.tag != "tag:yaml.org,2002:merge":
                 yield key, value, False
                 continue
             for base in value.value if isinstance(value, SequenceNode) else [value]:
                 if base in above:
-                    message = "an alias may not name what contains it"
+                    message = "an alias cannot refer to a value that contains it"
                     self.flaws.append(Flaw(key.start_mark.line + 1, (*path, key.value), message, lost=True))
                 elif isinstance(base, MappingNode):
                     for inner_key, inner_value, _ in self._items(base, path, (*above, base)):

@@ -411,11 +411,11 @@ def test_the_critic_is_laid_out_as_the_learner_is(tiny_model: Path) -> None:
 @pytest.mark.parametrize(
     ("algorithm", "rollout", "told"),
     [
-        ({"critic": {}}, {}, "advantage 'group_std' asks for no values: leave 'critic' out, or take 'gae'"),
+        ({"critic": {}}, {}, "advantage 'group_std' uses no critic: leave 'critic' out, or use 'gae'"),
         ({"advantage": "gae", "critic": {"warmup_step": 1}}, {}, "did you mean 'warmup_steps'"),
         ({"advantage": "gae", "critic": {"warmup_steps": 9}}, {}, "warm-up of 9 steps in a run of 3"),
         ({"advantage": {"use": "gae", "trace": 1.5}}, {}, "less than or equal to 1"),
-        ({"advantage": "rloo"}, {"samples_per_prompt": 1}, "1 answer has none to be compared with"),
+        ({"advantage": "rloo"}, {"samples_per_prompt": 1}, "and 1 has none to be compared with"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tiny_model: Path, algorithm: Any, rollout: Any, told: str) -> None:

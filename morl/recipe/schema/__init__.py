@@ -1,8 +1,8 @@
-"""The schema of a recipe: one model a section.
+"""The schema of a recipe: one model per section.
 
-A docstring under a field is its documentation, in editors too. Rewards, data sources,
-engines, advantages and losses bring options of their own, which are checked against the
-signature of the function that a recipe names.
+The docstring under a field is its documentation, in editors too. The options of rewards, data
+sources, engines, advantages and losses are checked against the signature of the function that
+the recipe names.
 """
 
 from morl.recipe.schema.algorithm_section import (

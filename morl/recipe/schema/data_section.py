@@ -1,4 +1,4 @@
-"""Where rows come from, and how their images and videos are shown."""
+"""Where rows come from, and how their images and videos are resized."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from morl.registry import SOURCES
 
 
 class MediaSpec(Spec):
-    """How large images and videos are when the model sees them; what is not given, the checkpoint's processor has."""
+    """The size of images and videos as the model receives them. Default of each limit: the checkpoint's processor's."""
 
     min_pixels: Annotated[Int, Field(ge=1)] | None = None
-    """Of an image or of each frame of a video; smaller ones are enlarged."""
+    """Fewest pixels of an image or a video frame; smaller ones are enlarged."""
     max_pixels: Annotated[Int, Field(ge=1)] | None = None
-    """Of an image or of each frame of a video; larger ones are made smaller."""
+    """Most pixels of an image or a video frame; larger ones are shrunk."""
     max_tokens: Annotated[Int, Field(ge=1)] | None = None
-    """Of an image or of a whole video; larger ones are made smaller."""
+    """Most tokens of an image or a whole video; larger ones are shrunk."""
     fps: Annotated[Float, Field(gt=0)] = 2.0
-    """Frames of a second of video that are shown; frames that come without their own rate were taken at this one."""
+    """Frames per second that are sampled from a video; also the assumed rate of frames that come without one."""
     max_frames: Annotated[Int, Field(ge=1)] = 256
-    """Most frames of a video; of a longer one fewer a second are shown."""
+    """Most frames of a video; a longer one is sampled at a lower rate."""
     downloads: Text | None = None
-    """Folder where images and videos that are named by an http or https URL are kept, each fetched once; all nodes
-    must see it. URLs are refused when it is not given."""
+    """Folder that keeps images and videos named by an http or https URL, each fetched once; all nodes must see it.
+    Without it, URLs are refused."""
 
     @model_validator(mode="after")
     def _check_pixels(self) -> Self:
@@ -38,12 +38,12 @@ class MediaSpec(Spec):
 
     @property
     def limits(self) -> Limits:
-        """The same, for the images of a row."""
+        """The size limits, without `downloads`."""
         return Limits(**self.model_dump(exclude={"downloads"}))
 
 
 class DataSpec(ChoiceSpec):
-    """Rows from a data source; further keys are the source's own options."""
+    """Rows from a data source; further keys are options of the source."""
 
     registry = SOURCES
     key = "source"
@@ -51,11 +51,11 @@ class DataSpec(ChoiceSpec):
     source: Text
     """Name of the data source: jsonl, json, csv, parquet, huggingface, reasoning_gym, or a plugin's."""
     skip: Annotated[Int, Field(ge=0)] = 0
-    """Rows to leave out at the beginning."""
+    """Rows to skip at the beginning."""
     take: Annotated[Int, Field(ge=1)] | None = None
-    """Rows to use at most after those; all when it is not given."""
+    """Most rows to use after the skipped ones. Default: all."""
     media: MediaSpec = MediaSpec()
-    """How large the rows' images and videos are when the model sees them."""
+    """The size of the rows' images and videos as the model receives them."""
     bad_media: Literal["fail", "skip"] = "fail"
-    """What an image or video that is missing, broken or of no use does: stop the run, or have its row left out and
-    counted. To skip rows, each is decoded when it is drawn, and once more when it is used."""
+    """What happens when an image or video is missing, broken or unusable: `fail` stops the run, `skip` leaves its row
+    out and counts it. With `skip`, media are decoded twice: when the row is drawn and when it is used."""

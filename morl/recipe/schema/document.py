@@ -1,4 +1,4 @@
-"""A recipe file as a whole: its plugins are imported first, and it can be written out again."""
+"""A whole recipe file: imports its plugins first, and can be written back to YAML."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from morl.recipe.schema.section import Spec
 
 
 class _Representer(SafeRepresenter):
-    """Writes text with any kind of line break in double quotes, the one style that keeps them all."""
+    """Writes text that contains line breaks in double quotes, the only style that keeps every kind of them."""
 
     def represent_str(self, data: str) -> ScalarNode:
         """Text as a YAML scalar."""
@@ -51,7 +51,7 @@ class Document(Spec):
         return value
 
     def to_yaml(self) -> str:
-        """The recipe with every default written out; reading it gives this recipe again."""
+        """The recipe with all defaults written out; loading the text gives an equal recipe."""
         yaml = YAML(typ="safe", pure=True)
         yaml.Representer = _Representer
         yaml.default_flow_style = False
@@ -66,7 +66,7 @@ class Document(Spec):
 def import_plugin(plugin: str) -> None:
     """Import a module, or a .py file, so that its decorators register.
 
-    A file is importable by its name afterwards, in worker processes too.
+    Afterwards the file can be imported by its name, in worker processes too.
     Raises: UsageError when it is missing, fails, or has the name of another module.
     """
     try:
@@ -79,16 +79,16 @@ def import_plugin(plugin: str) -> None:
         if str(path.parent) not in sys.path:
             sys.path.append(str(path.parent))
         importlib.invalidate_caches()
-        found = Path(importlib.import_module(path.stem).__file__ or "").resolve()
+        imported = Path(importlib.import_module(path.stem).__file__ or "").resolve()
     except UsageError:
         raise
-    except (Exception, SystemExit) as error:  # a script may end itself
+    except (Exception, SystemExit) as error:  # a script may call sys.exit
         raise UsageError(f"cannot be imported: {_line_of(error)}{type(error).__name__}: {error}") from error
-    if found != path:
-        raise UsageError(f"another module is called '{path.stem}' ({found}): rename the file")
+    if imported != path:
+        raise UsageError(f"another module is called '{path.stem}' ({imported}): rename the file")
 
 
 def _line_of(error: BaseException) -> str:
-    """`file:line: ` of the plugin that raised while it was imported; empty when there was nothing to import."""
+    """`file:line: ` where the plugin raised during import; empty when there was nothing to import."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     return f"{frames[1].filename}:{frames[1].lineno}: " if len(frames) > 1 else ""

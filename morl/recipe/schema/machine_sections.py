@@ -1,4 +1,4 @@
-"""The policy, the engines, the workers, and what is between them."""
+"""The policy, the engines, the reward workers, the weight sync and the cluster."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ class ModelSpec(Spec):
     path: Text
     """Folder of a Hugging Face checkpoint with its tokenizer, or a name on the hub."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number type of the weights, in learner and engines."""
+    """Data type of the weights, in learner and engines."""
 
 
 class RolloutSpec(Spec):
-    """How answers are sampled for training."""
+    """How responses are sampled for training."""
 
     engine: Text = "auto"
-    """Name of the engine; `auto` takes vLLM where it is installed, else hf."""
+    """Name of the engine; `auto` is vllm if it is installed, else hf."""
     engines: Annotated[Int, Field(ge=1)] = 1
-    """How many engines share the prompts."""
+    """Number of engines; the prompts are spread over them."""
     prompts_per_step: Annotated[Int, Field(ge=1)]
-    """Prompts of one step, over all objectives."""
+    """Prompts per step, over all objectives."""
     samples_per_prompt: Annotated[Int, Field(ge=1)]
-    """Answers to each prompt; their rewards are compared with each other, unless there is a critic."""
+    """Responses to each prompt: the group whose rewards are compared. 1 is allowed only with a critic."""
     max_new_tokens: Annotated[Int, Field(ge=1)]
-    """Longest answer, in tokens."""
+    """Most tokens of a response."""
     temperature: Annotated[Float, Field(gt=0)] = 1.0
-    """What the logits are divided by."""
+    """Sampling temperature."""
     max_prompt_tokens: Annotated[Int, Field(ge=1)] = 2048
-    """Longest prompt, in tokens, chat template included."""
+    """Most tokens of a prompt, chat template included."""
     too_long: Literal["fail", "skip"] = "fail"
-    """What becomes of longer prompts: the run ends with an error, or the next row takes their place."""
+    """What happens to a longer prompt: `fail` ends the run with an error, `skip` takes the next row instead."""
     options: dict[str, Any] = Field(default={})
-    """The engine's own options."""
+    """Options of the engine."""
     max_restarts: Annotated[Int, Field(ge=0)] = 3
-    """How often in one step an engine that died is started again."""
+    """How often per step an engine that died is restarted."""
 
     @model_validator(mode="after")
     def _check_engine(self) -> Self:
@@ -53,7 +53,7 @@ class RolloutSpec(Spec):
 
     def _engine_rules(self) -> list[Rule]:
         if self.engine == "auto":
-            message = "belong to one engine: name it with 'engine', because 'auto' may choose another"
+            message = "are options of one engine: name it with 'engine', because 'auto' may choose another"
             return [Rule(("options",), message, [("engine",)])] if self.options else []
         try:
             ENGINES.entry(self.engine)
@@ -62,21 +62,21 @@ class RolloutSpec(Spec):
             return [Rule(("engine",), str(error))]
         if engine is None:
             return []
-        given = {
+        set_elsewhere = {
             "dtype": "model.dtype",
             "version": "the program",
             "max_lora_rank": "learner.lora.rank",
             "weight_transfer": "sync.kind",
         }
-        rules = [Rule(("options", k), f"is set by {given[k]}") for k in self.options if k in given]
+        rules = [Rule(("options", k), f"is set by {set_elsewhere[k]}") for k in self.options if k in set_elsewhere]
         build = inspect.getattr_static(engine, "__init__") if inspect.isclass(engine) else engine
-        options = {key: value for key, value in self.options.items() if key not in given}
+        options = {key: value for key, value in self.options.items() if key not in set_elsewhere}
         try:
             check_options(build, {**options, "dtype": "float32"})
         except ValidationError as error:
-            known = [name for name in options_model(build).model_fields if name not in given]
+            known = [name for name in options_model(build).model_fields if name not in set_elsewhere]
             for item in option_errors(build, error):
-                if item["loc"][0] not in given:
+                if item["loc"][0] not in set_elsewhere:
                     rules.append(Rule(("options", *item["loc"]), sentence(item, known)))
         return rules
 
@@ -85,23 +85,23 @@ class ScoringSpec(Spec):
     """Where rewards run."""
 
     workers: Annotated[Int, Field(ge=1)] | None = None
-    """Worker processes; as many as there are CPUs when it is not given."""
+    """Number of worker processes. Default: one per CPU."""
     memory_mb: Annotated[Int, Field(ge=64)] = 2048
-    """Memory that one call of a reward may take in a worker, in MiB."""
+    """Memory limit of one reward call in a worker, in MiB."""
     min_scored: Annotated[Float, Field(ge=0, le=1)] = 0.5
-    """A step in which a smaller part of the samples got a score stops the run."""
+    """The run stops when a smaller fraction of a step's samples has a score."""
 
 
 class SyncSpec(Spec):
     """How new weights reach the engines."""
 
     kind: Literal["disk", "nccl"] = "disk"
-    """`disk`: through a folder that learner and engines share; `nccl`: from GPU to GPU, to vLLM engines only."""
+    """`disk` goes through a folder that learner and engines share; `nccl` goes from GPU to GPU, for vLLM only."""
     folder: Text | None = None
-    """That folder; shared memory of this machine when it is not given. With `nccl` it serves engines that died."""
+    """The shared folder. Default: shared memory of this machine. With `nccl` it serves engines that are restarted."""
     lora: Literal["auto", "merged", "adapter"] = "auto"
-    """With learner.lora: send the whole model with the adapter `merged` into it, or the `adapter` alone, which engines
-    have to support; `auto` sends the adapter where the engine takes it and runs on a GPU."""
+    """With `learner.lora`: `merged` sends the whole model with the adapter merged in; `adapter` sends the adapter
+    alone, which the engine must support; `auto` sends the adapter if the engine supports it and runs on a GPU."""
 
 
 class ClusterSpec(Spec):
@@ -110,6 +110,6 @@ class ClusterSpec(Spec):
     address: Annotated[str, matches(r"local|auto|(ray://)?[^\s:/]+:\d+", "should be 'local', 'auto' or host:port")] = (
         "local"
     )
-    """`local` starts one on this machine; `auto` or host:port joins one."""
+    """`local` starts a cluster on this machine; `auto` or host:port joins a running one."""
     start_timeout_s: Annotated[Float, Field(gt=0)] = 300.0
-    """Seconds to wait for the resources that the recipe needs, and then for the learner's ranks to load the model."""
+    """Seconds to wait for the resources that the recipe needs, and again for the learner's ranks to load the model."""

@@ -1,4 +1,4 @@
-"""What is trained for, and what is measured."""
+"""Objectives with their reward terms, and evaluation sets."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ from morl.traits import needs_gold, traits_of
 class GateSpec(Spec):
     """A condition on another term of the same objective."""
 
-    model_config = ConfigDict(json_schema_extra={"required": ["term"]})  # a schedule may give the other
+    model_config = ConfigDict(json_schema_extra={"required": ["term"]})  # a schedule may set at_least
 
     term: Text
-    """Name of the term whose value decides."""
+    """Name of the other term."""
     at_least: Float
-    """The term counts only for samples where the other term's value reaches this."""
+    """This term counts only for samples where the other term's value is at least this."""
 
 
 class ScheduleSpec(Spec):
-    """A number by training step, `{0: 1.0, 100: 0.2}`: two points or more, by ascending step."""
+    """A value that moves with the training step, `{0: 1.0, 100: 0.2}`: two or more points, steps ascending."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Float]
 
     shape: Shape = "linear"
-    """Between two points: `linear` goes straight from one to the other, `steps` stays at the earlier one."""
+    """Between two points, `linear` interpolates and `steps` keeps the earlier value."""
 
     @model_validator(mode="before")
     @classmethod
@@ -57,13 +57,13 @@ class ScheduleSpec(Spec):
             return value
         value = {str(key): item for key, item in value.items()}
         steps = [key for key in value if key != "shape"]
-        wrong = [key for key in steps if not re.fullmatch("0|[1-9][0-9]{0,8}", key)]
-        rules = [Rule((key,), "should be a step (0, 1, 2, …) or 'shape'") for key in wrong]
-        for before, key in itertools.pairwise(steps if not wrong else ()):
+        invalid = [key for key in steps if not re.fullmatch("0|[1-9][0-9]{0,8}", key)]
+        rules = [Rule((key,), "should be a step (0, 1, 2, …) or 'shape'") for key in invalid]
+        for before, key in itertools.pairwise(steps if not invalid else ()):
             if int(key) <= int(before):
                 rules.append(Rule((key,), f"steps should ascend, and {key} comes after {before}"))
         if len(steps) < 2:
-            rules.append(Rule((), "a schedule goes from one point to another: {step: value, step: value}"))
+            rules.append(Rule((), "a schedule needs two points or more: {step: value, step: value}"))
         refuse("ScheduleSpec", rules)
         return value
 
@@ -76,32 +76,33 @@ class ScheduleSpec(Spec):
 
     @property
     def points(self) -> list[tuple[int, float]]:
-        """`(step, value)`, by ascending step."""
+        """`(step, value)` pairs, steps ascending."""
         return [(int(step), value) for step, value in (self.model_extra or {}).items()]
 
 
 class TermSpec(ChoiceSpec):
-    """One reward of an objective; further keys are the reward's own options."""
+    """One reward of an objective; further keys are options of the reward."""
 
     registry = REWARDS
 
     use: Text
     """Name of the reward; `morl rewards` lists them."""
     name: Name = ""
-    """Name of the term in metrics and gates; the reward's name when it is not given."""
+    """Name of the term in metrics and gates. Default: the reward's name."""
     weight: Annotated[Float, Field(gt=0)] = 1.0
-    """Share of the term in the weighted mean, or its exponent in the product."""
+    """Weight of the term in the weighted mean, or its exponent in the product."""
     scale: tuple[Float, Float] | None = None
-    """`[low, high]`: the values that become 0 and 1, cut off outside; `[10, 0]` turns less into better."""
+    """`[low, high]`: maps low to 0 and high to 1, and clips values outside. `[10, 0]` makes smaller values better."""
     gate: GateSpec | None = None
-    """Counts as 0 unless a term of this objective reaches a threshold."""
+    """The term counts as 0 unless another term of this objective reaches a threshold."""
     on_error: Literal["mask", "zero", "fail"] = "mask"
-    """When the reward fails: leave the sample out, count it as 0, or stop the run."""
+    """When the reward fails: `mask` leaves the sample out, `zero` counts it as 0, `fail` stops the run."""
     deadline_s: Annotated[Float, Field(gt=0)] = 10.0
-    """Seconds after which the reward is stopped; the reward's own when it is not given, 10 for most."""
+    """Seconds after which a call of the reward is stopped. Default: the deadline that the reward declares, usually
+    10."""
     schedule: dict[str, ScheduleSpec] = Field(default={})
-    """What moves with the training step: `weight`, `gate` (its at_least), or an option that is a number. Outside of
-    training (evaluation, check, score, serve) the last value holds; it need not be written a second time."""
+    """Values that move with the training step, by key: `weight`, `gate` (its `at_least`), or a numeric option of the
+    reward. Outside training (eval, check, score, serve) the last value applies; it need not be repeated in the term."""
 
     @model_validator(mode="before")
     @classmethod
@@ -118,23 +119,23 @@ class TermSpec(ChoiceSpec):
         try:
             function = REWARDS.load(value["use"])
         except UsageError:
-            return value  # which the choice of the reward will raise
+            return value  # reported by _check_choice
         return {**value, "deadline_s": traits_of(function).deadline_s}
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in_ends_of_schedules(cls, value: Any) -> Any:
-        given = value.get("schedule") if isinstance(value, Mapping) else None
-        if not isinstance(given, Mapping) or not isinstance(value.get("use"), str):
+        written = value.get("schedule") if isinstance(value, Mapping) else None
+        if not isinstance(written, Mapping) or not isinstance(value.get("use"), str):
             return value
         schedules: dict[str, ScheduleSpec] = {}
-        for key, item in given.items():
-            with contextlib.suppress(ValidationError):  # which the field itself will raise
+        for key, item in written.items():
+            with contextlib.suppress(ValidationError):  # reported by the field itself
                 schedules[str(key)] = ScheduleSpec.model_validate(item)
         try:
             function = REWARDS.load(value["use"])
         except UsageError:
-            return value  # which the choice of the reward will raise
+            return value  # reported by _check_choice
         refuse("TermSpec", schedule_rules(value, function, {key: (s.points, s.shape) for key, s in schedules.items()}))
         return with_ends(value, function, {key: schedule.points[-1][1] for key, schedule in schedules.items()})
 
@@ -142,7 +143,7 @@ class TermSpec(ChoiceSpec):
     def _check_choice(self) -> Self:
         rules = choice_rules(self.registry, self.key, self.use, self.options, self)
         for rule in rules:
-            if rule.message == MISSING:  # a schedule that was wrong might have filled it in
+            if rule.message == MISSING:  # a broken schedule might have set it
                 rule.depends = (("schedule",),)
         refuse("TermSpec", rules)
         return self
@@ -150,14 +151,14 @@ class TermSpec(ChoiceSpec):
     @model_validator(mode="after")
     def _check_scale(self) -> Self:
         if self.scale is not None and self.scale[0] == self.scale[1]:
-            message = f"low and high are both {self.scale[0]:g}: nothing lies between them"
+            message = f"low and high are both {self.scale[0]:g}: make them differ"
             refuse("TermSpec", [Rule(("scale",), message)])
         if self.scale is not None and math.isinf(self.scale[1] - self.scale[0]):
-            refuse("TermSpec", [Rule(("scale",), "low and high are further apart than numbers go")])
+            refuse("TermSpec", [Rule(("scale",), "high - low overflows a float: move them closer together")])
         return self
 
     def at(self, step: int) -> TermSpec:
-        """The term in a training step, counted from 1: what is scheduled has the value of that step."""
+        """The term with its schedules evaluated at a training step, counted from 1."""
         update: dict[str, Any] = {}
         if self.schedule:
             numbers = movable(REWARDS.load(self.use), gated=self.gate is not None)
@@ -176,7 +177,7 @@ RewardTerms = Annotated[list[TermSpec], Field(min_length=1), WrapValidator(_or_n
 
 
 def _term_rules(rewards: Sequence[TermSpec]) -> list[Rule]:
-    """Names must be unique, and gates must name one of them."""
+    """Term names must be unique, and gates must name a term."""
     names = [term.name for term in rewards]
     rules = []
     for index, term in enumerate(rewards):
@@ -190,34 +191,35 @@ def _term_rules(rewards: Sequence[TermSpec]) -> list[Rule]:
     return rules
 
 
-def gold_rules(gold: Any, rewards: Sequence[TermSpec], here: Loc) -> list[Rule]:
-    """A reward that takes a gold answer, and has no default for it, must be given one."""
+def gold_rules(gold: Any, rewards: Sequence[TermSpec], owner: Loc) -> list[Rule]:
+    """A reward whose `gold` argument has no default needs a gold answer."""
     rules = []
     for index, term in enumerate(rewards if gold is None else ()):
         if needs_gold(REWARDS.load(term.use)):
             message = f"'{term.use}' compares with a gold answer, and there is none: add 'gold'"
-            rules.append(Rule((*here, "rewards", index, "use"), message, [(*here, "gold")]))
+            rules.append(Rule((*owner, "rewards", index, "use"), message, [(*owner, "gold")]))
     return rules
 
 
 class ObjectiveSpec(Spec):
-    """Prompts of one kind, and the rewards that score their answers."""
+    """Prompts of one kind, and the rewards that score the responses."""
 
     share: Annotated[Float, Field(gt=0)]
-    """Its part of the prompts, relative to the other objectives' shares."""
+    """Share of the prompts of a step, relative to the shares of the other objectives."""
     data: DataSpec
-    """Where its rows come from."""
+    """The rows."""
     prompt: PromptForm
-    """Jinja template over a row's fields: text; a list of text, {image: …} and {video: …}; a list of messages; or
-    `{messages: "{{ field }}"}` for a field that holds them."""
+    """Jinja template over the fields of a row: text; a list of text, `{image: …}` and `{video: …}`; a list of
+    messages; or `{messages: "{{ field }}"}` for a field that holds messages."""
     gold: GoldTemplate = None
-    """Reference answer: a template (`"{{ field }}"` alone keeps the type), a constant, a list or mapping of these."""
+    """Gold answer: a template (`"{{ field }}"` alone keeps the field's type), a constant, or a list or mapping of
+    these."""
     rewards: RewardTerms
-    """The rewards that are mixed into one score."""
+    """Reward terms, combined into one score."""
     combine: Literal["sum", "product"] = "sum"
-    """Weighted mean of the terms, or their product with the weights as exponents."""
+    """`sum` is the weighted mean of the terms; `product` multiplies them, with the weights as exponents."""
     pass_at: Annotated[Float, Field(gt=0, le=1)] = 1.0
-    """A sample passes when its score reaches this; for pass rates only."""
+    """A sample passes when its score is at least this. Used for pass rates only."""
 
     @model_validator(mode="after")
     def _check_terms(self) -> Self:
@@ -226,12 +228,12 @@ class ObjectiveSpec(Spec):
 
 
 class EvalSetSpec(Spec):
-    """Rows to measure on; what is not given is the objective's."""
+    """Rows to evaluate on. Keys that are left out are taken from an objective."""
 
     objective: Text | None = None
-    """The objective whose prompt, gold and rewards it takes; the one of its own name when it is not given."""
+    """The objective that supplies them. Default: the one with the name of the set."""
     data: DataSpec
-    """Where its rows come from."""
+    """The rows."""
     prompt: PromptForm | None = None
     """As in an objective."""
     gold: GoldTemplate = None
@@ -243,28 +245,28 @@ class EvalSetSpec(Spec):
     pass_at: Annotated[Float, Field(gt=0, le=1)] | None = None
     """As in an objective."""
     samples: Annotated[Int, Field(ge=1)] = 1
-    """Answers to each prompt, for pass@k."""
+    """Responses to each prompt, for pass@k."""
     temperature: Annotated[Float, Field(ge=0)] = 0.0
-    """0 is greedy."""
+    """Sampling temperature; 0 is greedy."""
     top_p: Annotated[Float, Field(gt=0, le=1)] = 1.0
-    """Sample from the likeliest tokens that together reach this probability."""
+    """Nucleus sampling: sample from the most likely tokens whose total probability reaches this."""
     max_new_tokens: Annotated[Int, Field(ge=1)] | None = None
-    """Longest answer, in tokens; the rollout's when it is not given."""
+    """Most tokens of a response. Default: `rollout.max_new_tokens`."""
 
     @model_validator(mode="after")
     def _check_set(self) -> Self:
         rules = _term_rules(self.rewards or [])
         if self.samples > 1 and self.temperature == 0:
-            message = f"{self.samples} greedy answers are all the same: set a temperature above 0"
+            message = f"{self.samples} greedy responses are all the same: set a temperature above 0"
             rules.append(Rule(("samples",), message, [("temperature",)]))
         refuse("EvalSetSpec", rules)
         return self
 
 
 class EvalSpec(Spec):
-    """Measurements before, during and after training."""
+    """Evaluation before, during and after training."""
 
     every: Annotated[Int, Field(ge=0)] = 0
-    """Steps between measurements; 0 measures before and after training only."""
+    """Steps between evaluations; 0 evaluates before and after training only."""
     sets: dict[Name, EvalSetSpec] = Field(default={})
-    """What is measured, by name."""
+    """Evaluation sets by name."""

@@ -1,4 +1,4 @@
-"""The run itself: its folder, its length, where its metrics go."""
+"""The run: its folder, its length, and where its metrics go."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from morl.recipe.schema.section import Int, Spec, Text
 
 
 class RunFolderSpec(Spec):
-    """What the run is called and what it leaves on disk."""
+    """The name of the run and what it writes to disk."""
 
     name: Annotated[
         str,
@@ -19,22 +19,22 @@ class RunFolderSpec(Spec):
     ]
     """Name of the run; it writes to the folder `<dir>/<name>`."""
     seed: Annotated[Int, Field(ge=0, lt=2**31)] = 0
-    """Everything random follows from it."""
+    """Seed of everything random in the run."""
     checkpoint_every: Annotated[Int, Field(ge=0)] = 20
     """Steps between checkpoints; 0 saves at the end only."""
     keep_checkpoints: Annotated[Int, Field(ge=1)] = 2
-    """How many of the newest checkpoints stay on disk."""
+    """How many of the newest checkpoints to keep."""
     dir: Text = "runs"
-    """Folder of all runs."""
+    """Parent folder of all runs."""
     offline: bool = True
-    """Forbid the Hugging Face libraries to use the network."""
+    """Keep the Hugging Face libraries off the network."""
 
 
 class RunSpec(RunFolderSpec):
-    """What the run is called and how long it is."""
+    """The name and length of the run, and what it writes to disk."""
 
     steps: Annotated[Int, Field(ge=1)]
-    """Optimiser steps; each learns from one batch of rollouts."""
+    """Optimiser steps; each trains on one batch of rollouts."""
 
 
 class WandbSpec(Spec):
@@ -45,13 +45,13 @@ class WandbSpec(Spec):
     entity: Text | None = None
     """User or team."""
     name: Text | None = None
-    """Name of the run there; `run.name` when it is not given."""
+    """Name of the run in Weights & Biases. Default: `run.name`."""
     mode: Literal["offline", "online", "disabled"] = "offline"
     """`offline` writes files that `wandb sync` uploads later."""
 
 
 class TrackSpec(Spec):
-    """Where metrics go besides `metrics.jsonl` and the console."""
+    """Where metrics go, in addition to `metrics.jsonl` and the console."""
 
     wandb: WandbSpec | None = None
     """Weights & Biases."""

@@ -1,4 +1,4 @@
-"""What every section of a recipe is made of: closed keys, plain types, choices of registered functions."""
+"""The base classes and types of recipe sections: closed keys, plain types, choices of registered functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GoldTemplate = Annotated[Any, AfterValidator(check_template)]
 
 
 class Spec(BaseModel):
-    """A section of a recipe: immutable, and closed to keys that it does not know."""
+    """A section of a recipe: immutable, unknown keys refused."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
@@ -37,7 +37,7 @@ class Spec(BaseModel):
 
 
 class ChoiceSpec(Spec):
-    """A section that names a registered function, and may give options of that function."""
+    """A section that names a registered function; further keys are options of that function."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -47,13 +47,13 @@ class ChoiceSpec(Spec):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The function's own options as they are written; defaults are not filled in."""
+        """The options of the function as written, without defaults."""
         return dict(self.model_extra or {})
 
     @model_validator(mode="before")
     @classmethod
     def _offer_own_keys(cls, value: Any) -> Any:
-        """Without a name there is no function to ask: only a slip of our own key can be told."""
+        """Report misspelt keys of the section itself; without a name there is no function whose options to check."""
         if isinstance(value, Mapping) and cls.key not in value:
             fields = list(cls.model_fields)
             slips = [k for k in value if k not in fields and difflib.get_close_matches(str(k), fields, n=1, cutoff=0.6)]
@@ -67,7 +67,7 @@ class ChoiceSpec(Spec):
 
 
 def choice_rules(registry: Registry, key: str, name: str, options: Mapping[str, Any], spec: Spec) -> list[Rule]:
-    """What is wrong with the choice of a function and its options."""
+    """The broken rules of a chosen function and its options."""
     try:
         registry.entry(name)
         # Importing an algorithm imports torch: only when there are options to check.
