@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from morl.registry import ENGINES
 from morl.rollout.collector import Collector, Rollout
 from morl.rollout.engine import Completion, Engine, EngineInfo, Request, Sampling, choose_engine, engine_info
 from morl.rollout.engine_pool import EnginePool, start_engines
 
 __all__ = [
+    "ENGINES",
     "Collector",
     "Completion",
     "Engine",

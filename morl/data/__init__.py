@@ -7,8 +7,10 @@ from morl.data.preference_pairs import Pair, load_pairs, pairs_of_step, split
 from morl.data.prompt_set import Asked, PromptSet, load_prompts, load_rows
 from morl.data.sources import JsonLines, TableRows
 from morl.data.templates import PromptTemplate
+from morl.registry import SOURCES
 
 __all__ = [
+    "SOURCES",
     "Asked",
     "JsonLines",
     "Mixture",
