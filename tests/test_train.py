@@ -203,7 +203,7 @@ def test_whatever_dies_costs_nothing_but_time(uninterrupted: Path, tiny_model: P
     state = "checkpoints/step-000006/learner/rank-00000.safetensors"
     assert (run / state).read_bytes() == (uninterrupted / state).read_bytes()
     log = (run / "log.txt").read_text()
-    assert "goes on from its beginning (attempt 1 of 3): learner." in log
+    assert "continues from its beginning (attempt 1 of 3): learner." in log
     assert "step-000004 (attempt 1 of 3)" in log
 
 

@@ -46,12 +46,14 @@ def judge(scores_N2: np.ndarray, lengths_N2: np.ndarray, questions: Sequence[str
     stated_N = 1 / (1 + np.exp(-np.abs(margin_N)))
     order = np.argsort(stated_N, kind="stable")
     bins = [part for part in np.array_split(order, min(10, len(order))) if len(part)]
-    calibration_error = sum(len(part) * abs(stated_N[part].mean() - correct_N[part].mean()) for part in bins) / len(order)
+    calibration_error = sum(len(part) * abs(stated_N[part].mean() - correct_N[part].mean()) for part in bins) / len(
+        order
+    )
     varied = np.ptp(scores_N2) > 0 and np.ptp(lengths_N2) > 0
     return PreferenceAccuracy(
         accuracy=clustered_interval(correct_N.tolist(), list(questions)),
         log_loss=float(np.logaddexp(0.0, -margin_N).mean()),
-        calibration_error=float(calibration_error),
+        calibration_error=float(sum(gaps) / len(order)),
         length_correlation=float(spearmanr(scores_N2.ravel(), lengths_N2.ravel()).statistic) if varied else 0.0,
         longer_wins=float(longer_N.mean()),
         center=float(scores_N2.mean()),
@@ -59,10 +61,10 @@ def judge(scores_N2: np.ndarray, lengths_N2: np.ndarray, questions: Sequence[str
     )
 
 
-def describe(accuracy: PreferenceAccuracy) -> str:
+def describe(result: PreferenceAccuracy) -> str:
     """One line for the console."""
     return (
-        f"held-out accuracy {accuracy.accuracy.mean:.3f} [{accuracy.accuracy.low:.3f}, {accuracy.accuracy.high:.3f}] "
-        f"over {accuracy.accuracy.n} pairs (length alone {accuracy.longer_wins:.3f}), log loss {accuracy.log_loss:.3f}, "
-        f"calibration error {accuracy.calibration_error:.3f}, correlation with length {accuracy.length_correlation:+.2f}"
+        f"held-out accuracy {result.accuracy.mean:.3f} [{result.accuracy.low:.3f}, {result.accuracy.high:.3f}] "
+        f"over {result.accuracy.n} pairs (length alone {result.longer_wins:.3f}), log loss {result.log_loss:.3f}, "
+        f"calibration error {result.calibration_error:.3f}, correlation with length {result.length_correlation:+.2f}"
     )

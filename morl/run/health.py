@@ -195,7 +195,12 @@ def write_skipped(path: Path, skipped: Skipped) -> None:
         if features is not None:
             tensors[f"features_B.{row}.positions_3T"] = features.positions_3T
             tensors |= {f"features_B.{row}.tensors.{name}": value for name, value in features.tensors.items()}
-    metadata = {"step": skipped.step, "rows": skipped.rows, "prompts": skipped.prompts, "features": len(batch.features_B)}
+    metadata = {
+        "step": skipped.step,
+        "rows": skipped.rows,
+        "prompts": skipped.prompts,
+        "features": len(batch.features_B),
+    }
     with replacing(path) as file:
         file.write(
             # Cloned: safetensors refuses tensors that share memory.
@@ -230,7 +235,9 @@ def _features(tensors: Mapping[str, torch.Tensor], row: int) -> Features | None:
     prefix = f"features_B.{row}."
     if f"{prefix}positions_3T" not in tensors:
         return None
-    inputs = {name.removeprefix(f"{prefix}tensors."): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    inputs = {
+        name.removeprefix(f"{prefix}tensors."): tensor for name, tensor in tensors.items() if name.startswith(prefix)
+    }
     positions_3T = inputs.pop(f"{prefix}positions_3T")
     return Features(inputs, positions_3T)
 

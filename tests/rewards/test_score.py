@@ -68,7 +68,7 @@ def test_every_line_gets_its_row(tmp_path: Path) -> None:
     rows = scored(out)
     assert [(row["value"], row["status"]) for row in rows] == [(value, status) for _, value, status in LINES]
     assert rows[0] == GOOD | {"value": 1.0, "status": "ok", "detail": "4: the gold itself"}
-    assert rows[18]["detail"] == "line 19: a JSON object is wanted, not NoneType"
+    assert rows[18]["detail"] == "line 19: should be a JSON object, not NoneType"
     assert sum(counts.values()) == len(LINES)
 
 
