@@ -135,7 +135,7 @@ class Encoder:
         return DataError(f"no pair has preference.max_tokens={self._spec.max_tokens} tokens or fewer")
 
     def encode(self, pair: Pair) -> TokenPair | None:
-        """The pair's tokens. A pair that is too long gives None where `too_long` is skip. Raises: DataError otherwise."""
+        """The pair's tokens. Too long a pair gives None with `too_long: skip`. Raises: DataError otherwise."""
         if pair.where in self._texts:
             return self._texts[pair.where]
         answers = (self._codec.encode_answer(pair.chosen), self._codec.encode_answer(pair.rejected))

@@ -104,7 +104,7 @@ def test_rows_without_an_answer_are_counted_and_lengths_have_a_unit(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ({"row": 2, "response": "x"}, "answers row 2, and the set 'gsm8k' has 2 rows"),
+        ({"row": 2, "response": "x"}, "a response to row 2, but the set 'gsm8k' has 2 rows"),
         ({"row": -1, "response": "x"}, "answers.jsonl:1: a line is an object with 'response'"),
         ({"row": 0, "answer": "x"}, "answers.jsonl:1: a line is an object with 'response'"),
     ],

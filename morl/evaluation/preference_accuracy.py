@@ -46,9 +46,7 @@ def judge(scores_N2: np.ndarray, lengths_N2: np.ndarray, questions: Sequence[str
     stated_N = 1 / (1 + np.exp(-np.abs(margin_N)))
     order = np.argsort(stated_N, kind="stable")
     bins = [part for part in np.array_split(order, min(10, len(order))) if len(part)]
-    calibration_error = sum(len(part) * abs(stated_N[part].mean() - correct_N[part].mean()) for part in bins) / len(
-        order
-    )
+    gaps = [len(part) * abs(stated_N[part].mean() - correct_N[part].mean()) for part in bins]
     varied = np.ptp(scores_N2) > 0 and np.ptp(lengths_N2) > 0
     return PreferenceAccuracy(
         accuracy=clustered_interval(correct_N.tolist(), list(questions)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from morl.run.build import TrainingRun, open_training_run
+from morl.run.training_run import TrainingRun, open_training_run
 from morl.run.evaluation_run import evaluate_models
 from morl.run.export_policy import export
 from morl.run.folder import RunFolder

@@ -209,7 +209,7 @@ def test_rewards_are_listed_and_explained() -> None:
     table = describe_rewards()
     for name in ("choice", "exact", "length", "math", "number", "regex"):
         assert f"{name}\n" in table
-        assert f"(morl.rewards.{name}:{name})" in table
+        assert f"(morl.rewards.verifiers.{name}:{name})" in table
     told = describe_rewards("number")
     assert "relative_tolerance: float = 0.0" in told
     assert "response: 'There are 43.0 of them.', gold: 43" in told

@@ -1,4 +1,4 @@
-"""Builds the components of a training run in order, and closes them again."""
+"""A training run: its components, built in order and closed again, and its checkpoints."""
 
 from __future__ import annotations
 
