@@ -96,7 +96,7 @@ def broken(folder: Path) -> dict[str, object]:
         str(saved(folder / "strip.png", noise(20_000, 10))): "20000 x 10 pixels: one side is more than 200 times",
         str(saved(folder / "bomb.png", bomb)): "more pixels than the limit of 89478485 (a decompression bomb?)",
         str(saved(folder / "large.png", smaller)): "10000 x 10000 pixels: more than the limit of 89478485",
-        "https://example.org/a.png": "given by 'https:' is not read: set data.media.downloads to a folder to keep it in",
+        "https://example.org/a.png": "given by 'https:' is not read: set data.media.downloads to a folder",
         "data:image/png;base64,AAAA": "given by 'data:' is not read: store its bytes",
     }
 

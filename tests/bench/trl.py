@@ -59,8 +59,8 @@ SUMS = [f"What is {17 + 6 * i} + {28 + 9 * i}?" for i in range(8)]
 def serve_morl(model: str, folder: str, prompts: list[str], local: bool) -> None:
     """Take a training step for each line of stdin."""
     from morl.recipe.load import load_recipe
-    from morl.run.training_run import open_training_run
     from morl.run.folder import RunFolder
+    from morl.run.training_run import open_training_run
     from morl.train import _step
 
     rows, written = Path(folder) / "rows.jsonl", Path(folder) / "recipe.yaml"
