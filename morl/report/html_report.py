@@ -132,8 +132,8 @@ def _facts(steps: Sequence[Row]) -> dict[str, str]:
     tokens = sum(row.get("rollout/tokens", 0.0) for row in steps)
     mismatch = max(row.get("policy/logprob_mismatch", 0.0) for row in steps)
     return {
-        "time in steps": f"{seconds / 60:.1f} min, {seconds / len(steps):.2f} s a step",
-        "tokens written": f"{tokens:,.0f}, {tokens / max(seconds, 1e-9):,.0f} a second",
+        "time in steps": f"{seconds / 60:.1f} min, {seconds / len(steps):.2f} s per step",
+        "tokens written": f"{tokens:,.0f}, {tokens / max(seconds, 1e-9):,.0f} per second",
         "largest log-prob mismatch": f"{mismatch:.2g} nats",
         "steps skipped": f"{sum(row.get('learner/skipped', 0.0) for row in steps):.0f}",
     }
