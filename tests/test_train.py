@@ -229,7 +229,7 @@ def test_too_large_microbatches_are_halved_once(tiny_model: Path, tmp_path: Path
     plugins = f"plugins=[{tmp_path}/tiny_rewards.py, {Path(__file__).parent}/broken_losses.py]"
     code, said = finish(start(recipe, "--local", "eval={}", plugins, *loss))
     log = (tmp_path / "runs/tiny/log.txt").read_text()
-    assert log.count("ran out of memory with learner.tokens_per_microbatch=200: it is tried once more with 100") == 1
+    assert log.count("ran out of memory with learner.tokens_per_microbatch=200; one retry with 100") == 1
     if enough == 2:
         assert code == 1
         assert "learner.tokens_per_microbatch=100: the learner is out of memory again" in said
