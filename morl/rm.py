@@ -1,6 +1,6 @@
-"""`morl rm`: a Bradley-Terry reward model from pairs of answers, on the learner that trains policies too.
+"""`morl rm`: a Bradley-Terry reward model from preference pairs, with the learner that trains policies.
 
-pairs -> tokens -> batch -> one optimiser step; measured on pairs of prompts that it never learnt from
+pairs -> tokens -> batch -> one optimiser step; measured on pairs of held-out prompts
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from morl.announce import announce
 from morl.cluster import Cluster
 from morl.data import Pair, load_pairs, pairs_of_step, split
 from morl.errors import DataError
-from morl.evaluation import Measured, describe, judge
+from morl.evaluation import PreferenceAccuracy, describe, judge
 from morl.learner import RankGroup, RewardMetrics, RewardRank, RewardSettings, TokenPair, pair_batch
 from morl.model import CALIBRATION, ChatCodec, resolve_model
 from morl.recipe import PreferenceRecipe, PreferenceSpec, go_offline
-from morl.run import Interrupt, RunFolder, SupervisedRun, open_supervised_run, recovering
+from morl.run import Interrupt, RunFolder, SupervisedRun, open_supervised_run, with_restarts
 from morl.track import LineTracker
 
-PORTION = 256
-"""Held-out pairs that are scored at a time."""
+PAIRS_AT_ONCE = 256
+"""Held-out pairs scored in one batch."""
 
 SHOWN = {
     "preference/loss": ".3f",
@@ -37,28 +37,28 @@ SHOWN = {
 
 
 def train_reward_model(recipe: PreferenceRecipe, *, resume: bool | Path = False, local: bool = False) -> bool:
-    """Train the recipe's reward model; the finished one lies in `runs/<name>/model`.
+    """Train the recipe's reward model; the finished one is in `runs/<name>/model`.
 
-    Returns: whether all steps are done; False when a signal ended it early, state saved.
-    Raises: MorlError when the run cannot start or go on.
+    Returns: whether all steps are done; False when a signal stopped the run early, its state saved.
+    Raises: MorlError when the run cannot start or continue.
     """
-    where = resume if isinstance(resume, Path) else None
-    with Interrupt() as interrupt, RunFolder.open(recipe, resume=bool(resume), path=where) as folder:
+    path = resume if isinstance(resume, Path) else None
+    with Interrupt() as interrupt, RunFolder.open(recipe, resume=bool(resume), path=path) as folder:
         if folder.steps_done() >= recipe.run.steps and (folder.path / "model" / CALIBRATION).is_file():
             return True
-        return recovering(recipe, lambda own: _train(own, folder, interrupt, local), folder, interrupt)
+        return with_restarts(recipe, lambda current: _train(current, folder, interrupt, local), folder, interrupt)
 
 
 def _train(recipe: PreferenceRecipe, folder: RunFolder, interrupt: Interrupt, local: bool) -> bool:
     go_offline(recipe)
     spec, steps = recipe.preference, recipe.run.steps
-    learnt, held = split(load_pairs(spec), spec.held_out, recipe.run.seed)
+    training, held_out = split(load_pairs(spec), spec.held_out, recipe.run.seed)
     model = resolve_model(recipe.model.path)
     announce(f"model: {model}")
     codec = ChatCodec.load(model, spec.max_tokens)
     encoder = Encoder(spec, codec)
-    learnt, held = (encoder.usable(pairs) for pairs in (learnt, held))
-    announce(f"{len(learnt)} pairs to learn from, {len(held)} of other prompts to measure on")
+    training, held_out = (encoder.usable(pairs) for pairs in (training, held_out))
+    announce(f"{len(training)} pairs to learn from, {len(held_out)} of other prompts held out")
     settings = RewardSettings(
         model=model,
         dtype=recipe.model.dtype,
@@ -70,43 +70,43 @@ def _train(recipe: PreferenceRecipe, folder: RunFolder, interrupt: Interrupt, lo
     console = LineTracker(steps, SHOWN)
     with (
         Cluster(recipe.cluster, local=local) as cluster,
-        open_supervised_run(recipe, folder, cluster, RewardRank, settings, console=console) as fit,
+        open_supervised_run(recipe, folder, cluster, RewardRank, settings, console=console) as run,
     ):
-        if fit.resumed is None:
-            _measure(fit, held, encoder)
-        while fit.step < steps and not interrupt.requested:
-            drawn = pairs_of_step(fit.step + 1, spec.pairs_per_step, len(learnt), recipe.run.seed)
-            tokens = [tokens for _, tokens in encoder.encode_all([learnt[place] for place in drawn])]
-            fit.learn(pair_batch(tokens), _named, number=fit.step + 1, steps=steps)
-            if fit.due or interrupt.requested or fit.step == steps:
-                fit.save()
-            if fit.step < steps and spec.measure_every and fit.step % spec.measure_every == 0:
-                _measure(fit, held, encoder)
-        if fit.step == steps:
-            found = _measure(fit, held, encoder)
-            fit.publish(folder.path / "model", {CALIBRATION: json.dumps(asdict(found), indent=1)})
-        return fit.step == steps
+        if run.resumed is None:
+            _measure(run, held_out, encoder)
+        while run.step < steps and not interrupt.requested:
+            drawn = pairs_of_step(run.step + 1, spec.pairs_per_step, len(training), recipe.run.seed)
+            tokens = [tokens for _, tokens in encoder.encode_all([training[index] for index in drawn])]
+            run.learn(pair_batch(tokens), _step_metrics, number=run.step + 1, steps=steps)
+            if run.due or interrupt.requested or run.step == steps:
+                run.save()
+            if run.step < steps and spec.measure_every and run.step % spec.measure_every == 0:
+                _measure(run, held_out, encoder)
+        if run.step == steps:
+            calibration = _measure(run, held_out, encoder)
+            run.publish(folder.path / "model", {CALIBRATION: json.dumps(asdict(calibration), indent=1)})
+        return run.step == steps
 
 
-def _named(total: RewardMetrics) -> dict[str, float]:
+def _step_metrics(metrics: RewardMetrics) -> dict[str, float]:
     return {
-        "preference/loss": total.loss,
-        "preference/accuracy": total.right / total.pairs,
-        "preference/margin": total.margin / total.pairs,
+        "preference/loss": metrics.loss,
+        "preference/accuracy": metrics.right / metrics.pairs,
+        "preference/margin": metrics.margin / metrics.pairs,
     }
 
 
-def _measure(fit: SupervisedRun[RewardMetrics], held: Sequence[Pair], encoder: Encoder) -> Measured:
-    found = measure(fit.ranks, held, encoder)
-    fit.tracker.log_eval({"step": fit.step, "set": "held_out", **asdict(found)})
-    announce(f"step {fit.step}: {describe(found)}")
-    return found
+def _measure(run: SupervisedRun[RewardMetrics], held_out: Sequence[Pair], encoder: Encoder) -> PreferenceAccuracy:
+    accuracy = measure(run.ranks, held_out, encoder)
+    run.tracker.log_eval({"step": run.step, "set": "held_out", **asdict(accuracy)})
+    announce(f"step {run.step}: {describe(accuracy)}")
+    return accuracy
 
 
 class Encoder:
-    """Makes tokens of pairs; those that are too long fail or are left out, as the recipe says.
+    """Tokenises pairs; those that are too long raise DataError or are left out, as the recipe says.
 
-    A pair of texts is encoded once; one with images whenever it is used, because images take memory.
+    Pairs of text are kept tokenised; those with images are encoded at each use, because images take memory.
     """
 
     def __init__(self, spec: PreferenceSpec, codec: ChatCodec) -> None:
@@ -115,27 +115,27 @@ class Encoder:
         self._texts: dict[str, TokenPair] = {}
 
     def usable(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """Pairs that are not known to be too long. Raises: DataError when none is left."""
-        found = [pair for pair in pairs if pair.prompt.media or self.encode(pair) is not None]
-        if not found:
+        """The pairs not known to be too long. Raises: DataError when none is left."""
+        usable = [pair for pair in pairs if pair.prompt.media or self.encode(pair) is not None]
+        if not usable:
             raise self._none_left()
-        if len(found) < len(pairs):
-            left_out = len(pairs) - len(found)
+        if len(usable) < len(pairs):
+            left_out = len(pairs) - len(usable)
             announce(f"{left_out} of {len(pairs)} pairs are left out: longer than {self._spec.max_tokens} tokens")
-        return found
+        return usable
 
     def encode_all(self, pairs: Sequence[Pair]) -> list[tuple[Pair, TokenPair]]:
         """The pairs with their tokens, without those that are too long. Raises: DataError when none is left."""
-        found = [(pair, tokens) for pair in pairs if (tokens := self.encode(pair)) is not None]
-        if not found:
+        encoded = [(pair, tokens) for pair in pairs if (tokens := self.encode(pair)) is not None]
+        if not encoded:
             raise self._none_left()
-        return found
+        return encoded
 
     def _none_left(self) -> DataError:
-        return DataError(f"no pair has preference.max_tokens={self._spec.max_tokens} tokens or less")
+        return DataError(f"no pair has preference.max_tokens={self._spec.max_tokens} tokens or fewer")
 
     def encode(self, pair: Pair) -> TokenPair | None:
-        """The pair's tokens; None when it is too long and left out. Raises: DataError when that is not allowed."""
+        """The pair's tokens. Too long a pair gives None with `too_long: skip`. Raises: DataError otherwise."""
         if pair.where in self._texts:
             return self._texts[pair.where]
         answers = (self._codec.encode_answer(pair.chosen), self._codec.encode_answer(pair.rejected))
@@ -153,13 +153,13 @@ class Encoder:
         return tokens
 
 
-def measure(ranks: RankGroup[RewardMetrics], held: Sequence[Pair], encoder: Encoder) -> Measured:
-    """Score held-out pairs and compare with what people preferred."""
+def measure(ranks: RankGroup[RewardMetrics], held_out: Sequence[Pair], encoder: Encoder) -> PreferenceAccuracy:
+    """Score held-out pairs and compare with people's preferences."""
     scores: list[tuple[float, float]] = []
     lengths: list[tuple[int, int]] = []
     questions: list[str] = []
-    for first in range(0, len(held), PORTION):
-        portion = encoder.encode_all(held[first : first + PORTION])
+    for first in range(0, len(held_out), PAIRS_AT_ONCE):
+        portion = encoder.encode_all(held_out[first : first + PAIRS_AT_ONCE])
         scores += _scores(ranks, [tokens for _, tokens in portion])
         lengths += [(len(tokens.chosen_T), len(tokens.rejected_T)) for _, tokens in portion]
         questions += [pair.question for pair, _ in portion]

@@ -1,6 +1,6 @@
-"""`morl sft`: supervised training in stages, on the learner that reinforcement learning uses too.
+"""`morl sft`: supervised training in stages, with the learner of reinforcement learning.
 
-examples -> tokens -> batch -> one optimiser step; each stage writes a model that the next one starts from
+examples -> tokens -> batch -> one optimiser step; each stage writes the model that the next starts from
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from morl.errors import DataError
 from morl.learner import Example, RankGroup, RankSettings, SupervisedMetrics, SupervisedRank, example_batch
 from morl.model import ChatCodec, resolve_model
 from morl.recipe import LearnerSpec, SftRecipe, StageSpec, go_offline
-from morl.run import Interrupt, RunFolder, SupervisedRun, open_supervised_run, recovering
+from morl.run import Interrupt, RunFolder, SupervisedRun, open_supervised_run, with_restarts
 from morl.track import LineTracker
 from morl.types import Prompt
 
@@ -33,19 +33,19 @@ SHOWN = {
     "time/learner_s": ".2f",
 }
 """Metrics of a step that the console shows."""
-FRUITLESS = 1000
-"""Examples that are too long one after the other, at which a stage gives up."""
+MAX_TOO_LONG = 1000
+"""A stage stops after this many examples in a row that are too long."""
 
 
 def train_supervised(recipe: SftRecipe, *, resume: bool | Path = False, local: bool = False) -> bool:
-    """Run the recipe's stages; the model of each lies in `runs/<name>/models/<stage>`.
+    """Run the recipe's stages; the model of each is in `runs/<name>/models/<stage>`.
 
-    Returns: whether all stages are done; False when a signal ended it early, state saved.
-    Raises: MorlError when the run cannot start or go on.
+    Returns: whether all stages are done; False when a signal stopped the run early, its state saved.
+    Raises: MorlError when the run cannot start or continue.
     """
-    where = resume if isinstance(resume, Path) else None
-    with Interrupt() as interrupt, RunFolder.open(recipe, resume=bool(resume), path=where) as folder:
-        return recovering(recipe, lambda own: _train(own, folder, interrupt, local), folder, interrupt)
+    path = resume if isinstance(resume, Path) else None
+    with Interrupt() as interrupt, RunFolder.open(recipe, resume=bool(resume), path=path) as folder:
+        return with_restarts(recipe, lambda current: _train(current, folder, interrupt, local), folder, interrupt)
 
 
 def _train(recipe: SftRecipe, folder: RunFolder, interrupt: Interrupt, local: bool) -> bool:
@@ -53,28 +53,27 @@ def _train(recipe: SftRecipe, folder: RunFolder, interrupt: Interrupt, local: bo
     model, start = resolve_model(recipe.model.path), 0
     with Cluster(recipe.cluster, local=local) as cluster:
         for name, spec in recipe.stages.items():
-            made = folder.path / "models" / name
-            if not made.is_dir():
+            target = folder.path / "models" / name
+            if not target.is_dir():
                 announce(f"stage {name}: {spec.steps} steps from {model}")
                 stage = _Stage(recipe, name, spec, start, model)
                 if not _run_stage(stage, folder, cluster, interrupt):
                     return False
-            model, start = made, start + spec.steps
+            model, start = target, start + spec.steps
     announce(f"all stages are done; their models are in {folder.path / 'models'}")
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """A stage and where it stands among the others."""
+    """A stage, with its first step and the model it starts from."""
 
     recipe: SftRecipe
     name: str
     spec: StageSpec
     start: int
-    """Steps of the stages before it."""
+    """Steps of the earlier stages."""
     model: Path
-    """What it starts from."""
 
     @property
     def learner(self) -> LearnerSpec:
@@ -86,7 +85,7 @@ class _Stage:
 
 
 def _run_stage(stage: _Stage, folder: RunFolder, cluster: Cluster, interrupt: Interrupt) -> bool:
-    """Go on with a stage from its newest checkpoint, or begin it; whether it is done."""
+    """Run a stage, from its newest checkpoint if there is one. Returns: whether it is done."""
     recipe, spec = stage.recipe, stage.spec
     codec = ChatCodec.load(stage.model, spec.max_tokens)
     examples = _Examples(stage, codec)
@@ -100,131 +99,131 @@ def _run_stage(stage: _Stage, folder: RunFolder, cluster: Cluster, interrupt: In
     console = LineTracker(recipe.steps, SHOWN)
     with open_supervised_run(
         recipe, folder, cluster, SupervisedRank, settings, console=console, start=stage.start
-    ) as fit:
-        if fit.resumed is not None:
-            examples.restore(fit.resumed["examples"])
-        for batch in examples.batches(stage.end - fit.step, spec.examples_per_step):
-            number = fit.step + 1 - stage.start
-            fit.learn(
+    ) as run:
+        if run.resumed is not None:
+            examples.restore(run.resumed["examples"])
+        for batch in examples.batches(stage.end - run.step, spec.examples_per_step):
+            number = run.step + 1 - stage.start
+            run.learn(
                 example_batch(batch, spec.aggregation),
-                lambda total: _named(total) | examples.skipped_rows,
+                lambda metrics: _step_metrics(metrics) | examples.skipped_rows,
                 number=number,
                 steps=spec.steps,
             )
-            if fit.due or interrupt.requested or fit.step == stage.end:
-                fit.save({"stage": stage.name, "examples": examples.state()})
-            if (spec.measure_every and number % spec.measure_every == 0) or fit.step == stage.end:
-                _measure(fit, examples, stage)
+            if run.due or interrupt.requested or run.step == stage.end:
+                run.save({"stage": stage.name, "examples": examples.state()})
+            if (spec.measure_every and number % spec.measure_every == 0) or run.step == stage.end:
+                _measure(run, examples, stage)
             if interrupt.requested:
                 break
-        if fit.step == stage.end:
-            fit.publish(folder.path / "models" / stage.name)
-        return fit.step == stage.end
+        if run.step == stage.end:
+            run.publish(folder.path / "models" / stage.name)
+        return run.step == stage.end
 
 
-def _named(total: SupervisedMetrics) -> dict[str, float]:
+def _step_metrics(metrics: SupervisedMetrics) -> dict[str, float]:
     return {
-        "sft/loss": total.loss,
-        "sft/nats_per_token": total.nats / total.tokens,
-        "sft/answer_tokens": total.tokens,
+        "sft/loss": metrics.loss,
+        "sft/nats_per_token": metrics.nats / metrics.tokens,
+        "sft/answer_tokens": metrics.tokens,
     }
 
 
 class _Examples:
-    """An endless stream of a stage's examples as tokens."""
+    """An endless stream of a stage's tokenised examples."""
 
     def __init__(self, stage: _Stage, codec: ChatCodec) -> None:
         self._spec = stage.spec
         self._codec = codec
         key, datasets = ("stages", stage.name, "datasets"), stage.spec.datasets
-        self._sets = {name: load_prompts(own, name, *key, name, "data") for name, own in datasets.items()}
-        shares = {name: own.share for name, own in datasets.items()}
+        self._sets = {name: load_prompts(spec, name, *key, name, "data") for name, spec in datasets.items()}
+        shares = {name: spec.share for name, spec in datasets.items()}
         self._mixture = Mixture(self._sets, shares, stage.recipe.run.seed)
         self._drawn: Mapping[str, Any] = self._mixture.state()
         self.held_out = {
-            name: load_prompts(own.model_copy(update={"data": own.held_out}), name, *key, name, "held_out")
-            for name, own in datasets.items()
-            if own.held_out is not None
+            name: load_prompts(spec.model_copy(update={"data": spec.held_out}), name, *key, name, "held_out")
+            for name, spec in datasets.items()
+            if spec.held_out is not None
         }
         self._too_long = 0
 
     def state(self) -> Mapping[str, Any]:
-        """Where the stream stands after the last batch that was given out."""
+        """Position of the stream after the last batch handed out."""
         return self._drawn
 
     @property
     def skipped_rows(self) -> dict[str, float]:
-        """Metrics: how often a row of a data set was passed over for its bad images, up to the last batch."""
+        """Metrics: rows of each data set skipped for bad images, up to the last batch."""
         return {f"sft/{name}/skipped_rows": float(count) for name, count in self._drawn["passed_over"].items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Continue from `state`."""
         self._mixture.restore(state)
         self._drawn = self._mixture.state()
 
     def batches(self, count: int, size: int) -> Iterator[list[Example]]:
-        """The next `count` batches; each is made while the one before is learnt from."""
+        """The next `count` batches; each is tokenised during the optimiser step on the one before."""
         if not count:
             return
         with ThreadPoolExecutor(1, "examples") as pool:
-            coming = pool.submit(self._batch, size)
-            for left in reversed(range(count)):
-                batch, drawn = coming.result()
-                if left:
-                    coming = pool.submit(self._batch, size)
+            pending = pool.submit(self._batch, size)
+            for remaining in reversed(range(count)):
+                batch, drawn = pending.result()
+                if remaining:
+                    pending = pool.submit(self._batch, size)
                 self._drawn = drawn
                 yield batch
 
     def _batch(self, size: int) -> tuple[list[Example], Mapping[str, Any]]:
         batch: list[Example] = []
-        fruitless = 0
+        too_long = 0
         while len(batch) < size:
             drawn = self._mixture.draw(size - len(batch))
-            found = self.encode(drawn, lambda prompt: self._sets[prompt.objective].where_of(prompt))
-            fruitless = 0 if found else fruitless + len(drawn)
-            if fruitless >= FRUITLESS:
+            examples = self.encode(drawn, lambda prompt: self._sets[prompt.objective].where_of(prompt))
+            too_long = 0 if examples else too_long + len(drawn)
+            if too_long >= MAX_TOO_LONG:
                 most = self._spec.max_tokens
-                raise DataError(f"{fruitless} examples in a row have more than max_tokens={most} tokens; allow more")
-            batch += found
+                raise DataError(f"{too_long} examples in a row have more than max_tokens={most} tokens; allow more")
+            batch += examples
         return batch, self._mixture.state()
 
-    def encode(self, prompts: list[Prompt], where: Callable[[Prompt], str]) -> list[Example]:
-        """Tokens of examples; those that are too long fail or are left out, as the recipe says.
+    def encode(self, prompts: list[Prompt], row_of: Callable[[Prompt], str]) -> list[Example]:
+        """Tokenise examples; those that are too long raise DataError or are left out, as the recipe says.
 
-        `where` tells the place of the row that an example is made of.
+        `row_of` names the row of a prompt as `file:line`, for errors.
         """
-        found = []
+        examples = []
         for prompt in prompts:
             if not isinstance(prompt.gold, str) or not prompt.gold:
                 raise DataError(
-                    f"{where(prompt)}: answer: should be text, not {prompt.gold!r:.60}; "
-                    "the filter `string` makes text of a number: {{ … | string }}"
+                    f"{row_of(prompt)}: answer: should be text, not {prompt.gold!r:.60}; "
+                    "the filter `string` turns a number into text: {{ … | string }}"
                 )
             example = Example(self._codec.encode(prompt, limit=False), self._codec.encode_answer(prompt.gold))
             if example.length <= self._spec.max_tokens:
-                found.append(example)
+                examples.append(example)
             elif self._spec.too_long == "fail":
                 raise DataError(
-                    f"{where(prompt)}: prompt and answer have {example.length} tokens, more than "
-                    f"max_tokens={self._spec.max_tokens}; allow more, or leave such out with too_long=skip"
+                    f"{row_of(prompt)}: prompt and answer have {example.length} tokens, more than "
+                    f"max_tokens={self._spec.max_tokens}; allow more, or leave such examples out with too_long=skip"
                 )
             else:
                 self._too_long += 1
                 logger.info("%s is left out: %d tokens; %d so far", prompt.id, example.length, self._too_long)
-        return found
+        return examples
 
 
-def _measure(fit: SupervisedRun[SupervisedMetrics], examples: _Examples, stage: _Stage) -> None:
-    """Loss on the held-out rows of each data set."""
+def _measure(run: SupervisedRun[SupervisedMetrics], examples: _Examples, stage: _Stage) -> None:
+    """Log the loss on the held-out rows of each data set."""
     for name, prompts in examples.held_out.items():
         usable = [prompt for index in range(len(prompts)) if (prompt := prompts.usable(index)) is not None]
         encoded = examples.encode(usable, prompts.where_of)
         if not encoded:
-            announce(f"step {fit.step}: held-out {name}: no example is left to measure")
+            announce(f"step {run.step}: held-out {name}: no example is short enough to measure")
             continue
-        found = measure(fit.ranks, encoded)
-        fit.tracker.log_eval({"step": fit.step, "set": name, "stage": stage.name, **found})
-        announce(f"step {fit.step}: held-out {name}: {found['nats_per_token']:.4f} nats a token")
+        loss = measure(run.ranks, encoded)
+        run.tracker.log_eval({"step": run.step, "set": name, "stage": stage.name, **loss})
+        announce(f"step {run.step}: held-out {name}: {loss['nats_per_token']:.4f} nats per token")
 
 
 def measure(ranks: RankGroup[SupervisedMetrics], examples: list[Example]) -> dict[str, float]:

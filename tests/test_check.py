@@ -69,8 +69,7 @@ def test_everything_is_found_in_one_run_although_the_recipe_is_wrong(capsys):
     ]
     told = [str(problem) for problem in report.data]
     assert told[0] == (
-        "r.yaml:14: eval.sets.sums.data: test.jsonl: there are no rows; fill it, or take its objective out of the "
-        "recipe"
+        "r.yaml:14: eval.sets.sums.data: test.jsonl: no rows; fill it, or remove its objective from the recipe"
     )
     assert told[1].startswith("sums.jsonl:3: objectives.sums: term 'exact': bad_gold: ")
     assert told[2].startswith("sums.jsonl:5: objectives.sums: not valid JSON: ")

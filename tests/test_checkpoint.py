@@ -353,6 +353,6 @@ def test_a_run_whose_checkpoints_are_all_torn_does_not_begin_anew(tmp_path: Path
         write(store, step)
     for step in (10, 20):
         truncate_file(tmp_path / f"step-{step:06d}")
-    with pytest.raises(CheckpointError, match=r"step-000020/.*; step-000010/.* begin another run"):
+    with pytest.raises(CheckpointError, match=r"step-000020/.*; step-000010/.* start another run"):
         store.newest_good()
     assert names(tmp_path) == ["step-000010", "step-000020"]

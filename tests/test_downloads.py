@@ -94,7 +94,7 @@ def test_a_url_is_fetched_once_and_kept(server: Server, tmp_path: Path, path: st
 
 
 def test_urls_are_refused_unless_a_folder_is_named(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(BadMediaError, match=r"rows.jsonl:1: .*'http:' is not read: name a folder .*media.downloads"):
+    with pytest.raises(BadMediaError, match=r"rows.jsonl:1: .*'http:' is not read: set data.media.downloads"):
         prompts(tmp_path, f"{server.url}/a.png")[0]
     assert not server.asked
 
@@ -102,8 +102,8 @@ def test_urls_are_refused_unless_a_folder_is_named(server: Server, tmp_path: Pat
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("/gone.png", r"http://127.0.0.1:\d+/gone.png is not there: HTTP 404 Not Found"),
-        ("/torn.png", r"/torn.png cannot be fetched: peer closed connection"),
+        ("/gone.png", r"http://127.0.0.1:\d+/gone.png: HTTP 404 Not Found"),
+        ("/torn.png", r"/torn.png cannot be downloaded: peer closed connection"),
         ("/page", r"cannot be read"),
     ],
 )
@@ -115,12 +115,12 @@ def test_what_cannot_be_had_names_row_and_reason(server: Server, tmp_path: Path,
 
 
 def test_no_server_is_an_error_of_the_row(tmp_path: Path) -> None:
-    with pytest.raises(BadMediaError, match=r"rows.jsonl:1: http://127.0.0.1:9/a.png cannot be fetched: "):
+    with pytest.raises(BadMediaError, match=r"rows.jsonl:1: http://127.0.0.1:9/a.png cannot be downloaded: "):
         prompts(tmp_path, "http://127.0.0.1:9/a.png", downloads=str(tmp_path / "kept"))[0]
 
 
 def test_a_file_without_end_is_not_kept(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "MOST_BYTES", 50)
-    with pytest.raises(BadMediaError, match="is longer than the 50 bytes that are kept of one file"):
+    monkeypatch.setattr(downloads, "MAX_BYTES", 50)
+    with pytest.raises(BadMediaError, match="is larger than 50 bytes, the limit for one file"):
         prompts(tmp_path, f"{server.url}/a.png", downloads=str(tmp_path / "kept"))[0]
     assert list((tmp_path / "kept").glob("*")) == []

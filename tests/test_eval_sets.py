@@ -97,14 +97,14 @@ def test_rows_without_an_answer_are_counted_and_lengths_have_a_unit(
     data, answers = write(tmp_path, "gsm8k"), tmp_path / "answers.jsonl"
     answers.write_text(json.dumps({"row": 1, "response": "\\boxed{1002}"}) + "\n")
     assert main(["eval", "evals/gsm8k", f"data.path={data}", "--responses", str(answers)]) == 0
-    assert [record.getMessage() for record in caplog.records] == ["1 of 2 rows has no answer"]
+    assert [record.getMessage() for record in caplog.records] == ["1 of 2 rows has no response"]
     assert "length, characters" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ({"row": 2, "response": "x"}, "answers row 2, and the set 'gsm8k' has 2 rows"),
+        ({"row": 2, "response": "x"}, "a response to row 2, but the set 'gsm8k' has 2 rows"),
         ({"row": -1, "response": "x"}, "answers.jsonl:1: a line is an object with 'response'"),
         ({"row": 0, "answer": "x"}, "answers.jsonl:1: a line is an object with 'response'"),
     ],

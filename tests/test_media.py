@@ -94,9 +94,9 @@ def broken(folder: Path) -> dict[str, object]:
         "gone.png": f"no such image: gone.png; paths are relative to {folder}",
         str(saved(folder / "dot.png", noise(1, 1))): "1 x 1 pixels: too small",
         str(saved(folder / "strip.png", noise(20_000, 10))): "20000 x 10 pixels: one side is more than 200 times",
-        str(saved(folder / "bomb.png", bomb)): "more pixels than the 89478485 that are decoded (a decompression bomb?)",
-        str(saved(folder / "large.png", smaller)): "10000 x 10000 pixels: more than the 89478485 that are decoded",
-        "https://example.org/a.png": "given by 'https:' is not read: name a folder to keep it in, data.media.downloads",
+        str(saved(folder / "bomb.png", bomb)): "more pixels than the limit of 89478485 (a decompression bomb?)",
+        str(saved(folder / "large.png", smaller)): "10000 x 10000 pixels: more than the limit of 89478485",
+        "https://example.org/a.png": "given by 'https:' is not read: set data.media.downloads to a folder",
         "data:image/png;base64,AAAA": "given by 'data:' is not read: store its bytes",
     }
 

@@ -77,7 +77,7 @@ def test_everything_is_in_one_file(run: Path, capsys: pytest.CaptureFixture[str]
     assert str(run / "report.html") in capsys.readouterr().out
     page = (run / "report.html").read_text()
     assert page.count("<svg") == 4  # reward, held out, learner, time
-    assert "1.0 min, 30.00 s a step" in page
+    assert "1.0 min, 30.00 s per step" in page
     assert "+0.100" in page  # the mean of the prompt's two samples: from 0.15 to 0.25
     assert "read &amp; judged" in page
     assert not re.search(r'(src|href)="(?!data:|#)', page)

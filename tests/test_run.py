@@ -58,7 +58,7 @@ def test_what_ended_a_run_is_the_last_word_of_its_log(tmp_path: Path, capsys) ->
     recipe = make_recipe(tmp_path)
     with pytest.raises(RunError), RunFolder.open(recipe) as run:
         raise RunError("no sample got a score")
-    assert run.log.read_text().endswith(" ERROR morl.run.folder: the run ends: RunError: no sample got a score\n")
+    assert run.log.read_text().endswith(" ERROR morl.run.folder: the run failed: RunError: no sample got a score\n")
     with pytest.raises(ZeroDivisionError), RunFolder.open(recipe) as run:
         print(1 // 0)
     assert run.log.read_text().endswith("ZeroDivisionError: integer division or modulo by zero\n")

@@ -203,7 +203,7 @@ def test_whatever_dies_costs_nothing_but_time(uninterrupted: Path, tiny_model: P
     state = "checkpoints/step-000006/learner/rank-00000.safetensors"
     assert (run / state).read_bytes() == (uninterrupted / state).read_bytes()
     log = (run / "log.txt").read_text()
-    assert "goes on from its beginning (attempt 1 of 3): learner." in log
+    assert "continues from its beginning (attempt 1 of 3): learner." in log
     assert "step-000004 (attempt 1 of 3)" in log
 
 
@@ -229,7 +229,7 @@ def test_too_large_microbatches_are_halved_once(tiny_model: Path, tmp_path: Path
     plugins = f"plugins=[{tmp_path}/tiny_rewards.py, {Path(__file__).parent}/broken_losses.py]"
     code, said = finish(start(recipe, "--local", "eval={}", plugins, *loss))
     log = (tmp_path / "runs/tiny/log.txt").read_text()
-    assert log.count("ran out of memory with learner.tokens_per_microbatch=200: it is tried once more with 100") == 1
+    assert log.count("ran out of memory with learner.tokens_per_microbatch=200; one retry with 100") == 1
     if enough == 2:
         assert code == 1
         assert "learner.tokens_per_microbatch=100: the learner is out of memory again" in said

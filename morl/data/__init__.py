@@ -1,4 +1,4 @@
-"""Data: sources of rows, templates that make prompts of them, and the mixture of objectives."""
+"""Data: sources of rows, templates that turn rows into prompts, and the mixture of objectives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which prompts come next: objectives by their shares, rows by a shuffle an epoch."""
+"""Sampling of prompts: objectives by their shares, rows shuffled each epoch."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 class Mixture:
     """An endless stream of prompts of several objectives.
 
-    The next prompt is of the objective that lags most behind its share of all prompts so far,
-    so that shares hold at any time to within a few prompts, however the stream is cut into
-    draws. An objective's rows come in an order shuffled anew each epoch, each once an epoch;
-    a row that is not usable, for its bad images or its length, is passed over, and the next one takes its place.
-    All follows from the seed and from how many rows each objective has given and passed over: the state. Shares that
-    a resumed run has changed hold from there on, and make up for nothing that was drawn before.
+    The next prompt is of the objective that lags most behind its share of the prompts so far,
+    so that shares always hold to within a few prompts, however the stream is split into draws.
+    The rows of an objective are reshuffled each epoch, and each row comes once per epoch; an
+    unusable row, with bad images or too long, is skipped for the next one.
+    The stream depends only on the seed and the state: how many rows of each objective were drawn
+    and skipped. Shares changed on resume apply from there on, without making up for earlier draws.
     """
 
     def __init__(self, sets: Mapping[str, PromptSet], shares: Mapping[str, float], seed: int) -> None:
@@ -36,17 +36,17 @@ class Mixture:
         self._drawn = dict.fromkeys(sets, 0)
         self._passed_over = dict.fromkeys(sets, 0)
         self._before = dict.fromkeys(sets, 0)
-        """Of `_drawn`, what was drawn under other shares."""
+        """The part of `_drawn` that was drawn under earlier shares."""
         self._orders: dict[str, tuple[int, NDArray[np.int64]]] = {}
 
     def draw(self, n: int) -> list[Prompt]:
-        """The next n prompts. Raises: DataError when a row cannot be made into a prompt."""
+        """The next n prompts. Raises: DataError when a row cannot become a prompt."""
         return [self._next() for _ in range(n)]
 
     def _next(self) -> Prompt:
-        given = {name: drawn - self._before[name] for name, drawn in self._drawn.items()}
-        total = sum(given.values()) + 1
-        name = max(self._sets, key=lambda name: self._shares[name] * total - given[name])
+        counts = {name: drawn - self._before[name] for name, drawn in self._drawn.items()}
+        total = sum(counts.values()) + 1
+        name = max(self._sets, key=lambda name: self._shares[name] * total - counts[name])
         prompts = self._sets[name]
         for _ in range(len(prompts)):
             epoch, position = divmod(self._drawn[name] + self._passed_over[name], len(prompts))
@@ -57,28 +57,28 @@ class Mixture:
             self._passed_over[name] += 1
         raise DataError(
             f"'{name}': none of its {len(prompts)} rows can be used: their images or videos are bad, or their "
-            "prompts too long"
+            "prompts are too long"
         )
 
     @property
     def passed_over(self) -> dict[str, int]:
-        """How often a row of each objective was passed over; 0 is left out."""
+        """Rows skipped so far, by objective; 0 is left out."""
         return {name: count for name, count in self._passed_over.items() if count}
 
     def _order(self, name: str, epoch: int) -> NDArray[np.int64]:
-        """The rows of an objective in the order of an epoch; only the current one is kept."""
+        """The order of an objective's rows in an epoch; only the current one is cached."""
         import numpy as np
 
-        known = self._orders.get(name)
-        if known is not None and known[0] == epoch:
-            return known[1]
+        cached = self._orders.get(name)
+        if cached is not None and cached[0] == epoch:
+            return cached[1]
         digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
         order = np.random.default_rng([self._seed, digest, epoch]).permutation(len(self._sets[name]))
         self._orders[name] = epoch, order
         return order
 
     def state(self) -> dict[str, Any]:
-        """Everything that `restore` needs, as JSON."""
+        """The state for `restore`, as JSON values."""
         rows = {name: len(rows) for name, rows in self._sets.items()}
         before = {name: count for name, count in self._before.items() if count}
         return {
@@ -90,9 +90,9 @@ class Mixture:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from where `state` was taken.
+        """Continue from `state`.
 
-        Raises: CheckpointError when the objectives or their numbers of rows have changed since.
+        Raises: CheckpointError when the objectives or their numbers of rows have changed.
         """
         rows = {name: len(rows) for name, rows in self._sets.items()}
         if state["rows"] != rows:

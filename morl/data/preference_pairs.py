@@ -1,4 +1,4 @@
-"""Pairs of answers of which people preferred one: their rows, and which are held out."""
+"""Preference pairs: loading, splitting off held-out ones, and the order of epochs."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two answers to one prompt."""
+    """Two answers to one prompt, one of them preferred."""
 
     prompt: Prompt
     chosen: str
     rejected: str
     where: str
-    """The row's place: `data/pairs.jsonl:17`."""
+    """The row, as `data/pairs.jsonl:17`."""
     question: str
-    """The same text for the same question, whatever row it stands in and whatever folder the data lies in."""
+    """Identifies the question: equal for equal prompts in any row, whatever folder holds the data."""
 
 
 def load_pairs(spec: PreferenceSpec) -> list[Pair]:
-    """All pairs of the data, less those whose two answers are the same, and those that `bad_media: skip` leaves out.
+    """All pairs of the data, except those with equal answers and those that `bad_media: skip` leaves out.
 
     Raises: DataError naming the row that cannot be read.
     """
     prompts = load_prompts(spec, "preference", "preference", "data")
-    pairs, same = [], 0
+    pairs, equal = [], 0
     for index in range(len(prompts)):
         prompt, where = prompts.usable(index), prompts.where(index)
         if prompt is None:
@@ -48,40 +48,40 @@ def load_pairs(spec: PreferenceSpec) -> list[Pair]:
             if not isinstance(answer, str) or not answer.strip():
                 raise DataError(f"{where}: preference.{side}: should be the text of an answer, not {answer!r:.60}")
         if answers[0].strip() == answers[1].strip():
-            same += 1
+            equal += 1
         else:
             pairs.append(Pair(prompt, answers[0], answers[1], where, _question(prompt, prompts.folder)))
-    if same:
-        logger.warning("%d of %d pairs are left out: their two answers are the same", same, len(prompts))
+    if equal:
+        logger.warning("%d of %d pairs are left out: their two answers are the same", equal, len(prompts))
     if prompts.skipped:
         logger.warning("%d of %d pairs are left out: their images are bad", prompts.skipped, len(prompts))
     return pairs
 
 
 def _question(prompt: Prompt, folder: Path | None) -> str:
-    # A video of frames bears two paths.
+    # The name of a video of frames holds two paths.
     paths = [item.name.split(" … ") for item in prompt.media]
-    names = [[path.removeprefix(f"{folder}/") for path in own] for own in paths]
+    names = [[path.removeprefix(f"{folder}/") for path in item_paths] for item_paths in paths]
     return json.dumps([[dict(message) for message in prompt.messages], names], sort_keys=True)
 
 
 def split(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """The pairs to learn from and those held out; all pairs of one question go the same way.
+    """Split into training and held-out pairs; all pairs of one question go to the same side.
 
     Raises: DataError when either is empty.
     """
-    held = [pair for pair in pairs if _draw(seed, pair.question) < share]
-    learnt = [pair for pair in pairs if _draw(seed, pair.question) >= share]
-    if not held or not learnt:
+    held_out = [pair for pair in pairs if _draw(seed, pair.question) < share]
+    training = [pair for pair in pairs if _draw(seed, pair.question) >= share]
+    if not held_out or not training:
         raise DataError(
-            f"preference.held_out={share:g} leaves {len(learnt)} pairs to learn from and {len(held)} to measure on; "
-            "both are needed: give more pairs with different prompts, or another share"
+            f"preference.held_out={share:g} leaves {len(training)} pairs to learn from and {len(held_out)} to measure "
+            "on; both are needed: add pairs with different prompts, or change the share"
         )
-    return learnt, held
+    return training, held_out
 
 
 def _draw(seed: int, text: str) -> float:
-    """A number in [0, 1) that depends on these two alone."""
+    """A number in [0, 1) that depends only on the arguments."""
     return int(_digest(f"{seed}/{text}".encode()), 16) / 2**64
 
 
@@ -90,7 +90,9 @@ def _digest(data: bytes) -> str:
 
 
 def pairs_of_step(step: int, pairs_per_step: int, total: int, seed: int) -> list[int]:
-    """Which pairs step `step`, counted from 1, learns from: each epoch goes through all in a new order."""
-    places = range((step - 1) * pairs_per_step, step * pairs_per_step)
-    orders = {epoch: np.random.default_rng([seed, epoch]).permutation(total) for epoch in {p // total for p in places}}
-    return [int(orders[place // total][place % total]) for place in places]
+    """Indices of the pairs of step `step`, counted from 1; each epoch shuffles all pairs anew."""
+    positions = range((step - 1) * pairs_per_step, step * pairs_per_step)
+    orders = {
+        epoch: np.random.default_rng([seed, epoch]).permutation(total) for epoch in {p // total for p in positions}
+    }
+    return [int(orders[p // total][p % total]) for p in positions]

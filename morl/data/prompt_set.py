@@ -1,4 +1,4 @@
-"""The prompts of one objective: its rows, cut to `skip` and `take`, each rendered when it is asked for."""
+"""The prompts of one objective: its rows after `skip` and `take`, each rendered on access."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Asked(Protocol):
-    """Rows and what is made of them: an objective, or a data set of supervised training."""
+    """Data with a prompt and a gold: an objective, or a data set of supervised training."""
 
     @property
     def data(self) -> DataSpec: ...
@@ -31,10 +31,10 @@ class Asked(Protocol):
 
 
 class PromptSet:
-    """A sequence of prompts; prompt i has the id `<objective>/<row of the source>`."""
+    """A sequence of prompts; each has the id `<objective>/<row of the source>`."""
 
     def __init__(self, spec: Asked, objective: str) -> None:
-        """Opens the data.
+        """Open the data.
 
         Raises: DataError when it cannot be opened or has no rows.
         """
@@ -43,7 +43,7 @@ class PromptSet:
         media = spec.data.media
         downloads = local_path(media.downloads) if media.downloads else None
         self.folder = folder_of(self._rows)
-        """What paths in the rows are relative to; None where the source has no place."""
+        """The folder that paths in the rows are relative to; None when the source has none."""
         self._template = PromptTemplate(spec.prompt, spec.gold, self.folder, media.limits, downloads)
         self._skips_bad_media = spec.data.bad_media == "skip"
         self._skipped: set[int] = set()
@@ -61,19 +61,19 @@ class PromptSet:
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Prompt:
-        """Prompt 0 <= index < len. Raises: DataError naming the row's place when it cannot be made."""
+        """Prompt 0 <= index < len. Raises: DataError naming the row when it cannot become a prompt."""
         row = self._row(index)
         return self._template.render(
             self._rows[row], id=f"{self._objective}/{row}", objective=self._objective, where=self._rows.where(row)
         )
 
-    def pass_over_unless(self, fits: Callable[[Prompt], bool]) -> None:
-        """From now on `usable` passes over prompts that do not fit."""
+    def skip_unless(self, fits: Callable[[Prompt], bool]) -> None:
+        """Make `usable` return None for prompts that do not fit."""
         self._fits = fits
 
     def usable(self, index: int) -> Prompt | None:
-        """Prompt 0 <= index < len; None when it is to be skipped: its images are bad, or it does not fit."""
-        prompt = self._sound(index)
+        """Prompt 0 <= index < len; None to skip it: its images are bad, or it does not fit."""
+        prompt = self._with_good_media(index)
         if prompt is None or self._fits is None or self._fits(prompt):
             return prompt
         if index not in self._skipped:
@@ -81,11 +81,11 @@ class PromptSet:
         self._skipped.add(index)
         return None
 
-    def _sound(self, index: int) -> Prompt | None:
-        """The prompt; None when its images are bad and the recipe says to skip such rows.
+    def _with_good_media(self, index: int) -> Prompt | None:
+        """The prompt; None when its images are bad and the recipe skips such rows.
 
-        To know it they are decoded, which the recipe's `bad_media: fail` leaves to whoever looks at them.
-        Raises: DataError naming the row's place when it cannot be made.
+        Checking decodes the images; with `bad_media: fail` they are decoded only where they are used.
+        Raises: DataError naming the row when it cannot become a prompt.
         """
         if not self._skips_bad_media:
             return self[index]
@@ -102,20 +102,20 @@ class PromptSet:
 
     @property
     def skipped(self) -> int:
-        """Rows that were left out so far."""
+        """Number of rows skipped so far."""
         return len(self._skipped)
 
     def where(self, index: int) -> str:
-        """The row's place: `data/math.jsonl:17`."""
+        """The row, as `data/math.jsonl:17`."""
         return self._rows.where(self._row(index))
 
     def where_of(self, prompt: Prompt) -> str:
-        """The place of the row that one of these prompts is made of."""
+        """The row of one of these prompts, as `data/math.jsonl:17`."""
         return self._rows.where(int(prompt.id.rpartition("/")[2]))
 
     def _row(self, index: int) -> int:
         if not 0 <= index < self._length:
-            raise IndexError(f"objective '{self._objective}' has {self._length} prompts, and none is {index}")
+            raise IndexError(f"objective '{self._objective}' has {self._length} prompts, none of index {index}")
         return self._first + index
 
 
@@ -127,9 +127,9 @@ def load_rows(spec: DataSpec) -> Rows:
 
 
 def load_prompts(spec: Asked, objective: str, *key: str) -> PromptSet:
-    """The prompts of an objective, whose data stand at `key` of the recipe.
+    """The prompts of an objective, whose data are at `key` of the recipe.
 
-    Raises: DataError when its data cannot be opened or has no rows; errors bear the key.
+    Raises: DataError, with the key, when the data cannot be opened or have no rows.
     """
     try:
         return PromptSet(spec, objective)

@@ -1,6 +1,6 @@
-"""Where rows come from. A source is a function whose keyword-only options are keys of `data` in a recipe.
+"""Sources of rows: functions whose keyword-only options are keys of `data` in a recipe.
 
-A plugin adds one through the entry point group `morl.sources`.
+Plugins add sources through the entry point group `morl.sources`.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ _FOREIGN = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f": "zstd", b"\xff\xfe": "UTF-16",
 
 
 class Rows(Protocol):
-    """Rows of data, each a mapping of field to value. Rows are made when they are asked for."""
+    """Rows of data, each a mapping of field to value, read on access."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Mapping[str, Any]:
-        """One row. Raises: DataError naming the place when it cannot be read."""
+        """One row. Raises: DataError naming the row when it cannot be read."""
         ...
 
     def where(self, index: int) -> str:
-        """The row's place as a person would name it: `data/math.jsonl:17`."""
+        """The row for people, as `data/math.jsonl:17`."""
         ...
 
 
 def folder_of(rows: Rows) -> Path | None:
-    """What paths in the rows are relative to: the attribute `folder` of the rows, if they have one."""
+    """The folder that paths in the rows are relative to: the rows' attribute `folder`, if any."""
     return getattr(rows, "folder", None)
 
 
 class JsonLines:
-    """Rows of a JSON lines file. Only the offset of each row is kept in memory, 8 bytes a row."""
+    """Rows of a JSON lines file. Memory holds only the offset of each row, 8 bytes."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.folder = Path(path).parent
         self._offsets = array("Q")
-        # Rows that blank lines stand before: enough to know each row's line.
+        # For each blank line, the index of the next row: enough to compute a row's line.
         self._blanks = array("Q")
         with _open(path) as file:
             offset = _skip_bom(file)
@@ -67,7 +67,7 @@ class JsonLines:
         start = self._line(0)
         if start.startswith(b"[") and not start.rstrip().endswith(b"]"):
             raise DataError(
-                f"{self.where(0)}: starts a JSON array, and jsonl wants one object a line: "
+                f"{self.where(0)}: starts a JSON array, but jsonl needs one object per line: "
                 f"jq -c '.[]' {self.path} > rows.jsonl"
             )
 
@@ -86,7 +86,7 @@ class JsonLines:
             raise DataError(f"{self.where(index)}: not UTF-8 text (byte {error.start} of the line)") from error
         except json.JSONDecodeError as error:
             raise DataError(f"{self.where(index)}: not valid JSON: {error.msg} (column {error.colno})") from error
-        except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets within brackets
+        except (ValueError, RecursionError) as error:  # numbers of thousands of digits, deep nesting
             raise DataError(f"{self.where(index)}: cannot be read: {error}") from error
         if not isinstance(row, dict):
             raise DataError(f"{self.where(index)}: a row is a JSON object, not {_json_type(row)}")
@@ -98,7 +98,7 @@ class JsonLines:
 
 
 class CsvRows:
-    """Rows of a CSV file with a header; every value is text. Only offsets are kept in memory."""
+    """Rows of a CSV file with a header; every value is text. Memory holds only offsets."""
 
     def __init__(self, path: str, delimiter: str) -> None:
         self.path = path
@@ -129,7 +129,7 @@ class CsvRows:
         _refuse_empty(path, len(self._offsets))
         for name in self._header:
             if not name.strip() or self._header.count(name) > 1:
-                raise DataError(f"{path}:1: column names must be there and differ, and {name!r} does not")
+                raise DataError(f"{path}:1: column names must be non-empty and unique, but {name!r} is not")
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -148,7 +148,7 @@ class CsvRows:
 
 
 class _CountedLines:
-    """Lines of a file as text, with the place that the next one starts at."""
+    """Lines of a file as text, counted, with the offset of the next one."""
 
     def __init__(self, file: BinaryIO, path: str) -> None:
         self._file = file
@@ -194,13 +194,13 @@ class TableRows:
 
 @SOURCES.register("jsonl")
 def jsonl(*, path: str) -> Rows:
-    """One JSON object a line."""
+    """One JSON object per line."""
     return JsonLines(_located(path))
 
 
 @SOURCES.register("json")
 def json_array(*, path: str) -> Rows:
-    """A JSON file that holds one array of objects; it is read whole."""
+    """A JSON file with one array of objects, read into memory."""
     path = _located(path)
     with _open(path) as file:
         try:
@@ -208,7 +208,7 @@ def json_array(*, path: str) -> Rows:
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path}: json wants one array of objects; for an object a line, the source is jsonl")
+        raise DataError(f"{path}: json needs one array of objects; for one object per line, use source: jsonl")
     return TableRows(path, rows, Path(path).parent)
 
 
@@ -220,7 +220,7 @@ def csv(*, path: str, delimiter: Annotated[str, Field(min_length=1, max_length=1
 
 @SOURCES.register("parquet")
 def parquet(*, path: str) -> Rows:
-    """A Parquet file; it stays on disk, converted once to a memory-mapped cache."""
+    """A Parquet file, converted once to a memory-mapped cache on disk."""
     path = _located(path)
     _open(path).close()
     library = _datasets()
@@ -232,7 +232,7 @@ def parquet(*, path: str) -> Rows:
 
 @SOURCES.register("huggingface")
 def huggingface(*, path: str, split: str = "train", name: str | None = None) -> Rows:
-    """A Hugging Face dataset: a folder of data files, one written by `save_to_disk`, or a name on the hub."""
+    """A Hugging Face dataset: a folder of data files or of `save_to_disk`, or a name on the hub."""
     library = _datasets()
     label = f"{path}({name}, {split})" if name else f"{path}({split})"
     try:
@@ -241,11 +241,11 @@ def huggingface(*, path: str, split: str = "train", name: str | None = None) -> 
         else:
             loaded = library.load_dataset(path, name, split=split)
     except Exception as error:
-        told = f"{label}: cannot be loaded: {_root_cause(error)}"
+        message = f"{label}: cannot be loaded: {_root_cause(error)}"
         if library.config.HF_HUB_OFFLINE and not Path(path).exists():
-            remedy = "there is no such folder here, and run.offline forbids to fetch it"
-            raise AbsentDataError(f"{told}; {remedy}") from error
-        raise DataError(told) from error
+            remedy = "no such folder here, and run.offline forbids fetching it"
+            raise AbsentDataError(f"{message}; {remedy}") from error
+        raise DataError(message) from error
     if isinstance(loaded, library.DatasetDict):
         if split not in loaded:
             raise DataError(f"{label}: no split '{split}'{did_you_mean(split, loaded)}")
@@ -255,7 +255,7 @@ def huggingface(*, path: str, split: str = "train", name: str | None = None) -> 
 
 @SOURCES.register("reasoning_gym")
 def reasoning_gym(*, dataset: str, size: int, seed: int = 0, config: dict[str, Any] | None = None) -> Rows:
-    """Generated problems with `question`, `answer` and `metadata`, from the package reasoning_gym."""
+    """Problems generated by the package reasoning_gym, with `question`, `answer` and `metadata`."""
     try:
         import reasoning_gym as gym
         from reasoning_gym.factory import DATASETS
@@ -265,14 +265,14 @@ def reasoning_gym(*, dataset: str, size: int, seed: int = 0, config: dict[str, A
         raise DataError(f"reasoning_gym has no dataset '{dataset}'{did_you_mean(dataset, DATASETS)}")
     label = f"reasoning_gym({dataset})"
     try:
-        made = gym.create_dataset(dataset, size=size, seed=seed, **(config or {}))
+        problems = gym.create_dataset(dataset, size=size, seed=seed, **(config or {}))
     except (TypeError, ValueError, AssertionError) as error:
         raise DataError(f"{label}: its config is refused: {error}") from error
-    return TableRows(label, made)
+    return TableRows(label, problems)
 
 
 class _Undecoded:
-    """Rows of a Hugging Face dataset as they are stored: images and videos as `{"bytes", "path"}`."""
+    """Rows of a Hugging Face dataset as stored: images and videos as `{"bytes", "path"}`."""
 
     def __init__(self, table: Any) -> None:
         self._table = table.with_format("arrow")
@@ -286,7 +286,7 @@ class _Undecoded:
 
 
 def _undecoded(table: Any) -> Any:
-    """The dataset, such that no image or video is decoded before it is wanted."""
+    """The dataset with images and videos left undecoded."""
     return _Undecoded(table) if _holds_media(dict(table.features)) else table
 
 
@@ -308,7 +308,7 @@ def _datasets() -> Any:
 
 
 def _located(path: str) -> str:
-    """Where a file is; `package:<module>/<file>` lies in an installed package. Raises: AbsentDataError."""
+    """The path of a file; `package:<module>/<file>` is in an installed package. Raises: AbsentDataError."""
     try:
         return str(local_path(path)) if path.startswith(PACKAGE) else path
     except FileNotFoundError as error:
@@ -316,7 +316,7 @@ def _located(path: str) -> str:
 
 
 def _open(path: str) -> io.BufferedReader:
-    """Raises: AbsentDataError when the file is not there, DataError when it is no plain file."""
+    """Raises: AbsentDataError when the file does not exist, DataError when it cannot be opened."""
     try:
         return Path(path).open("rb")
     except FileNotFoundError as error:
@@ -326,7 +326,7 @@ def _open(path: str) -> io.BufferedReader:
 
 
 def _skip_bom(file: io.BufferedReader) -> int:
-    """Move past a byte order mark; returns the offset that the text starts at."""
+    """Skip a byte order mark. Returns: the offset of the text."""
     start = file.read(3)
     for magic, kind in _FOREIGN.items():
         if start.startswith(magic):
@@ -337,7 +337,7 @@ def _skip_bom(file: io.BufferedReader) -> int:
 
 def _refuse_empty(name: str, rows: int) -> None:
     if rows == 0:
-        raise DataError(f"{name}: there are no rows; fill it, or take its objective out of the recipe")
+        raise DataError(f"{name}: no rows; fill it, or remove its objective from the recipe")
 
 
 def _json_type(value: Any) -> str:

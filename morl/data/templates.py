@@ -1,4 +1,4 @@
-"""From a row of data to a prompt: Jinja templates in a sandbox, where a missing field is an error."""
+"""Templates from rows to prompts: sandboxed Jinja, in which a missing field is an error."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from morl.types import Prompt
 
 Row = Mapping[str, Any]
 Render = Callable[[Row], Any]
-"""From the fields of a row to a value."""
+"""Turns the fields of a row into a value."""
 
 
 class _NullError(ValueError):
-    """A template printed a field that is null."""
+    """A template printed a null field."""
 
 
 def _refuse_null(value: Any) -> Any:
@@ -43,16 +43,16 @@ def _environment() -> SandboxedEnvironment:
 
 
 def _boxed(text: str) -> str:
-    r"""The filter `boxed`: what stands in the last `\boxed{}` of a text."""
-    found = boxes(text)
-    if not found:
+    r"""The filter `boxed`: the contents of the last `\boxed{}` of a text."""
+    boxed = boxes(text)
+    if not boxed:
         raise DataError(r"the filter 'boxed' finds no \boxed{} in the text")
-    return found[-1].text
+    return boxed[-1].text
 
 
 @functools.cache
 def _compile(template: str) -> Render:
-    """A template that is one expression gives the expression's own value, any other gives text."""
+    """A template that is a single expression renders to its value, any other to text."""
     environment = _environment()
     body = environment.parse(template).body
     if len(body) == 1 and isinstance(body[0], nodes.Output) and len(body[0].nodes) == 1:
@@ -64,14 +64,14 @@ def _compile(template: str) -> Render:
 
 
 def _value(template: Any) -> Render:
-    """The value of a template; of a list or a mapping, the value with the templates in it filled in."""
+    """Render a template, or a list or mapping with the templates in it."""
     if isinstance(template, str):
         render = _compile(template)
 
         def evaluate(fields: Row) -> Any:
             value = render(fields)
             if isinstance(value, jinja2.Undefined):
-                str(value)  # raises, naming what is missing
+                str(value)  # raises, naming the missing field
             return _refuse_null(value)
 
         return evaluate
@@ -89,20 +89,20 @@ def _text(template: str) -> Render:
 
 
 class PromptTemplate:
-    """A recipe's `prompt` and `gold`, ready to be filled from rows.
+    """A recipe's `prompt` and `gold`, compiled to render rows.
 
     Args:
-        prompt: text (one message of the user), a list of text, `{"image": …}` and `{"video": …}`,
+        prompt: text (one user message), a list of text, `{"image": …}` and `{"video": …}`,
             a list of messages `{"role", "content"}` whose content is either, or
             `{"messages": "{{ field }}"}` for a field that holds a conversation.
         gold: a template; a list or mapping that may hold templates; or a constant. A template
-            that is one expression, `"{{ box }}"`, gives the field's own value; any other, text.
-        folder: what the paths of images and videos are relative to; the working folder if it is not given.
-        limits: how large these may be when the model sees them.
-        downloads: where those that are named by URL are kept; URLs are refused if it is not given.
+            that is a single expression, `"{{ box }}"`, gives the field's value; any other, text.
+        folder: base of relative paths of images and videos; the working folder by default.
+        limits: size limits for the model's input.
+        downloads: the folder that keeps files named by URL; URLs are refused without one.
 
-    Every field of the row is a variable, and the row itself is `row`, for fields whose names
-    are no identifiers: `{{ row["Final answer"] }}`.
+    Every field of the row is a variable; the row itself is `row`, for fields whose names
+    are not identifiers: `{{ row["Final answer"] }}`.
     """
 
     def __init__(
@@ -123,20 +123,20 @@ class PromptTemplate:
         self._names = frozenset(_names(prompt) | _names(gold))
 
     def media_count(self, kind: str) -> int:
-        """How many media of a kind, `image` or `video`, each prompt has."""
+        """Number of media of a kind, `image` or `video`, in each prompt."""
         return sum(name == kind for _, parts in self._turns for name, _ in parts)
 
     def render(self, row: Row, id: str, objective: str, where: str = "") -> Prompt:  # noqa: A002
-        """The prompt that a row gives.
+        """Render a row as a prompt.
 
         Args:
             row: the fields.
             id: id of the prompt.
             objective: name of the objective.
-            where: the row's place, for errors.
+            where: the row as `file:line`, for errors.
 
         Raises: DataError when a field is missing or null, the prompt is empty, or a template fails; BadMediaError
-            when an image or video is not there, or its header says that it is of no use.
+            when an image or video is missing, or its header shows that it is unusable.
         """
         fields = {"row": row, **row}
         media: list[Any] = []
@@ -157,7 +157,7 @@ class PromptTemplate:
         return Prompt(id, objective, messages, tuple(media), gold, without_media(row))
 
     def _content(self, parts: Sequence[tuple[str, Render]], fields: Row, media: list[Any]) -> Any:
-        """Text as it is; with an image or a video in it, a list of typed parts. Appends to `media`."""
+        """Text, or a list of typed parts where there is an image or video. Appends to `media`."""
         if all(kind == "text" for kind, _ in parts):
             return "".join(render(fields) for _, render in parts)
         typed = []
@@ -180,20 +180,20 @@ _ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "bot": "assis
 
 
 def conversation(turns: Any) -> tuple[dict[str, str], ...]:
-    """A conversation of a data set as messages that end with the user's.
+    """A data set's conversation as messages that end with the user's.
 
-    Read are `role` or `from`, and `content`, `text` or `value`; people and models under their usual names.
-    Raises: DataError when it is something else.
+    Reads `role` or `from`, and `content`, `text` or `value`; maps the usual role names to `user` and `assistant`.
+    Raises: DataError when it is not a conversation.
     """
     if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
-        raise DataError(f"'messages' wants a list of {{role, content}}, not {type(turns).__name__}")
+        raise DataError(f"'messages' needs a list of {{role, content}}, not {type(turns).__name__}")
     messages = []
     for index, turn in enumerate(turns):
         fields = turn if isinstance(turn, Mapping) else {}
         role = fields.get("role", fields.get("from"))
         content = next((fields[key] for key in ("content", "text", "value") if key in fields), None)
         if not isinstance(role, str) or not isinstance(content, str):
-            raise DataError(f"message {index} needs a role and a content that are text")
+            raise DataError(f"message {index} needs a role and a content, both text")
         messages.append({"role": _ROLES.get(role.lower(), role.lower()), "content": content})
     if messages[-1]["role"] != "user":
         raise DataError(f"the last message is the {messages[-1]['role']}'s; the prompt must end with the user's")
@@ -201,7 +201,7 @@ def conversation(turns: Any) -> tuple[dict[str, str], ...]:
 
 
 def _names(template: Any) -> set[str]:
-    """Names of the fields that the templates in a value read."""
+    """Names of the fields read by the templates in a value."""
     if isinstance(template, str):
         return meta.find_undeclared_variables(_environment().parse(template))
     items = template.values() if isinstance(template, Mapping) else template if isinstance(template, list) else ()
@@ -209,7 +209,7 @@ def _names(template: Any) -> set[str]:
 
 
 def _parts(content: Any) -> list[tuple[str, Render]]:
-    """Content as pairs of type (text, image, video) and what renders it."""
+    """Content as pairs of type (text, image, video) and renderer."""
     pairs: list[tuple[str, Render]] = []
     for part in [content] if isinstance(content, str) else content:
         if isinstance(part, str):
@@ -220,12 +220,12 @@ def _parts(content: Any) -> list[tuple[str, Render]]:
 
 
 def _reason(error: Exception, row: Row, names: Collection[str]) -> str:
-    """Why a template that reads the fields `names` failed, and the remedy."""
+    """Why a template that reads the fields `names` failed, with the remedy."""
     if isinstance(error, DataError):
         return str(error)
     if isinstance(error, _NullError):
         null = sorted(name for name in names if name in row and row[name] is None)
-        which = f"the field '{null[0]}'" if null else "something that the template reads"
+        which = f"the field '{null[0]}'" if null else "a value that the template reads"
         return f"{which} is null; give it a value, or write {{{{ {null[0] if null else 'field'} or '' }}}}"
     text = str(error)
     if isinstance(error, jinja2.UndefinedError):

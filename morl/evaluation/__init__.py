@@ -1,16 +1,16 @@
-"""Held-out measurement: scores of a policy, of saved responses and of files, with confidence intervals and tables."""
+"""Held-out evaluation: scores of a policy, of saved responses and of files, with confidence intervals and tables."""
 
 from __future__ import annotations
 
-from morl.evaluation.held_out import Evaluation, RowFile, compare, evaluate, unmeasured
-from morl.evaluation.preference_accuracy import Measured, describe, judge
+from morl.evaluation.held_out import Evaluation, RowFile, compare, evaluate, sets_due
+from morl.evaluation.preference_accuracy import PreferenceAccuracy, describe, judge
 from morl.evaluation.saved_responses import score_responses
 from morl.evaluation.score_files import rescore, score_file
 from morl.evaluation.tables import print_comparison, print_evaluation, print_outcome
 
 __all__ = [
     "Evaluation",
-    "Measured",
+    "PreferenceAccuracy",
     "RowFile",
     "compare",
     "describe",
@@ -22,5 +22,5 @@ __all__ = [
     "rescore",
     "score_file",
     "score_responses",
-    "unmeasured",
+    "sets_due",
 ]

@@ -1,4 +1,4 @@
-"""Held-out measurement: a recipe's evaluation sets on a policy, with confidence intervals."""
+"""Held-out evaluation: a recipe's evaluation sets on a policy, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from morl.types import Group
 logger = logging.getLogger(__name__)
 
 PREFIX = "eval."
-"""Evaluation sets are scored as objectives of this prefix, apart from the trained ones."""
-PORTION = 64
-"""Prompts with images that are asked at a time."""
+"""Prefix of the objectives that evaluation sets are scored as, apart from the trained ones."""
+PROMPTS_AT_ONCE = 64
+"""Prompts with images in one rollout."""
 
 
 class _Log(Protocol):
@@ -31,7 +31,7 @@ class _Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EvalSet:
-    """One evaluation set, ready to be asked."""
+    """One evaluation set with its prompts and sampling."""
 
     name: str
     prompts: PromptSet
@@ -42,22 +42,22 @@ class EvalSet:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Asks a policy every prompt of every set and scores the answers."""
+    """The evaluation sets, and the engines and collector to sample and score them."""
 
     sets: tuple[EvalSet, ...]
     engines: Engine
     collector: Collector
     folder: Path | None
-    """The run's folder; the answers go to its `eval/`. None keeps no answers."""
+    """The run's folder, whose `eval/` keeps the samples; None keeps none."""
 
     @staticmethod
     def objectives(recipe: Recipe) -> dict[str, ObjectiveSpec]:
-        """What a `Scorer` must know to score the recipe's evaluation sets."""
+        """The recipe's evaluation sets as objectives for a `Scorer`."""
         return {PREFIX + name: spec for name, spec in recipe.eval_objectives().items()}
 
     @classmethod
     def load(cls, recipe: Recipe, engines: Engine, collector: Collector, codec: Any, folder: Path | None) -> Evaluation:
-        """Read the data of all sets."""
+        """Load the data of all sets. Raises: DataError."""
         resolved = cls.objectives(recipe)
         sets = [
             EvalSet(
@@ -71,7 +71,7 @@ class Evaluation:
         ]
         if recipe.rollout.too_long == "skip":
             for eval_set in sets:
-                eval_set.prompts.pass_over_unless(codec.fits)
+                eval_set.prompts.skip_unless(codec.fits)
         return cls(tuple(sets), engines, collector, folder)
 
 
@@ -88,9 +88,9 @@ def _sampling(spec: EvalSetSpec, recipe: Recipe, codec: Any) -> Sampling:
 async def evaluate(
     evaluation: Evaluation, log: _Log, *, step: int, only: Collection[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Measure every set, or those of `only`, on the policy that the engines serve, and log a row a set.
+    """Evaluate every set, or those in `only`, on the policy that the engines serve; log one row per set.
 
-    The random streams depend on the set alone, so that two policies are asked alike.
+    The random streams depend only on the set, so that two policies are sampled alike.
 
     Returns: the rows; `values` holds each prompt's mean reward, None where there is no score.
     """
@@ -101,17 +101,17 @@ async def evaluate(
             continue
         groups = await _groups(evaluation.collector, eval_set, version)
         if evaluation.folder is not None:
-            answers = evaluation.folder / "eval" / f"{eval_set.name}-step-{step:06d}.jsonl.zst"
-            answers.parent.mkdir(parents=True, exist_ok=True)
-            write_samples(answers, step, groups)
+            file = evaluation.folder / "eval" / f"{eval_set.name}-step-{step:06d}.jsonl.zst"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_samples(file, step, groups)
         row = {"step": step, "set": eval_set.name, **measure(groups, eval_set.pass_at)}
         log.log_eval(row)
         rows.append(row)
     return rows
 
 
-def unmeasured(recipe: Recipe, file: Path, step: int) -> set[str]:
-    """The sets that are due after `step` of a run, less those that have a row in `file`, the run's `eval.jsonl`."""
+def sets_due(recipe: Recipe, file: Path, step: int) -> set[str]:
+    """The sets due after `step` that have no row yet in `file`, the run's `eval.jsonl`."""
     every = recipe.eval.every
     if step not in (0, recipe.run.steps) and not (every and step % every == 0):
         return set()
@@ -119,10 +119,10 @@ def unmeasured(recipe: Recipe, file: Path, step: int) -> set[str]:
 
 
 async def _groups(collector: Collector, eval_set: EvalSet, version: int) -> list[Group]:
-    """The scored answers to a set's prompts; to those with images by portions, because images take memory."""
-    every = (eval_set.prompts.usable(index) for index in range(len(eval_set.prompts)))
-    prompts = [prompt for prompt in every if prompt is not None]
-    size = PORTION if any(prompt.media for prompt in prompts) else max(1, len(prompts))
+    """The scored groups of a set; prompts with images go in portions, because images take memory."""
+    usable = (eval_set.prompts.usable(index) for index in range(len(eval_set.prompts)))
+    prompts = [prompt for prompt in usable if prompt is not None]
+    size = PROMPTS_AT_ONCE if any(prompt.media for prompt in prompts) else max(1, len(prompts))
     groups: list[Group] = []
     for first in range(0, len(prompts), size):
         rollout = await collector.collect(
@@ -140,8 +140,8 @@ async def _groups(collector: Collector, eval_set: EvalSet, version: int) -> list
 def measure(groups: Sequence[Group], pass_at: float) -> dict[str, Any]:
     """Mean reward and pass rate over prompts, each with its 95 % interval.
 
-    A prompt counts with the mean over its scored samples; a prompt without any counts nowhere.
-    With several samples a prompt, `pass_at_k` is the unbiased estimate for k = that number.
+    A prompt counts with the mean of its scored samples; one without any is left out.
+    With k > 1 samples per prompt, `pass_at_k` is the unbiased estimate.
     """
     values: list[float | None] = []
     passed: list[float] = []
@@ -150,19 +150,19 @@ def measure(groups: Sequence[Group], pass_at: float) -> dict[str, Any]:
         scored = [value for value in group.values_G if value is not None]
         values.append(sum(scored) / len(scored) if scored else None)
         if scored:
-            right = sum(passes(value, pass_at) for value in scored)
-            passed.append(right / len(scored))
-            at_k.append(pass_at_k(len(scored), right, len(scored)))
-    known = [value for value in values if value is not None]
+            correct = sum(passes(value, pass_at) for value in scored)
+            passed.append(correct / len(scored))
+            at_k.append(pass_at_k(len(scored), correct, len(scored)))
+    known_values = [value for value in values if value is not None]
     lengths = [sample.length for group in groups for sample in group.samples_G]
     unscored = sum(value is None for group in groups for value in group.values_G)
     row: dict[str, Any] = {
-        "n": len(known),
+        "n": len(known_values),
         "length": sum(lengths) / max(1, len(lengths)),
         "no_score_rate": unscored / max(1, len(lengths)),
         "values": values,
     }
-    for name, data in (("reward", known), ("pass_rate", passed)):
+    for name, data in (("reward", known_values), ("pass_rate", passed)):
         if data:
             interval = mean_interval(data)
             row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
@@ -173,10 +173,10 @@ def measure(groups: Sequence[Group], pass_at: float) -> dict[str, Any]:
 
 
 def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Set by set, two measurements side by side with their paired difference.
+    """Two evaluations side by side, set by set, with their paired difference.
 
-    The difference is taken prompt by prompt, over prompts that have a score in both. Sets that have another number of
-    prompts than before are left out, with a warning: they were asked other questions.
+    The difference is taken prompt by prompt, over prompts with a score in both. Sets whose numbers of prompts
+    differ are left out, with a warning: their prompts are not the same.
     """
     earlier = {row["set"]: row for row in before}
     rows = []
@@ -205,7 +205,7 @@ def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, An
 
 
 class RowFile:
-    """Appends evaluation rows to a file, or to nowhere; missing folders are made."""
+    """Appends evaluation rows to a file, creating its folder; without a path it writes nothing."""
 
     def __init__(self, path: Path | None, model: str) -> None:
         """Raises: UsageError when the file cannot be written."""

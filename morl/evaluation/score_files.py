@@ -1,4 +1,4 @@
-"""`morl score`: rewards applied to files."""
+"""`morl score`: scores files of responses or saved rollouts."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from morl.recipe import Recipe
 
 MAX_LINE = 64 << 20
-"""Bytes of a line; a longer one is an error of its row, and never held in memory."""
+"""Bytes of a line; a longer one is an error of its row, and is never held in memory."""
 WINDOW_ROWS = 1024
 WINDOW_BYTES = 64 << 20
-"""How much is in flight at once: the file may be larger than the memory."""
+"""Rows and bytes in flight at once: the file may be larger than the memory."""
 
 
 def score_file(
@@ -37,18 +37,17 @@ def score_file(
     *,
     workers: int | None = None,
     deadline_s: float | None = None,
-    memory_mb: int = 2048,
 ) -> Counter[str]:
     """Score a JSON-lines file of `{"response": …, "gold": …, "meta": …}` with one reward.
 
-    Writes one row for each line of `source`, in order: the row itself with `value`, `status` and `detail`.
-    Nothing that a line holds stops the work. `out` is whole or not there; it may be `source`.
+    Writes one row for each line of `source`, in order: the row with `value`, `status` and `detail` added.
+    No line stops the work, whatever it holds. `out` is written atomically; it may be `source`.
 
     Args:
-        options: of the reward; `key=value` each, the value being YAML, or values by name.
-        deadline_s: seconds that the reward may take for one row; its own when not given.
+        options: of the reward: values by name, or `key=value` texts whose values are YAML.
+        deadline_s: seconds that the reward may take per row; by default its declared deadline.
 
-    Returns: how many rows got which status.
+    Returns: the number of rows by status.
     Raises: UsageError for an unknown reward, a wrong option or a file that cannot be read or written.
     """
     require_writable(out)
@@ -59,15 +58,15 @@ def score_file(
         lines = source.open("rb")
     except OSError as error:
         raise UsageError(f"{source} cannot be read: {error.strerror or error}") from error
-    with lines, Runner(workers=workers, memory_mb=memory_mb) as runner, replacing(out) as file:
+    with lines, Runner(workers=workers) as runner, replacing(out) as file:
         bound = BoundReward(reward, values, deadline_s or traits_of(function).deadline_s, runner)
 
-        async def score(line: bytes | None, number: int) -> bytes:
-            row, told = await _score_line(bound, line, number)
-            counts[told.status] += 1
-            return _line({**row, **told.as_json("value", "status", "detail")})
+        async def score_row(line: bytes | None, number: int) -> bytes:
+            row, score = await _score_line(bound, line, number)
+            counts[score.status] += 1
+            return _line({**row, **score.as_json("value", "status", "detail")})
 
-        work = ((len(line or b""), score, (line, number)) for number, line in enumerate(_lines(lines), 1))
+        work = ((len(line or b""), score_row, (line, number)) for number, line in enumerate(_lines(lines), 1))
         try:
             run_coroutine(_write_in_order(work, file))
         finally:
@@ -78,29 +77,29 @@ def score_file(
 def rescore(recipe: Recipe, samples: Path, out: Path) -> int:
     """Score saved rollouts with the rewards of another recipe.
 
-    Writes each saved row in order with the recipe's `value` and `terms` in place of those it was saved with.
+    Writes each saved row in order, its `value` and `terms` replaced by the recipe's.
 
     Args:
         samples: the folder `runs/<name>/samples`, or one of its files.
 
     Returns: the number of rows.
     Raises: UsageError when a row's objective is not in the recipe, or `out` cannot be written; DataError when a file
-        is none of samples, AbsentDataError when there is none.
+        holds no samples, AbsentDataError when it does not exist.
     """
     require_writable(out)
     from morl.rewards import Scorer
     from morl.track import read_samples
 
     rows = 0
-    made = Scorer(recipe.objectives, workers=recipe.scoring.workers, memory_mb=recipe.scoring.memory_mb)
-    with made as scorer, replacing(out) as file:
+    scorer = Scorer(recipe.objectives, workers=recipe.scoring.workers, memory_mb=recipe.scoring.memory_mb)
+    with scorer, replacing(out) as file:
 
         async def score(row: dict[str, Any]) -> bytes:
             nonlocal rows
             rows += 1
             return _line({**row, **(await scorer.score(*_saved(row))).as_json()})
 
-        # A sample in memory is mostly its tokens: three lists of boxed numbers.
+        # The memory of a sample is mostly its tokens: three lists of boxed numbers.
         work = ((100 * len(row.get("token_ids") or ()), score, (row,)) for row in read_samples(samples))
         run_coroutine(_write_in_order(work, file))
     return rows
@@ -109,7 +108,7 @@ def rescore(recipe: Recipe, samples: Path, out: Path) -> int:
 async def _write_in_order(
     work: Iterable[tuple[int, Callable[..., Awaitable[bytes]], tuple[Any, ...]]], file: BinaryIO
 ) -> None:
-    """Run `(bytes, function, arguments)` together, a window of them at a time; write the results in order."""
+    """Run `(bytes, function, arguments)` concurrently within a window; write the results in order."""
     window: collections.deque[tuple[int, asyncio.Future[bytes]]] = collections.deque()
     held = 0
     try:
@@ -127,7 +126,7 @@ async def _write_in_order(
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes | None]:
-    """The lines of a file; None for one that is too long."""
+    """The lines of a file; None for each that is too long."""
     while line := file.readline(MAX_LINE):
         too_long = len(line) == MAX_LINE and not line.endswith(b"\n")
         yield None if too_long else line
@@ -146,7 +145,7 @@ async def _score_line(reward: BoundReward, line: bytes | None, number: int) -> t
     except (ValueError, RecursionError) as error:
         return refused(f"not valid JSON: {str(error)[:100]}" if line.strip() else "empty")
     if not isinstance(row, dict):
-        return refused(f"a JSON object is wanted, not {type(row).__name__}")
+        return refused(f"should be a JSON object, not {type(row).__name__}")
     try:
         return row, await reward(RewardInput.of_row(row))
     except ValueError as error:
@@ -156,7 +155,7 @@ async def _score_line(reward: BoundReward, line: bytes | None, number: int) -> t
 def _line(row: Mapping[str, Any]) -> bytes:
     try:
         return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # half a surrogate pair, which only an escape can write
+    except UnicodeEncodeError:  # a lone surrogate, which only an escape can write
         return json.dumps(row).encode() + b"\n"
 
 
@@ -190,7 +189,7 @@ def _saved(row: Mapping[str, Any]) -> tuple[Prompt, Sample]:
 def parse_options(name: str, function: Callable[..., Any], texts: Sequence[str]) -> dict[str, Any]:
     """Options of a reward from `key=value`; a value is YAML, or text where the option wants text.
 
-    Raises: UsageError with every option that is wrong.
+    Raises: UsageError naming every wrong option.
     """
     written: dict[str, str] = {}
     for text in texts:
@@ -204,9 +203,9 @@ def parse_options(name: str, function: Callable[..., Any], texts: Sequence[str])
     try:
         check_options(function, values)
     except ValidationError as error:
-        # A text may look like something else: a pattern of digits, a list of characters.
-        wrong = {str(item["loc"][0]) for item in error.errors()}
-        as_text = {key: written[key] if key in wrong else value for key, value in values.items()}
+        # A text may look like another type: a pattern of digits, a list of characters.
+        invalid = {str(item["loc"][0]) for item in error.errors()}
+        as_text = {key: written[key] if key in invalid else value for key, value in values.items()}
         try:
             check_options(function, as_text)
         except ValidationError:

@@ -1,4 +1,4 @@
-"""Tables for the end of a command: what a policy scores, before and after."""
+"""Console tables of evaluation scores, and of their change over a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 
 
 def print_outcome(recipe: Recipe, folder: RunFolder, *, done: bool) -> None:
-    """What the run's evaluation sets said before the first step and after the last."""
+    """Print the run's evaluations before the first step and after the last, and how it ended."""
     console = _console()
     rows = list(read_rows(folder.eval))
     steps = sorted({row["step"] for row in rows})
@@ -32,7 +32,7 @@ def print_outcome(recipe: Recipe, folder: RunFolder, *, done: bool) -> None:
         console.print(f"done: {recipe.run.steps} steps in {folder.path}", markup=False, highlight=False, soft_wrap=True)
     else:
         console.print(
-            f"interrupted, state saved in {folder.path}; go on with --resume",
+            f"interrupted, state saved in {folder.path}; continue with --resume",
             markup=False,
             highlight=False,
             soft_wrap=True,
@@ -40,7 +40,7 @@ def print_outcome(recipe: Recipe, folder: RunFolder, *, done: bool) -> None:
 
 
 def print_comparison(before: Sequence[Row], after: Sequence[Row], *, names: tuple[str, str]) -> None:
-    """Two measurements side by side: mean reward of each set with its 95 % interval."""
+    """Print two evaluations side by side: mean reward of each set with its 95 % interval."""
     table = Table(title="held-out reward, mean and 95 % interval")
     for column, justify in (("set", "left"), ("prompts", "right"), *((name, "right") for name in names)):
         table.add_column(Text(column), justify=justify)  # type: ignore[arg-type]
@@ -57,7 +57,7 @@ def print_comparison(before: Sequence[Row], after: Sequence[Row], *, names: tupl
 
 
 def print_evaluation(rows: Sequence[Row], *, unit: str = "tokens") -> None:
-    """One measurement: reward and pass rate of each set with their 95 % intervals; `unit` is that of the lengths."""
+    """Print one evaluation: reward and pass rate of each set with 95 % intervals; `unit` is that of lengths."""
     table = Table(title="mean and 95 % interval")
     for column in ("set", "prompts", "reward", "pass rate", "no score", f"length, {unit}"):
         table.add_column(column, justify="left" if column == "set" else "right")
@@ -71,7 +71,7 @@ def print_evaluation(rows: Sequence[Row], *, unit: str = "tokens") -> None:
 
 
 def _console() -> Console:
-    """The shared console; wide enough for a table where the output is no terminal."""
+    """The shared console; where the output is no terminal, one wide enough for a table."""
     shared = rich.get_console()
     return shared if shared.is_terminal else Console(width=120)
 

@@ -1,4 +1,4 @@
-"""Images and videos of rows: what names them, what is wrong with them, and their pixels when they are wanted."""
+"""Images and videos of rows: finding, checking and decoding them."""
 
 from __future__ import annotations
 

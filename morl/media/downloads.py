@@ -1,4 +1,4 @@
-"""Files that rows name by URL: fetched once, and kept in a folder."""
+"""Files named by URL: downloaded once and kept in a folder."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from urllib.parse import urlsplit
 from morl.errors import BadMediaError
 from morl.files import replacing
 
-MOST_BYTES = 256 * 2**20
-"""Of one file; what is longer is not kept."""
+MAX_BYTES = 256 * 2**20
+"""Of one file; a larger one is refused."""
 TIMEOUT_S = 30.0
-"""For a connection, and for each next piece of a file."""
+"""For connecting, and for each chunk of a file."""
 ATTEMPTS = 3
-"""To fetch one file, where another may help: a lost connection, a busy or broken server."""
+"""Per file, for errors that may pass: a lost connection, a busy or failing server."""
 
 _BUSY = {408, 425, 429, 500, 502, 503, 504}
 
 
 def fetch(url: str, folder: Path) -> Path:
-    """The file behind an `http:` or `https:` URL; it is in the folder, or comes there.
+    """The file of an `http:` or `https:` URL, downloaded into the folder unless it is there.
 
-    Two processes may ask for the same one: each writes a whole file or none.
+    Safe for concurrent processes: each writes the file atomically.
 
-    Raises: BadMediaError when it cannot be had, or is larger than `MOST_BYTES`; OSError when it cannot be kept.
+    Raises: BadMediaError when it cannot be downloaded, or is larger than `MAX_BYTES`; OSError when it cannot be
+        written.
     """
     kept = folder / _name(url)
     if kept.exists():
@@ -47,24 +48,24 @@ def fetch(url: str, folder: Path) -> Path:
         with httpx.stream("GET", url, timeout=TIMEOUT_S, follow_redirects=True) as response:
             response.raise_for_status()
             with replacing(kept) as file:
-                # The length that a server announces is not trusted, nor that of what is packed.
-                for piece in response.iter_bytes():
-                    if file.tell() + len(piece) > MOST_BYTES:
-                        raise BadMediaError(f"{url} is longer than the {MOST_BYTES} bytes that are kept of one file")
-                    file.write(piece)
+                # Counted here: the announced length may be wrong, or that of compressed data.
+                for chunk in response.iter_bytes():
+                    if file.tell() + len(chunk) > MAX_BYTES:
+                        raise BadMediaError(f"{url} is larger than {MAX_BYTES} bytes, the limit for one file")
+                    file.write(chunk)
 
     try:
         download()
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
-        raise BadMediaError(f"{url} is not there: HTTP {status} {error.response.reason_phrase}".rstrip()) from error
+        raise BadMediaError(f"{url}: HTTP {status} {error.response.reason_phrase}".rstrip()) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise BadMediaError(f"{url} cannot be fetched: {str(error) or type(error).__name__}") from error
+        raise BadMediaError(f"{url} cannot be downloaded: {str(error) or type(error).__name__}") from error
     return kept
 
 
 def _name(url: str) -> str:
-    """A name without surprises, that still says what the file was called."""
+    """A safe file name that keeps the suffix."""
     path = PurePosixPath(urlsplit(url).path)
     suffix = path.suffix if path.suffix[1:].isalnum() and len(path.suffix) <= 6 else ""
     return hashlib.sha256(url.encode()).hexdigest()[:32] + suffix

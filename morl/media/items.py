@@ -1,8 +1,8 @@
-"""Images and videos of rows: what names them, what is wrong with them, and their pixels when they are wanted.
+"""Images and videos of rows: finding, checking and decoding them.
 
 A row holds an image as a path or URL, as encoded bytes, as the `{"bytes", "path"}` of a Hugging Face
-dataset, or as a PIL image. What flows through a run is a `Image` or a `Video`: a name and a size,
-read from the header. Pixels are decoded where they are needed, and nowhere kept.
+dataset, or as a PIL image. A run passes on an `Image` or a `Video`: its source, and the size read from the
+header. Pixels are decoded where they are needed, and never kept.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MIN_SIDE = 4
-"""Pixels of a side, at least: less shows nothing, and is a slip of whoever made the data."""
+"""Smallest side in pixels: a smaller image shows nothing and is an error in the data."""
 MAX_RATIO = 200
-"""Length over breadth, at most: processors of the Qwen-VL family refuse more."""
+"""Largest ratio of the sides: processors of the Qwen-VL family refuse more."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-"""What is opened: formats that are decoded in this process, and reach for no other file or program."""
+"""Formats to open: decoded in this process, without other files or programs."""
 
 _ORIENTATION = 0x0112
-# What undoes each EXIF orientation, by the names of PIL's transpositions.
+# PIL's transposition that undoes each EXIF orientation.
 _UPRIGHT = {
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
@@ -47,7 +47,7 @@ _UPRIGHT = {
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large things may be when the model sees them; None leaves it to the checkpoint's processor."""
+    """Size limits of the model's input; None leaves them to the checkpoint's processor."""
 
     min_pixels: int | None = None
     max_pixels: int | None = None
@@ -55,9 +55,9 @@ class Limits:
     max_tokens: int | None = None
     """Of an image, or of a whole video."""
     fps: float = 2.0
-    """Frames of a second of video that are shown."""
+    """Frames shown per second of video."""
     max_frames: int = 256
-    """Of a video; a longer one is shown with fewer a second."""
+    """Frames shown of a video; a longer one is shown at a lower rate."""
 
 
 UNLIMITED = Limits()
@@ -70,7 +70,7 @@ class Image:
     source: Path | bytes | Any
     """A file, its bytes, or a PIL image."""
     width: int
-    """Pixels, upright: after a rotation that its metadata ask for."""
+    """Pixels, after the rotation in its metadata."""
     height: int
     limits: Limits = UNLIMITED
 
@@ -78,15 +78,15 @@ class Image:
     def of(
         cls, value: Any, folder: Path | None = None, limits: Limits = UNLIMITED, downloads: Path | None = None
     ) -> Image:
-        """The image that a row's value names; its header is read, its pixels are not.
+        """The image of a row's value; reads its header, not its pixels.
 
         Args:
             value: a path, URL, bytes, `{"bytes", "path"}`, a PIL image or an image.
-            folder: what paths are relative to; the working folder when it is not given.
-            limits: how large it may be when the model sees it.
-            downloads: where what is named by URL is kept; URLs are refused when it is not given.
+            folder: base of relative paths; the working folder by default.
+            limits: size limits of the model's input.
+            downloads: the folder that keeps files named by URL; URLs are refused without one.
 
-        Raises: BadMediaError when it is not there, no image, or of a size that no model takes.
+        Raises: BadMediaError when it is missing, not an image, or of a size that no model takes.
         """
         if isinstance(value, Image):
             return value
@@ -96,11 +96,11 @@ class Image:
 
     @property
     def name(self) -> str:
-        """The path, or `sha256:` and the first half of the hash of what is in memory."""
+        """The path, or for data in memory `sha256:` and the first half of its hash."""
         return _name(self.source)
 
     def load(self) -> PIL.Image.Image:
-        """The pixels: upright and RGB, what is transparent on white, of an animation the first frame.
+        """The pixels: upright, RGB, transparency on white, the first frame of an animation.
 
         Raises: BadMediaError when it cannot be decoded.
         """
@@ -120,7 +120,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One video, undecoded: the frames that are shown of it."""
+    """One video, undecoded."""
 
     source: Path | bytes | tuple[Image, ...]
     """A file, its bytes, or its frames."""
@@ -128,25 +128,25 @@ class Video:
     """Pixels of each frame."""
     height: int
     frames: int
-    """All that there are."""
+    """Number of frames in the source."""
     recorded_fps: float
-    """Frames a second, of all that there are."""
+    """Frames per second of the source."""
     limits: Limits = UNLIMITED
 
     @classmethod
     def of(
         cls, value: Any, folder: Path | None = None, limits: Limits = UNLIMITED, downloads: Path | None = None
     ) -> Video:
-        """The video that a row's value names; of its frames only headers are read.
+        """The video of a row's value; reads headers only.
 
         Args:
             value: a file, its URL or its bytes (read by PyAV), a folder of frames, a list of images, `{"bytes",
-                "path"}`, `{"frames", "fps"}` or a video. Frames without an `fps` were taken at `limits.fps`.
-            folder: what paths are relative to; the working folder when it is not given.
-            limits: how large it may be when the model sees it, and how many frames of it.
-            downloads: where what is named by URL is kept; URLs are refused when it is not given.
+                "path"}`, `{"frames", "fps"}` or a video. Frames without an `fps` count as recorded at `limits.fps`.
+            folder: base of relative paths; the working folder by default.
+            limits: size and frame limits of the model's input.
+            downloads: the folder that keeps files named by URL; URLs are refused without one.
 
-        Raises: BadMediaError when it is not there, no video, or of a size that no model takes;
+        Raises: BadMediaError when it is missing, not a video, or of a size that no model takes;
             MissingExtraError when PyAV is needed and not installed.
         """
         if isinstance(value, Video):
@@ -155,13 +155,13 @@ class Video:
         if isinstance(value, Mapping) and "frames" in value:
             value, recorded = value["frames"], _rate(value.get("fps") or limits.fps)
         if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-            listed = list(value)
+            frames = list(value)
         else:
             source = _source(value, folder, "video", downloads)
             if not (isinstance(source, Path) and source.is_dir()):
                 return cls._of_file(source, limits)
-            listed = sorted((file for file in source.iterdir() if file.is_file()), key=_natural)
-        return cls._of_frames([Image.of(frame, folder, limits, downloads) for frame in listed], recorded, limits)
+            frames = sorted((file for file in source.iterdir() if file.is_file()), key=_natural)
+        return cls._of_frames([Image.of(frame, folder, limits, downloads) for frame in frames], recorded, limits)
 
     @classmethod
     def _of_frames(cls, frames: Sequence[Image], recorded: float, limits: Limits) -> Video:
@@ -185,7 +185,7 @@ class Video:
 
     @property
     def name(self) -> str:
-        """The path of the file, or those of its first and last frame; a hash of what is in memory."""
+        """The path of the file, or those of its first and last frame; for data in memory its hash."""
         if not isinstance(self.source, tuple):
             return _name(self.source)
         if all(isinstance(frame.source, Path) for frame in self.source):
@@ -194,7 +194,7 @@ class Video:
 
     @property
     def shown(self) -> list[int]:
-        """Numbers of the frames that are shown: spread evenly, `limits.fps` a second, `limits.max_frames` at most."""
+        """Numbers of the frames shown: spread evenly, at `limits.fps`, at most `limits.max_frames`."""
         wanted = self.frames / self.recorded_fps * self.limits.fps
         count = int(max(1, min(wanted, self.limits.max_frames, self.frames)))
         if count == 1:
@@ -203,13 +203,13 @@ class Video:
 
     @property
     def shown_fps(self) -> float:
-        """Frames a second of those that are shown."""
+        """Rate of the frames shown, per second of video."""
         return len(self.shown) / self.frames * self.recorded_fps
 
     def load(self) -> NDArray[np.uint8]:
-        """The frames that are shown, `(frames, height, width, 3)`.
+        """The frames shown, `(frames, height, width, 3)`.
 
-        Raises: BadMediaError when one cannot be decoded, or there are too many to be held.
+        Raises: BadMediaError when one cannot be decoded, or they exceed `MAX_VIDEO_PIXELS`.
         """
         import numpy as np
 
@@ -226,16 +226,16 @@ class Video:
 
 
 KINDS: dict[str, type[Image] | type[Video]] = {"image": Image, "video": Video}
-"""By the names that prompts have for them."""
+"""By the key in a recipe's prompt."""
 
 
 def without_media(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The row with names in the place of encoded or decoded images, which are too big to be carried along."""
+    """The row with each image in memory replaced by its name, to keep it small."""
     return {key: _lighter(value) for key, value in row.items()}
 
 
 def _lighter(value: Any) -> Any:
-    if isinstance(value, bytes) or hasattr(value, "tobitmap"):  # a PIL image, told without importing PIL
+    if isinstance(value, bytes) or hasattr(value, "tobitmap"):  # a PIL image, recognised without importing PIL
         return _name(value)
     if isinstance(value, Mapping):
         if isinstance(value.get("bytes"), bytes):
@@ -247,7 +247,7 @@ def _lighter(value: Any) -> Any:
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse what no model takes. Raises: BadMediaError."""
+    """Raises: BadMediaError for a size that no model takes."""
     import PIL.Image
 
     short, long = sorted((width, height))
@@ -255,13 +255,13 @@ def check_size(width: int, height: int) -> None:
         raise BadMediaError(f"{width} x {height} pixels: too small to show anything; each side needs {MIN_SIDE}")
     if long > MAX_RATIO * short:
         raise BadMediaError(f"{width} x {height} pixels: one side is more than {MAX_RATIO} times the other")
-    most = PIL.Image.MAX_IMAGE_PIXELS
-    if most is not None and width * height > most:
-        raise BadMediaError(f"{width} x {height} pixels: more than the {most} that are decoded (a decompression bomb?)")
+    limit = PIL.Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > limit:
+        raise BadMediaError(f"{width} x {height} pixels: more than the limit of {limit} (a decompression bomb?)")
 
 
 def _source(value: Any, folder: Path | None, kind: str, downloads: Path | None) -> Path | bytes | Any:
-    """A value of a row as a file that exists, as bytes, or as it is. Raises: BadMediaError."""
+    """A row's value as an existing path, as bytes, or unchanged. Raises: BadMediaError."""
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
@@ -274,7 +274,7 @@ def _source(value: Any, folder: Path | None, kind: str, downloads: Path | None) 
                 return fetch(text, downloads)
             remedy = {
                 "data": "store its bytes",
-                "http": "name a folder to keep it in, data.media.downloads, or download it and name the file",
+                "http": "set data.media.downloads to a folder to keep it in, or download it and name the file",
             }.get(scheme.removesuffix("s"), "download it, and name the file")
             raise BadMediaError(f"a {kind} given by '{scheme}:' is not read: {remedy}")
         path = (folder or Path()) / Path(text).expanduser()
@@ -295,31 +295,31 @@ def _name(source: Any) -> str:
 
 @contextlib.contextmanager
 def _opened(source: Path | bytes | Any) -> Iterator[PIL.Image.Image]:
-    """The image behind a source, its size checked before anything is decoded.
+    """The opened image, its size checked before decoding.
 
-    Raises: BadMediaError for whatever goes wrong with it, in the block too.
+    Raises: BadMediaError for any error in opening or decoding it, in the block too.
     """
     import PIL.Image
 
     name = str(source) if isinstance(source, Path) else "the image"
     try:
         with warnings.catch_warnings():
-            # Of large sizes; ours are checked below, and are an error.
+            # Sizes are checked below, as an error.
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             if isinstance(source, Path | bytes):
                 PIL.Image.init()
                 known = [kind for kind in FORMATS if kind in PIL.Image.OPEN]
                 opened = PIL.Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=known)
             else:
-                opened = source.copy()  # ours to close
+                opened = source.copy()  # a copy, as it is closed below
         with opened as image:
             check_size(*image.size)
             yield image
     except BadMediaError as error:
         raise BadMediaError(f"{name}: {error}") from error
-    except PIL.Image.DecompressionBombError as error:  # so large that even the header is not given
-        most = PIL.Image.MAX_IMAGE_PIXELS
-        raise BadMediaError(f"{name}: more pixels than the {most} that are decoded (a decompression bomb?)") from error
+    except PIL.Image.DecompressionBombError as error:  # so large that PIL refuses to read its header
+        limit = PIL.Image.MAX_IMAGE_PIXELS
+        raise BadMediaError(f"{name}: more pixels than the limit of {limit} (a decompression bomb?)") from error
     except Exception as error:  # decoders raise anything on broken data
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise BadMediaError(f"{name} cannot be read: {reason:.200}") from error
@@ -328,27 +328,27 @@ def _opened(source: Path | bytes | Any) -> Iterator[PIL.Image.Image]:
 def _orientation(image: PIL.Image.Image) -> int:
     """EXIF orientation, 1 to 8; 1 is upright. Only the header is read."""
     if image.format == "PNG" and "exif" not in image.info:
-        return 1  # PIL would decode the whole image to look behind it
+        return 1  # PIL would decode the whole image to find metadata after it
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001  # broken metadata of an image that may be good
+    except Exception:  # noqa: BLE001  # broken metadata in a usable image
         return 1
 
 
 def upright_size(image: PIL.Image.Image) -> tuple[int, int]:
-    """Width and height in pixels, after a rotation that the image's metadata ask for."""
+    """Width and height in pixels, after the rotation in the image's metadata."""
     width, height = image.size
     return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
 def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """As 8-bit RGB. Raises: ValueError for numbers that are no brightness."""
+    """As 8-bit RGB. Raises: ValueError for floating-point pixels."""
     import PIL.Image
 
-    if image.mode.startswith("I"):  # 16 bits a pixel, whatever PIL keeps them in
+    if image.mode.startswith("I"):  # 16 bits per pixel, in any of PIL's modes
         return image.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, and which of them is white it does not say")
+        raise ValueError("its pixels are floating-point numbers without a defined white")
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         return PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), layered).convert("RGB")

@@ -1,4 +1,4 @@
-"""Video files, through PyAV: their header, and the frames that are asked for."""
+"""Video files, read through PyAV: headers and selected frames."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_VIDEO_PIXELS = 2**29
-"""Of all frames that are shown of a video, 3 bytes each."""
-# Formats that are one file: playlists would make the library open others.
+"""Of all frames shown of a video; each pixel takes 3 bytes."""
+# Single-file formats: a playlist would make the library open other files.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg,flv,gif,asf"
 
 
@@ -30,7 +30,7 @@ def read_header(source: Path | bytes, *, name: str) -> tuple[int, int, int, floa
         stream = _stream(container)
         rate = stream.average_rate or stream.guessed_rate
         width, height = int(stream.codec_context.width), int(stream.codec_context.height)
-        # Not every container says how many there are.
+        # Not every container states the number of frames.
         frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
     if not frames or not rate:
         raise BadMediaError(f"{name}: the video has no frames")
@@ -38,41 +38,41 @@ def read_header(source: Path | bytes, *, name: str) -> tuple[int, int, int, floa
 
 
 def read_frames(source: Path | bytes, numbers: Sequence[int], *, name: str) -> NDArray[np.uint8]:
-    """The frames of these ascending numbers, `(frames, height, width, 3)`; the others are decoded and dropped.
+    """The frames with these ascending numbers, `(frames, height, width, 3)`; others are decoded and dropped.
 
-    Raises: BadMediaError when the file ends before the last of them.
+    Raises: BadMediaError when the file ends before the last of these.
     """
     import numpy as np
 
-    found: list[Any] = []
+    frames: list[Any] = []
     with _opened(source, name) as container:
         for number, frame in enumerate(container.decode(_stream(container))):
             if number > numbers[-1]:
                 break
-            found += [frame.to_ndarray(format="rgb24")] * numbers.count(number)
-        if len(found) < len(numbers):
-            raise ValueError(f"it ends before frame {numbers[len(found)]} that its header promises")
-        return np.stack(found)
+            frames += [frame.to_ndarray(format="rgb24")] * numbers.count(number)
+        if len(frames) < len(numbers):
+            raise ValueError(f"it ends before frame {numbers[len(frames)]} that its header promises")
+        return np.stack(frames)
 
 
 def check_memory(frames: int, width: int, height: int) -> None:
-    """Refuse to hold more than `MAX_VIDEO_PIXELS`. Raises: BadMediaError."""
+    """Raises: BadMediaError when the frames exceed `MAX_VIDEO_PIXELS`."""
     if frames * width * height > MAX_VIDEO_PIXELS:
         raise BadMediaError(
-            f"{frames} frames of {width} x {height} pixels are more than the {MAX_VIDEO_PIXELS} pixels of a video "
-            "that are held; lower media.max_frames or media.fps, or store it smaller"
+            f"{frames} frames of {width} x {height} pixels exceed the limit of {MAX_VIDEO_PIXELS} pixels per "
+            "video; lower media.max_frames or media.fps, or store it smaller"
         )
 
 
 def _stream(container: Any) -> Any:
     if not container.streams.video:
-        raise ValueError("there is no video in it")
+        raise ValueError("it holds no video")
     return container.streams.video[0]
 
 
 @contextlib.contextmanager
 def _opened(source: Path | bytes, name: str) -> Iterator[Any]:
-    """Raises: BadMediaError for whatever goes wrong with it, in the block too."""
+    """Raises: BadMediaError for any error in opening or reading it, in the block too."""
     if importlib.util.find_spec("av") is None:
         raise MissingExtraError("av", "video", "reading video files")
     import av

@@ -1,4 +1,4 @@
-"""The HTML report of a run: curves, before and after, and samples to look at."""
+"""The HTML report of a run: curves, scores before and after, and samples."""
 
 from __future__ import annotations
 

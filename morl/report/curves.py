@@ -1,4 +1,4 @@
-"""Curves of a run as SVG, by matplotlib."""
+"""Curves of a run as SVG, drawn by matplotlib."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from morl.errors import MissingExtraError
 
 SMOOTHING = 0.9
-"""Share of the running mean that stays at each step, in runs long enough to need one."""
+"""Weight of the running mean at each step; short series are not smoothed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Chart:
 
     title: str
     series: Mapping[str, Sequence[tuple[float, float]]]
-    """`(step, value)` by the line's name; one name, equal to the title, needs no legend."""
+    """`(step, value)` by the line's name; a single name equal to the title gets no legend."""
     logarithmic: bool = False
 
 
@@ -26,9 +26,9 @@ def draw(charts: Sequence[Chart], *, columns: int, height: float = 2.6) -> str:
     """The charts in a grid, as an `<svg>` element. Raises: MissingExtraError without matplotlib.
 
     Args:
-        charts: those without any series are left out.
-        columns: charts side by side.
-        height: of a row, in inches.
+        charts: those without points are left out.
+        columns: charts per row.
+        height: of each row, in inches.
     """
     try:
         from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -63,7 +63,7 @@ def draw(charts: Sequence[Chart], *, columns: int, height: float = 2.6) -> str:
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
-    """A running mean without the pull of where it starts; short series stay as they are."""
+    """A bias-corrected running mean; series of fewer than 30 values stay as they are."""
     if len(values) < 30:
         return list(values)
     smooth, mean, weight = [], 0.0, 0.0

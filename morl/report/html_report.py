@@ -1,6 +1,6 @@
-"""`morl report`: one HTML file of a run, with curves, before and after, and answers to look at.
+"""`morl report`: one self-contained HTML file of a run, with curves, scores before and after, and samples.
 
-It is made of what the run wrote, so it can be made while the run goes on; everything is in the file.
+It is made from the run's files only, so it also works while the run is training.
 """
 
 from __future__ import annotations
@@ -42,35 +42,35 @@ Row = Mapping[str, Any]
 LEARNER = ("learner/loss", "learner/grad_norm", "policy/entropy", "policy/logprob_mismatch", "policy/kl", "learner/lr")
 PER_OBJECTIVE = {
     "pass_rate": "pass rate",
-    "length": "answer length, tokens",
+    "length": "response length, tokens",
     "zero_signal_rate": "groups without signal",
     "no_score_rate": "samples without score",
 }
-MOST_FRAMES = 8
-"""Of a video, side by side."""
+MAX_FRAMES = 8
+"""Frames shown of a video, side by side."""
 LONGEST_SIDE = 480
-"""Pixels that images are brought to or near, so that the file stays small and small images are seen."""
+"""Pixels that images are scaled to or near, to keep the file small and small images visible."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """One answer to look at, or the answers before and after to one prompt."""
+class ShownPrompt:
+    """A prompt with one response, or with those before and after training."""
 
     prompt: str
     gold: str
-    answers: tuple[Answer, ...]
+    responses: tuple[ShownResponse, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What was answered, and what the rewards said."""
+class ShownResponse:
+    """A response and its scores."""
 
     title: str
-    response: str
+    text: str
     value: float | None
     terms: Mapping[str, Row]
     images: tuple[str, ...]
-    """As data URIs, with what gold and answer point at drawn into the first."""
+    """As data URIs; boxes and points of gold and answer are drawn into the first."""
 
 
 def write_report(folder: Path, out: Path | None = None, *, samples: int = 4) -> Path:
@@ -78,8 +78,8 @@ def write_report(folder: Path, out: Path | None = None, *, samples: int = 4) -> 
 
     Args:
         folder: of the run.
-        out: the HTML file; `report.html` in the run's folder when it is not given.
-        samples: prompts to show of each evaluation set and objective.
+        out: the HTML file; by default `report.html` in the run's folder.
+        samples: prompts to show per evaluation set and per objective.
 
     Returns: the file.
     Raises: UsageError when the folder holds no run or `out` cannot be written; MissingExtraError without matplotlib.
@@ -93,7 +93,7 @@ def write_report(folder: Path, out: Path | None = None, *, samples: int = 4) -> 
         raise UsageError(f"'{folder}' is a run of `morl {command}`: a report shows those of `morl train`")
     recipe = load_recipe(run.recipe)
     steps, evaluations = list(read_rows(run.metrics)), list(read_rows(run.eval))
-    looker = _Looker(recipe)
+    images = _ImageFinder(recipe)
     text = _template().render(
         name=recipe.run.name,
         model=recipe.model.path,
@@ -107,8 +107,8 @@ def write_report(folder: Path, out: Path | None = None, *, samples: int = 4) -> 
         learner=draw(list(_learner_charts(steps)), columns=3),
         times=draw([_times(steps)], columns=1),
         shown={
-            **{f"held out: {name}": shown for name, shown in _held_out(run, recipe, looker, samples)},
-            **{f"training: {name}": shown for name, shown in _trained(run, recipe, looker, samples)},
+            **{f"held out: {name}": shown for name, shown in _held_out(run, recipe, images, samples)},
+            **{f"training: {name}": shown for name, shown in _trained(run, recipe, images, samples)},
         },
         recipe=run.recipe.read_text("utf-8"),
     )
@@ -132,8 +132,8 @@ def _facts(steps: Sequence[Row]) -> dict[str, str]:
     tokens = sum(row.get("rollout/tokens", 0.0) for row in steps)
     mismatch = max(row.get("policy/logprob_mismatch", 0.0) for row in steps)
     return {
-        "time in steps": f"{seconds / 60:.1f} min, {seconds / len(steps):.2f} s a step",
-        "tokens written": f"{tokens:,.0f}, {tokens / max(seconds, 1e-9):,.0f} a second",
+        "time in steps": f"{seconds / 60:.1f} min, {seconds / len(steps):.2f} s per step",
+        "tokens written": f"{tokens:,.0f}, {tokens / max(seconds, 1e-9):,.0f} per second",
         "largest log-prob mismatch": f"{mismatch:.2g} nats",
         "steps skipped": f"{sum(row.get('learner/skipped', 0.0) for row in steps):.0f}",
     }
@@ -180,8 +180,8 @@ def _times(steps: Sequence[Row]) -> Chart:
     return Chart("seconds", {part: _curve(steps, f"time/{part}_s") for part in parts})
 
 
-class _Looker:
-    """Finds the prompts of saved samples again, for their images."""
+class _ImageFinder:
+    """Reloads the prompts of saved samples, for their images."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._specs: dict[str, ObjectiveSpec] = {**recipe.objectives, **Evaluation.objectives(recipe)}
@@ -191,66 +191,66 @@ class _Looker:
         return self._specs[row["objective"]]
 
     def prompt(self, row: Row) -> Prompt | None:
-        """The row's prompt; None when its data are no longer what they were."""
+        """The row's prompt; None when its data have changed."""
         try:
             prompts = self._open(row["objective"])
-            found = prompts[int(row["prompt_id"].rpartition("/")[2]) - self.spec(row).data.skip]
+            prompt = prompts[int(row["prompt_id"].rpartition("/")[2]) - self.spec(row).data.skip]
         except (MorlError, IndexError, KeyError, ValueError, OSError) as error:
-            logger.warning("the prompt %s cannot be read again: %s", row["prompt_id"], error)
+            logger.warning("the prompt %s cannot be reloaded: %s", row["prompt_id"], error)
             return None
-        return found if found.id == row["prompt_id"] else None
+        return prompt if prompt.id == row["prompt_id"] else None
 
     def _prompts(self, objective: str) -> PromptSet:
         return load_prompts(self._specs[objective], objective)
 
-    def images(self, row: Row) -> tuple[str, ...]:
-        """The images of a sample, the first with what its gold and its answer point at."""
+    def of(self, row: Row) -> tuple[str, ...]:
+        """The images of a sample; boxes and points of its gold and answer are drawn into the first."""
         prompt = self.prompt(row) if row["media"] else None
         if prompt is None:
             return ()
         try:
-            shown = [_seen(item) for item in prompt.media]
+            images = [_as_image(item) for item in prompt.media]
         except MorlError as error:
-            logger.warning("what %s shows cannot be read again: %s", row["prompt_id"], error)
+            logger.warning("the images of %s cannot be reloaded: %s", row["prompt_id"], error)
             return ()
-        return tuple(_data_uri(seen, self._marks(row, prompt) if i == 0 else ()) for i, seen in enumerate(shown))
+        return tuple(_data_uri(image, self._marks(row, prompt) if i == 0 else ()) for i, image in enumerate(images))
 
     def _marks(self, row: Row, prompt: Prompt) -> list[Mark]:
-        found: list[Mark] = []
-        given = RewardInput.of(prompt, row["response"])
+        marks: list[Mark] = []
+        reward_input = RewardInput.of(prompt, row["response"])
         for term in self.spec(row).rewards:
-            draws = traits_of(REWARDS.load(term.use)).marks
+            marks_of = traits_of(REWARDS.load(term.use)).marks
             try:
-                found += call_with(draws, given, term.options) if draws else []
-            except Exception as error:  # noqa: BLE001  # a plugin's function, on answers of any kind
+                marks += call_with(marks_of, reward_input, term.options) if marks_of else []
+            except Exception as error:  # noqa: BLE001  # a plugin's function, on arbitrary responses
                 logger.info("%s: nothing to draw for %s: %s", row["prompt_id"], term.use, error)
-        return found
+        return marks
 
 
-def _seen(item: Image | Video) -> PIL.Image.Image:
+def _as_image(item: Image | Video) -> PIL.Image.Image:
     """An image, or the frames of a video side by side."""
     import PIL.Image
 
     if isinstance(item, Image):
         return item.load()
     frames = item.load()
-    chosen = frames[:: -(-len(frames) // MOST_FRAMES)]
+    chosen = frames[:: -(-len(frames) // MAX_FRAMES)]
     return PIL.Image.fromarray(np.concatenate(list(chosen), axis=1))
 
 
 COLOURS = {"gold": "#1a9e3f", "answer": "#d62728"}
 WIDTH = {"gold": 5, "answer": 3}
-"""Pixels of a line: the gold is seen below an answer that is right."""
+"""Pixels of a line: the wider gold stays visible below a correct answer."""
 
 
 def scale_of(size: tuple[int, int]) -> float:
-    """How much larger or smaller an image is drawn; a whole factor keeps a small one sharp, and the file small."""
+    """The factor an image is scaled by; enlarging by a whole number keeps it sharp and the file small."""
     scale = LONGEST_SIDE / max(size)
     return math.floor(scale) if scale >= 1 else scale
 
 
 def _data_uri(image: PIL.Image.Image, marks: Iterable[Mark]) -> str:
-    """An image as PNG in the page itself, with boxes and points drawn in."""
+    """An image as a PNG data URI, with boxes and points drawn into it."""
     import PIL.Image
     from PIL import ImageDraw
 
@@ -259,22 +259,24 @@ def _data_uri(image: PIL.Image.Image, marks: Iterable[Mark]) -> str:
     image = image.resize(size, PIL.Image.Resampling.NEAREST if scale >= 1 else PIL.Image.Resampling.LANCZOS)
     pen = ImageDraw.Draw(image)
     for mark in marks:
-        places = [value * size[i % 2] for i, value in enumerate(mark.at)]
+        pixels = [value * size[i % 2] for i, value in enumerate(mark.at)]
         if mark.is_box:
-            x1, y1, x2, y2 = places
+            x1, y1, x2, y2 = pixels
             corners = min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
             pen.rectangle(corners, outline=COLOURS[mark.side], width=WIDTH[mark.side])
         else:
-            pen.circle(places, 3 + WIDTH[mark.side], fill=COLOURS[mark.side], outline="white", width=2)
+            pen.circle(pixels, 3 + WIDTH[mark.side], fill=COLOURS[mark.side], outline="white", width=2)
         if mark.label:
-            pen.text((places[0] + 4, places[1] + 4), mark.label, fill=COLOURS[mark.side])
+            pen.text((pixels[0] + 4, pixels[1] + 4), mark.label, fill=COLOURS[mark.side])
     file = io.BytesIO()
     image.save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _held_out(run: RunFolder, recipe: Recipe, looker: _Looker, count: int) -> Iterator[tuple[str, list[Shown]]]:
-    """The first prompts of each evaluation set, answered before and after."""
+def _held_out(
+    run: RunFolder, recipe: Recipe, images: _ImageFinder, count: int
+) -> Iterator[tuple[str, list[ShownPrompt]]]:
+    """The first prompts of each evaluation set, with a response before and one after."""
     for name in recipe.eval.sets:
         files = sorted((run.path / "eval").glob(f"{name}-step-*.jsonl.zst"))
         if not files:
@@ -285,40 +287,42 @@ def _held_out(run: RunFolder, recipe: Recipe, looker: _Looker, count: int) -> It
             for row in read_samples(file):
                 if row["index"] == 0 and (row["prompt_id"] in by_prompt or len(by_prompt) < count):
                     by_prompt.setdefault(row["prompt_id"], []).append((f"step {row['step']}", row))
-        yield name, [_show(rows, looker) for rows in by_prompt.values()]
+        yield name, [_show(rows, images) for rows in by_prompt.values()]
 
 
-def _trained(run: RunFolder, recipe: Recipe, looker: _Looker, count: int) -> Iterator[tuple[str, list[Shown]]]:
-    """Answers of the last step of each objective: the worst, the best, and between."""
+def _trained(
+    run: RunFolder, recipe: Recipe, images: _ImageFinder, count: int
+) -> Iterator[tuple[str, list[ShownPrompt]]]:
+    """Samples of the last step of each objective, from the lowest reward to the highest."""
     files = sorted((run.path / "samples").glob("step-*.jsonl.zst"))
     rows = list(read_samples(files[-1])) if files else []
     for name in recipe.objectives:
-        own = sorted((row for row in rows if row["objective"] == name and row["value"] is not None), key=_value)
-        places = sorted({round(i * (len(own) - 1) / max(1, count - 1)) for i in range(count)}) if own else []
-        if places:
-            yield name, [_show([(f"step {own[i]['step']}", own[i])], looker) for i in places]
+        scored = sorted((row for row in rows if row["objective"] == name and row["value"] is not None), key=_value)
+        picks = sorted({round(i * (len(scored) - 1) / max(1, count - 1)) for i in range(count)}) if scored else []
+        if picks:
+            yield name, [_show([(f"step {scored[i]['step']}", scored[i])], images) for i in picks]
 
 
 def _value(row: Row) -> float:
     return float(row["value"])
 
 
-def _show(rows: Sequence[tuple[str, Row]], looker: _Looker) -> Shown:
+def _show(rows: Sequence[tuple[str, Row]], images: _ImageFinder) -> ShownPrompt:
     first = rows[0][1]
     gold = first["gold"]
-    return Shown(
+    return ShownPrompt(
         prompt=_text(first["prompt"]),
         gold="" if gold is None else gold if isinstance(gold, str) else json.dumps(gold, ensure_ascii=False),
-        answers=tuple(
-            Answer(title, row["response"], row["value"], row["terms"], looker.images(row)) for title, row in rows
+        responses=tuple(
+            ShownResponse(title, row["response"], row["value"], row["terms"], images.of(row)) for title, row in rows
         ),
     )
 
 
 def _text(messages: Sequence[Row]) -> str:
-    told = []
+    texts = []
     for message in messages:
         content = message["content"]
         parts = [content] if isinstance(content, str) else [part.get("text", f"[{part['type']}]") for part in content]
-        told.append((f"{message['role']}: " if len(messages) > 1 else "") + "".join(parts))
-    return "\n".join(told)
+        texts.append((f"{message['role']}: " if len(messages) > 1 else "") + "".join(parts))
+    return "\n".join(texts)

@@ -1,9 +1,9 @@
-"""Checkpoints that are whole or not there.
+"""Atomic checkpoints.
 
 A checkpoint is a folder `step-000010` with a `manifest.json` that holds the size and the
 SHA-256 of every file. It is written under a hidden name and renamed when everything is on
-the disk, so whatever instant the process is killed at, the last good one can be found.
-The work goes on meanwhile where whoever fills the folder does so in the background.
+the disk, so that the last good one can be found whenever the process is killed. Files may
+be written in the background while training continues.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MANIFEST = "manifest.json"
 STATE = "trainer.json"
 
 POLL_S = 0.05
-"""How often it is asked whether everything has been written."""
+"""Interval of asking whether everything has been written."""
 
 _NAME = re.compile(r"step-(\d{6,})")
 
@@ -40,24 +40,24 @@ logger = logging.getLogger(__name__)
 def step_of(path: Path) -> int:
     """The step of a checkpoint folder: 10 for `…/step-000010`.
 
-    Raises: CheckpointError when the folder is not called like a checkpoint.
+    Raises: CheckpointError when the name is not that of a checkpoint.
     """
     match = _NAME.fullmatch(Path(path).name)
     if match is None:
-        raise CheckpointError(f"{path}: not a checkpoint; its folder would be called step-000010 or alike")
+        raise CheckpointError(f"{path}: not a checkpoint; its folder would be named like step-000010")
     return int(match[1])
 
 
 def newest_good(root: Path) -> Path | None:
-    """The latest checkpoint under `root` that is whole, or None. Changes nothing on the disk.
+    """The latest complete checkpoint under `root`, or None. Changes nothing on the disk.
 
-    Torn ones are skipped, with a warning that names the file and what is wrong with it.
+    Torn ones are skipped, with a warning that names the file and its fault.
     """
     return _newest_good(root)[0]
 
 
 def _newest_good(root: Path) -> tuple[Path | None, list[str]]:
-    """The latest checkpoint that is whole, and what is wrong with those after it."""
+    """The latest complete checkpoint, and the faults of those after it."""
     faults: list[str] = []
     for folder in reversed(_folders(root)):
         fault = find_fault(folder)
@@ -69,9 +69,9 @@ def _newest_good(root: Path) -> tuple[Path | None, list[str]]:
 
 
 def find_fault(folder: Path, *, contents: bool = True) -> str | None:
-    """What is wrong with a checkpoint, `<file>: <fault>`, or None when it is whole.
+    """The fault of a checkpoint, `<file>: <fault>`, or None when it is complete.
 
-    Without `contents` the files' sizes are compared, but not their hashes.
+    Without `contents`, sizes are compared but not hashes.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
@@ -108,12 +108,12 @@ def write_state(folder: Path, state: Mapping[str, Any]) -> None:
 class CheckpointStore:
     """The checkpoints of the run that this process writes.
 
-    One process at a time may hold it: opening it clears away what a killed one left
-    half-written. Those who only read use `newest_good`.
+    Only one process at a time may open it: opening deletes what a killed process left
+    half-written. Readers use `newest_good`.
     """
 
     def __init__(self, root: Path, keep: int) -> None:
-        """Open `root`, made if missing, and keep the newest `keep` >= 1 checkpoints in it."""
+        """Open `root`, creating it if missing, and keep its newest `keep` >= 1 checkpoints."""
         if keep < 1:
             raise UsageError(f"run.keep_checkpoints must be at least 1, not {keep}")
         self.root = Path(root).absolute()
@@ -124,35 +124,35 @@ class CheckpointStore:
         self._clear_leftovers()
 
     def newest_good(self) -> Path | None:
-        """The latest checkpoint that is whole, or None when there is none at all; torn ones are skipped with a warning.
+        """The latest complete checkpoint, or None without any; torn ones are skipped with a warning.
 
-        Raises: CheckpointError when there are some and none is whole: to begin anew would drop what they hold.
+        Raises: CheckpointError when all are torn: a fresh start would drop what they hold.
         """
-        found, faults = _newest_good(self.root)
-        if found is None and faults:
+        newest, faults = _newest_good(self.root)
+        if newest is None and faults:
             raise CheckpointError(
-                f"{self.root}: none of its checkpoints can be gone on from: {'; '.join(faults)}. "
-                "Put them right, or begin another run (run.name=…); to begin this one anew, delete its folder"
+                f"{self.root}: none of its checkpoints can be resumed: {'; '.join(faults)}. "
+                "Repair them, or start another run (run.name=…); to restart this one, delete its folder"
             )
-        return found
+        return newest
 
     @contextmanager
     def writing(self, step: int, *, written: Callable[[], bool] | None = None) -> Iterator[Path]:
-        """An empty folder to write the checkpoint of `step` into; it counts once everything is in it.
+        """An empty folder to write the checkpoint of `step` into; it becomes a checkpoint once it is complete.
 
-        Without `written` that is when the block ends. With it the block only begins to write: the checkpoint is
-        sealed in the background as soon as `written()`, called there now and then, says that all is in the folder,
-        or fails with its error. One checkpoint is written at a time: the next waits for it.
+        Without `written` that is at the end of the block. With it the block only starts the writing: a background
+        thread polls `written()`, seals the checkpoint when that returns True, and fails with its error.
+        One checkpoint is written at a time: the next waits for it.
 
-        When the block, `written` or the disk fails, the folder is gone and the older checkpoints are
-        as before. For a moment there are `keep` + 1 checkpoints on the disk.
+        When the block, `written` or the disk fails, the folder is deleted and the older checkpoints stay.
+        For a moment there are `keep` + 1 checkpoints on the disk.
 
-        Raises: CheckpointError when the disk is full or cannot be written, now or when the one before was.
+        Raises: CheckpointError when the disk is full or not writable, for this checkpoint or the one before.
         """
         self.wait()
         target = self.root / f"step-{step:06d}"
         draft = self._hidden(target, "tmp")
-        with self._undone_on_failure(draft, target):
+        with self._deleted_on_failure(draft, target):
             draft.mkdir()
             yield draft
         if written is None:
@@ -161,12 +161,12 @@ class CheckpointStore:
             self._in_flight = self._thread.submit(self._finish, draft, target, written)
 
     def check(self) -> None:
-        """Raises: what the checkpoint in flight failed with, if it has; never waits."""
+        """Raises: the error of the checkpoint in flight, if it has failed; never waits."""
         if self._in_flight is not None and self._in_flight.done():
             self.wait()
 
     def wait(self) -> None:
-        """Return when no checkpoint is being written. Raises: CheckpointError when the one that was has failed."""
+        """Wait for the checkpoint in flight. Raises: CheckpointError when it failed."""
         future, self._in_flight = self._in_flight, None
         if future is not None:
             future.result()
@@ -177,9 +177,9 @@ class CheckpointStore:
         error: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        """Wait for the checkpoint in flight; its failure is only logged when an error is under way already.
+        """Wait for the checkpoint in flight; its failure is only logged when another error is propagating.
 
-        Takes what `__exit__` takes. Raises: CheckpointError.
+        Takes the arguments of `__exit__`. Raises: CheckpointError.
         """
         try:
             self.wait()
@@ -191,7 +191,7 @@ class CheckpointStore:
             self._thread.shutdown()
 
     def _finish(self, draft: Path, target: Path, written: Callable[[], bool]) -> None:
-        with self._undone_on_failure(draft, target):
+        with self._deleted_on_failure(draft, target):
             while not written():
                 time.sleep(POLL_S)
             _seal(draft, step_of(target))
@@ -199,7 +199,7 @@ class CheckpointStore:
         self._prune(step_of(target))
 
     @contextmanager
-    def _undone_on_failure(self, draft: Path, target: Path) -> Iterator[None]:
+    def _deleted_on_failure(self, draft: Path, target: Path) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
@@ -212,7 +212,7 @@ class CheckpointStore:
             ) from error
 
     def _publish(self, draft: Path, target: Path) -> None:
-        """Give the draft its name; an earlier checkpoint of the same step steps aside until it has it."""
+        """Rename the draft to its final name; an earlier checkpoint of the same step is moved aside first."""
         aside = self._hidden(target, "old")
         if target.exists():
             target.rename(aside)
@@ -221,19 +221,19 @@ class CheckpointStore:
         shutil.rmtree(aside, ignore_errors=True)
 
     def _prune(self, step: int) -> None:
-        """Drop all but the newest `keep` checkpoints up to `step`, and those of a future given up.
+        """Drop all but the newest `keep` checkpoints up to `step`, and all later ones.
 
-        Later ones exist only where a run went back to before them. Torn ones do not count,
-        or they would push out the good.
+        Later ones exist only where a run resumed from an earlier step. Torn ones do not count,
+        or they would displace good ones.
         """
-        whole = [folder for folder in _folders(self.root) if find_fault(folder, contents=False) is None]
-        kept = [folder for folder in whole if step_of(folder) <= step][-self.keep :]
+        complete = [folder for folder in _folders(self.root) if find_fault(folder, contents=False) is None]
+        kept = [folder for folder in complete if step_of(folder) <= step][-self.keep :]
         for folder in _folders(self.root):
             if folder not in kept:
                 self._drop(folder)
 
     def _drop(self, folder: Path) -> None:
-        # Renamed first: a half-deleted folder must not bear a checkpoint's name.
+        # Renamed first: a half-deleted folder must not look like a checkpoint.
         doomed = self._hidden(folder, "tmp")
         try:
             folder.rename(doomed)
@@ -249,7 +249,7 @@ class CheckpointStore:
             else:
                 aside.rename(target)
         for draft in self.root.glob(".step-*.tmp-*"):
-            logger.info("%s was left half-written, and is deleted", draft)
+            logger.info("%s was left half-written and is deleted", draft)
             shutil.rmtree(draft, ignore_errors=True)
 
     def _hidden(self, folder: Path, kind: str) -> Path:
@@ -257,14 +257,14 @@ class CheckpointStore:
 
 
 def _folders(root: Path) -> list[Path]:
-    """The checkpoint folders, oldest first, whole or not."""
+    """The checkpoint folders, oldest first, torn ones included."""
     if not root.is_dir():
         return []
     return sorted((path for path in root.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()), key=step_of)
 
 
 def _seal(folder: Path, step: int) -> None:
-    """Put every byte on the disk, then the manifest that vouches for them."""
+    """Flush every file to the disk, then write the manifest."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     with ThreadPoolExecutor() as pool:
         entries = dict(pool.map(lambda path: (path.relative_to(folder).as_posix(), _entry(path)), files))

@@ -1,4 +1,4 @@
-"""`morl eval`: a recipe's evaluation sets on checkpoints, one after the other."""
+"""`morl eval`: a recipe's evaluation sets on one or more checkpoints."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from morl.run.export_policy import exported
 def evaluate_models(
     recipe: Recipe, models: Sequence[str], *, out: Path | None = None, local: bool = False
 ) -> list[list[dict[str, Any]]]:
-    """The recipe's evaluation sets on each model, one after the other.
+    """Evaluate each model in turn on the recipe's evaluation sets.
 
     Args:
-        recipe: whose sets, rollout engine and rewards are used.
-        models: checkpoint folders, run folders, or anything else `model.path` may be.
+        recipe: gives the sets, the rollout engine and the rewards.
+        models: checkpoint folders, run folders, or any other value of `model.path`.
         out: JSON lines file for the rows, each with its `model`.
         local: without Ray.
 
+    Returns: for each model, the rows of its sets.
     Raises: UsageError when the recipe has no evaluation sets, or `out` cannot be written.
     """
     if out is not None:
         require_writable(out)
     if not recipe.eval.sets:
-        raise UsageError("eval.sets: the recipe has none; there is nothing to measure")
+        raise UsageError("eval.sets: the recipe has none, so there is nothing to evaluate")
     return [run_coroutine(_evaluate_model(recipe, model, out, local)) for model in models]
 
 
 async def _evaluate_model(recipe: Recipe, model: str, out: Path | None, local: bool) -> list[dict[str, Any]]:
-
     go_offline(recipe)
     with exported(model) as folder, Cluster(recipe.cluster, local=local) as cluster:
         codec = ChatCodec.load(folder, recipe.rollout.max_prompt_tokens)
         check_frames(codec.media, {f"eval.sets.{name}": spec for name, spec in recipe.eval_objectives().items()})
         engine, _ = choose_engine(recipe.rollout.engine)
-        more = engine_options(engine, codec.media, recipe.eval_objectives().values())
-        engines = await start_engines(recipe, folder, local=local, gpus=cluster.gpus, more=more)
+        options = engine_options(engine, codec.media, recipe.eval_objectives().values())
+        engines = await start_engines(recipe, folder, local=local, gpus=cluster.gpus, more=options)
         try:
             with Scorer(
                 Evaluation.objectives(recipe), workers=recipe.scoring.workers, memory_mb=recipe.scoring.memory_mb

@@ -1,8 +1,7 @@
-"""A run's policy as a plain Hugging Face checkpoint, or its adapter as a folder of peft's."""
+"""Exports a run's policy as a plain Hugging Face checkpoint, or its adapter as a peft folder."""
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,18 +18,16 @@ if TYPE_CHECKING:
     from morl.learner import Policy
     from morl.recipe import LearnerSpec
 
-logger = logging.getLogger(__name__)
-
 
 def export(folder: Path, out: Path, *, adapter: bool = False) -> None:
     """Write the policy of the newest good checkpoint of a run, supervised or not, LoRA merged, to `out`.
 
-    It takes one process and the memory of the host, however many ranks wrote the checkpoint, and on what.
+    Runs in one process, in host memory, whatever ranks and devices wrote the checkpoint.
 
     Args:
         folder: the run's folder, or one of its checkpoints.
-        out: a folder that transformers and vLLM will load; must not exist or be empty.
-        adapter: write the LoRA adapter alone, to be loaded on top of the run's model.
+        out: the folder that transformers and vLLM will load; must not exist, or be empty.
+        adapter: write only the LoRA adapter, to be loaded on top of the run's model.
 
     Raises: UsageError, CheckpointError.
     """
@@ -44,7 +41,7 @@ def export(folder: Path, out: Path, *, adapter: bool = False) -> None:
     run, checkpoint = _checkpoint(folder)
     origin = _origin(run, checkpoint)
     if adapter and origin.learner.lora is None:
-        raise UsageError(f"--adapter: '{run}' trains the weights themselves, with no adapter; leave --adapter out")
+        raise UsageError(f"--adapter: '{run}' trains all weights and has no adapter; leave --adapter out")
     policy = _policy(origin, checkpoint)
     target = out.absolute()
     if adapter:
@@ -56,17 +53,17 @@ def export(folder: Path, out: Path, *, adapter: bool = False) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """What a checkpoint's learner had before it learnt."""
+    """What the learner of a checkpoint started from."""
 
     model: Path
     dtype: str
     learner: LearnerSpec
     version: int
-    """How many updates the checkpoint is from there, or from the beginning of the run."""
+    """Updates from there, or from the start of the run, to the checkpoint."""
 
 
 def _origin(run: Path, checkpoint: Path) -> _Origin:
-    """Raises: UsageError when it is of a run that trains no policy, RecipeError."""
+    """Raises: UsageError when the run trains no policy; RecipeError."""
     from morl.recipe import SftRecipe, go_offline, load_document, load_recipe
 
     state = read_state(checkpoint)
@@ -78,14 +75,14 @@ def _origin(run: Path, checkpoint: Path) -> _Origin:
         model = run / "models" / before[-1] if before else resolve_model(staged.model.path)
         return _Origin(model, staged.model.dtype, staged.learner_of(staged.stages[stage]), state["step"])
     if "policy_version" not in state:
-        raise UsageError(f"'{run}' trains a reward model; when it is done, that lies in '{run / 'model'}'")
+        raise UsageError(f"'{run}' trains a reward model; the finished one is in '{run / 'model'}'")
     recipe = load_recipe(run / "recipe.yaml")
     go_offline(recipe)
     return _Origin(resolve_model(recipe.model.path), recipe.model.dtype, recipe.learner, state["policy_version"])
 
 
 def _policy(origin: _Origin, checkpoint: Path) -> Policy:
-    """The policy as the checkpoint's learner held it, on the CPU."""
+    """The checkpoint's policy, on the CPU."""
     import torch
 
     from morl.learner import Policy, Shards, prepare, shapes_of
@@ -93,7 +90,7 @@ def _policy(origin: _Origin, checkpoint: Path) -> Policy:
 
     saved = Shards(checkpoint / "learner")
     model = prepare(load_policy(origin.model, origin.dtype), origin.learner)
-    policy = Policy(model, temperature=1.0, banned_token_ids=())  # neither of which is in the weights
+    policy = Policy(model, temperature=1.0, banned_token_ids=())  # neither is part of the weights
     saved.require(shapes_of(policy))
     with torch.no_grad():
         for name, parameter in policy.named_parameters():
@@ -120,7 +117,7 @@ def _checkpoint(folder: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def exported(model: str) -> Iterator[Path]:
-    """A checkpoint folder for whatever `model` names; a run is exported for the time of the context."""
+    """The checkpoint folder that `model` names; a run is exported to a temporary one for the block."""
     path = Path(model)
     if not (path / "recipe.yaml").is_file() and not (path / "manifest.json").is_file():
         yield resolve_model(model)

@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """Where everything of a run lies, `runs/<name>/`.
+    """The folder of a run, `runs/<name>/`.
 
-    `RunFolder(path)` names the files of a run to read; `RunFolder.open` claims the folder
+    `RunFolder(path)` gives the paths of an existing run; `RunFolder.open` locks the folder
     for the process that writes the run, until `close`.
     """
 
@@ -33,21 +33,21 @@ class RunFolder:
         self._lock: BaseFileLock | None = None
         self._handlers: list[logging.Handler] = []
         self._earlier: tuple[bytes, list[str]] | None = None
-        """The recipe of the checkpoints that a resumed run found, and their names."""
+        """Of a resumed run: the recipe of its existing checkpoints, and their names."""
 
     @classmethod
     def open(
         cls, recipe: Recipe | PreferenceRecipe | SftRecipe, *, resume: bool = False, path: Path | None = None
     ) -> Self:
-        """Claim the folder of the recipe's run, or `path`, and write `recipe.yaml` into it.
+        """Lock the folder of the recipe's run, or `path`, and write `recipe.yaml` into it.
 
-        With `resume`, a run that is there is continued and each key of the recipe that has
-        changed is logged; a run that fails before it has a new checkpoint leaves the recipe
-        of the old ones. When the recipe's own folder holds none yet, a new one starts, so that
-        a cluster can restart a job with the command it began with.
+        With `resume`, an existing run continues and each changed key of the recipe is logged;
+        if it fails before its first new checkpoint, the recipe of the old ones is restored.
+        When the recipe's folder holds no run yet, a new one starts, so that a cluster can
+        restart a job with the same command.
 
-        Raises: UsageError when the folder holds a run and `resume` is not asked for, when
-        `path` holds none to resume, or when another process is writing to it.
+        Raises: UsageError when the folder holds a run and `resume` is False, when `path`
+        holds none to resume, or when another process is writing to it.
         """
         run = cls(Path(recipe.run.dir) / recipe.run.name if path is None else path)
         if resume and path is not None and not run.holds_a_run():
@@ -55,12 +55,12 @@ class RunFolder:
         try:
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"run.dir: {run.path} cannot be made: {error}") from error
+            raise UsageError(f"run.dir: {run.path} cannot be created: {error}") from error
         run._claim()
         try:
             if run.holds_a_run() and not resume:
                 raise UsageError(
-                    f"{run.path} holds a run already: go on with it (--resume), or give this one "
+                    f"{run.path} already holds a run: continue it (--resume), or give this one "
                     "another name (run.name=…)"
                 )
             run._start_logging()
@@ -71,13 +71,13 @@ class RunFolder:
         return run
 
     def close(self) -> None:
-        """Stop logging to the folder and let another process have it."""
+        """Stop logging to the folder and release its lock."""
         for handler in self._handlers:
             logging.getLogger("morl").removeHandler(handler)
             handler.close()
         self._handlers.clear()
         if self._earlier is not None and self._earlier[1] == self._saved():
-            # What was asked for came to nothing, maybe because it does not fit: the checkpoints are of this recipe.
+            # The changed recipe made no checkpoint, perhaps because it does not fit: keep that of the checkpoints.
             with replacing(self.recipe) as file:
                 file.write(self._earlier[0])
         self._earlier = None
@@ -98,11 +98,11 @@ class RunFolder:
         self.close()
 
     def _log_end(self, error: Exception) -> None:
-        """Write what ended the run to its log alone: the command line says it on the console."""
-        # Of what morl raises on purpose, the text says all.
+        """Write the error that ended the run to its log only: the command line prints it."""
+        # An error that morl raises on purpose needs no traceback.
         trace = None if isinstance(error, MorlError) else (type(error), error, error.__traceback__)
         text = (type(error).__name__, error)
-        record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "the run ends: %s: %s", text, trace)
+        record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "the run failed: %s: %s", text, trace)
         for handler in self._handlers[:1]:
             handler.handle(record)
 
@@ -113,12 +113,12 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """One row a step."""
+        """One row per step."""
         return self.path / "metrics.jsonl"
 
     @property
     def eval(self) -> Path:
-        """One row an evaluation of a set."""
+        """One row per evaluation of a set."""
         return self.path / "eval.jsonl"
 
     @property
@@ -128,7 +128,7 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """What the run had to say, with times."""
+        """Log lines with timestamps."""
         return self.path / "log.txt"
 
     @property
@@ -138,7 +138,7 @@ class RunFolder:
 
     @property
     def skipped(self) -> Path:
-        """Folder of the batches whose loss or gradient was not finite."""
+        """Folder of batches with a non-finite loss or gradient."""
         return self.path / "skipped"
 
     def samples(self, step: int) -> Path:
@@ -151,7 +151,7 @@ class RunFolder:
         return 0 if newest is None else step_of(newest)
 
     def holds_a_run(self) -> bool:
-        """Whether any work lies here: a recipe and a log of a start that failed are none."""
+        """Whether the folder holds any work; the recipe and log of a failed start do not count."""
         files = (self.metrics, self.eval)
         folders = (self.checkpoints, self.path / "samples")
         return any(file.is_file() and file.stat().st_size for file in files) or any(
@@ -161,7 +161,7 @@ class RunFolder:
     def _claim(self) -> None:
         import filelock
 
-        # The operating system lets go of it when the process dies, however it dies.
+        # The operating system releases it however the process dies.
         lock = filelock.FileLock(self.path / ".lock", thread_local=False)
         try:
             lock.acquire(timeout=0)
@@ -171,7 +171,7 @@ class RunFolder:
                 "another name (run.name=…)"
             ) from None
         except (NotImplementedError, OSError) as error:
-            logger.warning("%s cannot be locked (%s); see that one process alone writes here", self.path, error)
+            logger.warning("%s cannot be locked (%s); make sure that only one process writes here", self.path, error)
         else:
             self._lock = lock
 
@@ -198,14 +198,14 @@ class RunFolder:
             for key, old, new in changes(_load_yaml(self.recipe.read_text("utf-8")), _load_yaml(text)):
                 logger.warning("the recipe has changed since this run began: %s was %s, is now %s", key, old, new)
         elif resume:
-            # The ordinary first call of a job that names --resume so that it can be restarted: no news for the console.
+            # A restartable job names --resume at its first start too: not worth a line on the console.
             logger.info("%s: nothing to resume yet; the run starts from the beginning", self.path)
         with replacing(self.recipe) as file:
             file.write(text.encode())
 
 
 def changes(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
-    """Each key path whose value differs, with both values as text; "not set" where there is none."""
+    """Each key path whose value differs, with both values as text; "not set" where one is missing."""
     if old == new:
         return
     old_items, new_items = _items(old), _items(new)

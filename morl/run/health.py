@@ -1,8 +1,8 @@
-"""What the driver looks at after each optimiser step, and when it stops the run.
+"""Health checks after each optimiser step, and when they stop the run.
 
-A step with a loss or gradient that is not finite has changed nothing; its batch is kept for whoever wants to
-know why. A policy whose log-probabilities are not those that the rollouts came with learns from somebody
-else's answers: that is told, and soon ended.
+A step with a non-finite loss or gradient changes no weights; its batch is saved for inspection. When the
+log-probabilities of rollout and learner differ, the policy learns from responses that are not its own: that
+is logged, and soon stops the run.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from morl.types import Batch, Features, Group, Score
 logger = logging.getLogger(__name__)
 
 KEPT = 8
-"""Batches of skipped steps that a run keeps, the newest."""
+"""Newest batches of skipped steps that a run keeps."""
 STEPS_OF_MISMATCH = 3
-"""Steps in a row above `learner.mismatch_stop` that end the run."""
+"""Steps in a row above `learner.mismatch_stop` that stop the run."""
 
 
 class HealthCheck:
-    """Counts what goes wrong in a row; a run that goes on from a checkpoint counts from 0."""
+    """Counts consecutive failures; a resumed run counts from 0."""
 
     def __init__(self, spec: LearnerSpec, dtype: str, folder: Path) -> None:
-        """HealthCheck the steps of a learner, keeping skipped batches in `folder`."""
+        """Check the steps of a learner, keeping skipped batches in `folder`."""
         self.spec = spec
         self.folder = folder
         self._scales_loss = dtype == "float16"
@@ -42,7 +42,7 @@ class HealthCheck:
         self._above_warn = False
         self._above_stop: list[float] = []
         self._silent: set[str] = set()
-        """Objectives without a score in their last step."""
+        """Objectives without any score in the last step."""
 
     def check_step(
         self,
@@ -54,17 +54,17 @@ class HealthCheck:
         nonfinite_rows: Callable[[Batch], Sequence[int]],
         prompts: Sequence[str] = (),
     ) -> None:
-        """Look at the step that was just taken.
+        """Check the step just taken.
 
         Args:
             step: its number.
-            batch: what it learnt from.
+            batch: the rows it learnt from.
             metrics: of the step: `learner/skipped`, and `policy/logprob_mismatch` where there is a rollout.
             loss: of the step.
-            nonfinite_rows: finds the rows whose loss is not finite; asked only when that of the step is not.
-            prompts: names of the prompts, by the numbers in `batch.prompts_N`.
+            nonfinite_rows: finds the rows with a non-finite loss; called only when that of the step is non-finite.
+            prompts: ids of the prompts, indexed by `batch.prompts_N`.
 
-        Raises: RunError when the run must not go on.
+        Raises: RunError when the run must not continue.
         """
         if metrics["learner/skipped"]:
             self._check_skipped(step, batch, loss, nonfinite_rows, prompts)
@@ -73,31 +73,31 @@ class HealthCheck:
         if "policy/logprob_mismatch" in metrics:
             self._check_mismatch(step, metrics["policy/logprob_mismatch"])
 
-    def check_scores(self, step: int, groups: Sequence[Group], least: float) -> None:
-        """Look at the scores that the step's update would rest on, and tell of an objective that has none.
+    def check_scores(self, step: int, groups: Sequence[Group], min_scored: float) -> None:
+        """Check that the step has scores to learn from; warn of an objective without any.
 
-        Raises: RunError when less than the share `least` of the samples has one, or none has.
+        Raises: RunError when no sample has a score, or a share of less than `min_scored` has.
         """
         by_objective: dict[str, list[Score]] = {}
         for group in groups:
             by_objective.setdefault(group.prompt.objective, []).extend(group.scores_G)
-        scores = [score for own in by_objective.values() for score in own]
+        scores = [score for of_objective in by_objective.values() for score in of_objective]
         scored = sum(score.value is not None for score in scores)
-        if scored == 0 or scored < least * len(scores):
+        if scored == 0 or scored < min_scored * len(scores):
             raise RunError(
-                f"only {scored} of {len(scores)} samples have a score, less than scoring.min_scored={least:g}; "
-                f"what the rewards say: {_reasons(scores)}"
+                f"only {scored} of {len(scores)} samples have a score, less than scoring.min_scored={min_scored:g}; "
+                f"reported by the rewards: {_reasons(scores)}"
             )
-        for name, own in by_objective.items():
-            silent = all(score.value is None for score in own)
+        for name, of_objective in by_objective.items():
+            silent = all(score.value is None for score in of_objective)
             if silent and name not in self._silent:
                 logger.warning(
                     "step %d: objectives.%s: none of its %d samples has a score, so nothing is learnt from it; "
-                    "what its rewards say: %s",
+                    "reported by its rewards: %s",
                     step,
                     name,
-                    len(own),
-                    _reasons(own),
+                    len(of_objective),
+                    _reasons(of_objective),
                 )
             (self._silent.add if silent else self._silent.discard)(name)
 
@@ -110,7 +110,7 @@ class HealthCheck:
         prompts: Sequence[str],
     ) -> None:
         if self._scales_loss and math.isfinite(loss):
-            # In float16 DeepSpeed looks for the largest factor by which the loss can be scaled: that costs steps.
+            # In float16 DeepSpeed searches for the largest loss scale, which costs steps.
             logger.info("step %d is skipped: the gradient overflows at this loss scale, which is lowered", step)
             return
         self._skipped += 1
@@ -118,19 +118,19 @@ class HealthCheck:
         skipped = Skipped(step, batch, rows, _names(batch, rows, prompts))
         file = self._keep(skipped)
         if math.isfinite(loss):
-            why = "the gradient is not finite although the loss is: the backward pass overflows"
+            reason = "the gradient is not finite although the loss is: the backward pass overflows"
         elif rows:
-            why = f"the loss of {_listed('row', rows)} is not finite ({_listed('prompt', skipped.prompts)})"
+            reason = f"the loss of {_listed('row', rows)} is not finite ({_listed('prompt', skipped.prompts)})"
         else:
-            why = "the loss was not finite, but is when it is computed again: suspect the hardware"
-        logger.warning("step %d is skipped, weights and optimiser stay as they are: %s; the batch: %s", step, why, file)
+            reason = "the loss was not finite, but is when recomputed: suspect the hardware"
+        logger.warning("step %d is skipped, weights and optimiser unchanged: %s; the batch: %s", step, reason, file)
         if self._skipped >= self.spec.max_skipped_steps:
             raise RunError(
                 f"{self._skipped} steps in a row had a loss or gradient that is not finite "
-                f"(learner.max_skipped_steps={self.spec.max_skipped_steps}); step {step}: {why}. Look at {file} "
-                "(morl.run.health.read_skipped); the usual mends are a lower learner.lr or more "
-                "learner.warmup_steps, model.dtype=float32, or leaving the prompts named out. Checkpoints are "
-                "intact: go on from the newest with --resume"
+                f"(learner.max_skipped_steps={self.spec.max_skipped_steps}); step {step}: {reason}. Inspect {file} "
+                "(morl.run.health.read_skipped); usual remedies are a lower learner.lr, more "
+                "learner.warmup_steps, model.dtype=float32, or dropping the prompts named. Checkpoints are "
+                "intact: continue from the newest with --resume"
             )
 
     def _keep(self, skipped: Skipped) -> Path | str:
@@ -145,89 +145,101 @@ class HealthCheck:
 
     def _check_mismatch(self, step: int, mismatch: float) -> None:
         warn, stop = self.spec.mismatch_warn, self.spec.mismatch_stop
-        said = f"step {step}: rollout and learner differ by {mismatch:.3g} nats a token in the mean"
+        finding = f"step {step}: rollout and learner differ by {mismatch:.3g} nats per token on average"
         if mismatch > warn and not self._above_warn:
-            logger.warning("%s, above learner.mismatch_warn=%g; %s", said, warn, _MISMATCH_CAUSES)
+            logger.warning("%s, above learner.mismatch_warn=%g; %s", finding, warn, _MISMATCH_CAUSES)
         self._above_warn = mismatch > warn
         self._above_stop = [*self._above_stop, mismatch] if mismatch > stop else []
         if len(self._above_stop) >= STEPS_OF_MISMATCH:
             figures = ", ".join(f"{value:.3g}" for value in self._above_stop)
             raise RunError(
-                f"{said}; the last {len(self._above_stop)} steps ({figures}) are all above learner.mismatch_stop="
-                f"{stop:g}: the policy learns from answers that are not its own. {_MISMATCH_CAUSES}. The run is "
-                "stopped before it does more harm. Mend it and go on with --resume; checkpoints of these steps have "
-                "learnt from them: delete those to go further back"
+                f"{finding}; the last {len(self._above_stop)} steps ({figures}) are all above learner.mismatch_stop="
+                f"{stop:g}: the policy learns from responses that are not its own. {_MISMATCH_CAUSES}. The run is "
+                "stopped to prevent further harm. Fix the cause and continue with --resume; the checkpoints of these "
+                "steps are affected: delete them to resume from an earlier one"
             )
 
 
 def _reasons(scores: Sequence[Score]) -> str:
-    """Some of what rewards say that gave no score."""
+    """Up to three details of terms that gave no score."""
     reasons = {term.detail for score in scores for term in score.terms.values() if term.value is None}
     return "; ".join(sorted(reasons)[:3])
 
 
 _MISMATCH_CAUSES = (
-    "check that engines serve the newest weights (does every node see sync.folder?), that both sides use the same "
-    "temperature, top_p and banned tokens, and the same model.dtype (rollout.options may set another, or quantise)"
+    "check that the engines serve the newest weights (does every node see sync.folder?) and that both sides use the "
+    "same temperature, top_p, banned tokens and model.dtype (rollout.options may set another, or quantise)"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A batch that was not learnt from."""
+    """The batch of a skipped step."""
 
     step: int
     batch: Batch
     rows: tuple[int, ...]
-    """Rows of the batch whose loss is not finite; empty when only the gradient is not."""
+    """Rows with a non-finite loss; empty when only the gradient is non-finite."""
     prompts: tuple[str, ...]
-    """Names of those rows' prompts."""
+    """Ids of those rows' prompts."""
 
 
 def write_skipped(path: Path, skipped: Skipped) -> None:
-    """Write a batch for `read_skipped`, whole or not at all."""
+    """Write a batch for `read_skipped`, atomically."""
     from safetensors.torch import save
 
     batch = skipped.batch
-    found = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    tensors = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
     for row, features in enumerate(batch.features_B):
         if features is not None:
             tensors[f"features_B.{row}.positions_3T"] = features.positions_3T
             tensors |= {f"features_B.{row}.tensors.{name}": value for name, value in features.tensors.items()}
-    about = {"step": skipped.step, "rows": skipped.rows, "prompts": skipped.prompts, "features": len(batch.features_B)}
+    metadata = {
+        "step": skipped.step,
+        "rows": skipped.rows,
+        "prompts": skipped.prompts,
+        "features": len(batch.features_B),
+    }
     with replacing(path) as file:
         file.write(
-            # Each on its own: safetensors refuses tensors that share memory.
+            # Cloned: safetensors refuses tensors that share memory.
             save(
                 {name: tensor.clone().contiguous() for name, tensor in tensors.items()},
-                metadata={"skipped": json.dumps(about)},
+                metadata={"skipped": json.dumps(metadata)},
             )
         )
 
 
 def read_skipped(path: Path) -> Skipped:
-    """A batch that `write_skipped` wrote. Raises: DataError when the file is none."""
+    """A batch that `write_skipped` wrote. Raises: DataError when the file is not one."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["skipped"])
+            metadata = json.loads((file.metadata() or {})["skipped"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise DataError(f"{path}: not the batch of a skipped step: {error!r}") from error
-    features = tuple(_features(tensors, row) for row in range(about["features"]))
+    features = tuple(_features(tensors, row) for row in range(metadata["features"]))
     plain: dict[str, Any] = {name: tensor for name, tensor in tensors.items() if "." not in name}
-    return Skipped(about["step"], Batch(**plain, features_B=features), tuple(about["rows"]), tuple(about["prompts"]))
+    return Skipped(
+        metadata["step"],
+        Batch(**plain, features_B=features),
+        tuple(metadata["rows"]),
+        tuple(metadata["prompts"]),
+    )
 
 
 def _features(tensors: Mapping[str, torch.Tensor], row: int) -> Features | None:
-    head = f"features_B.{row}."
-    if f"{head}positions_3T" not in tensors:
+    prefix = f"features_B.{row}."
+    if f"{prefix}positions_3T" not in tensors:
         return None
-    own = {name.removeprefix(f"{head}tensors."): tensor for name, tensor in tensors.items() if name.startswith(head)}
-    positions_3T = own.pop(f"{head}positions_3T")
-    return Features(own, positions_3T)
+    inputs = {
+        name.removeprefix(f"{prefix}tensors."): tensor for name, tensor in tensors.items() if name.startswith(prefix)
+    }
+    positions_3T = inputs.pop(f"{prefix}positions_3T")
+    return Features(inputs, positions_3T)
 
 
 def _names(batch: Batch, rows: Sequence[int], prompts: Sequence[str]) -> tuple[str, ...]:

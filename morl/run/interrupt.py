@@ -1,4 +1,4 @@
-"""How a run is asked to stop: the first signal lets it finish its step and save."""
+"""Stopping a run by signal: the first one lets it finish its step and save."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 POLL_S = 0.5
-"""How often it is asked whether the end of a long piece of work is wanted."""
+"""Interval at which long work checks for a signal."""
 
 
 class Interrupt:
-    """Turns SIGINT and SIGTERM into a polite request to stop.
+    """Turns SIGINT and SIGTERM into a request to stop.
 
-    The first signal only sets `requested`: the loop finishes its step and saves. A SIGINT
-    after it raises KeyboardInterrupt. Signals reach the main thread alone, so elsewhere
-    this does nothing. `ray.init` installs a SIGTERM handler of its own: call `install`
-    again after it.
+    The first signal only sets `requested`: the loop finishes its step and saves. A later
+    SIGINT raises KeyboardInterrupt. Python delivers signals to the main thread only, so in
+    any other thread this does nothing. `ray.init` replaces the SIGTERM handler: call
+    `install` again after it.
 
     >>> with Interrupt() as interrupt:
     ...     interrupt.requested is None
@@ -30,11 +30,11 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.requested: str | None = None
-        """Name of the signal that asked for the end, as "SIGTERM"; None while none has."""
+        """Name of the first signal, such as "SIGTERM"; None before one."""
         self._previous: dict[signal.Signals, Any] = {}
 
     def install(self) -> None:
-        """Handle the signals, whatever has come to handle them since."""
+        """Handle the signals, replacing any handler installed since."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 handler = signal.signal(number, self._handle)
@@ -48,20 +48,20 @@ class Interrupt:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for number, handler in self._previous.items():
-            # None stands for a handler that was not installed from Python; it cannot be put back.
+            # None is a handler not installed from Python; it cannot be restored.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous.clear()
 
-    async def unless_requested(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Do `work`, cancelled as soon as an end is asked for. Raises: what it raises."""
-        doing = asyncio.ensure_future(work)
+    async def run_until_requested(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run `work`; cancel it as soon as a signal arrives. Raises: what `work` raises."""
+        task = asyncio.ensure_future(work)
         try:
-            while not doing.done() and not self.requested:
-                await asyncio.wait([doing], timeout=POLL_S)
+            while not task.done() and not self.requested:
+                await asyncio.wait([task], timeout=POLL_S)
         finally:
-            doing.cancel()
+            task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await doing
+            await task
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
@@ -70,6 +70,6 @@ class Interrupt:
                 raise KeyboardInterrupt
             return
         self.requested = name
-        # Written straight to the descriptor: the signal may have come in the middle of a print.
+        # Written to the descriptor: the signal may have interrupted a print.
         text = f"\n{name}: the step under way will be finished, and what is done saved; Ctrl-C again to stop at once.\n"
         os.write(2, text.encode())

@@ -1,4 +1,4 @@
-"""What a run does when its learner dies: go on from the newest checkpoint, but not forever."""
+"""Restarts of a run whose learner died: from the newest checkpoint, a bounded number of times."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ logger = logging.getLogger(__name__)
 R = TypeVar("R", Recipe, PreferenceRecipe, SftRecipe)
 
 
-def recovering(recipe: R, attempt: Callable[[R], bool], folder: RunFolder, interrupt: Interrupt) -> bool:
-    """Run `attempt(recipe)`, again and again while its learner dies: each goes on from the newest checkpoint.
+def with_restarts(recipe: R, attempt: Callable[[R], bool], folder: RunFolder, interrupt: Interrupt) -> bool:
+    """Run `attempt(recipe)`, and again from the newest checkpoint each time its learner dies.
 
-    Tried again it is `learner.max_restarts` times without a new checkpoint in between; and after the learner ran
-    out of memory once, with half of `learner.tokens_per_microbatch`.
+    It is retried `learner.max_restarts` times without a new checkpoint in between, and once with half of
+    `learner.tokens_per_microbatch` when the learner ran out of memory.
 
     Args:
-        recipe: what is run; its learner says how often.
-        attempt: goes on from the folder's newest checkpoint; returns whether all is done, else an end was asked for.
+        recipe: of the run; its `learner.max_restarts` is the limit.
+        attempt: continues from the folder's newest checkpoint; returns False when a signal stopped it early.
         folder: of the run.
-        interrupt: whether an end was asked for.
+        interrupt: of the run; no retry after a signal.
 
-    Returns: whether all is done; False when a signal ended it early, state saved.
-    Raises: RunError when it cannot go on, or was ended before there was anything to save.
+    Returns: whether all is done; False when a signal stopped the run early, its state saved.
+    Raises: RunError when it cannot continue, or was stopped before there was anything to save.
     """
     restarts, halved = 0, False
     newest = _newest(folder)
@@ -44,7 +44,7 @@ def recovering(recipe: R, attempt: Callable[[R], bool], folder: RunFolder, inter
             if restarts > recipe.learner.max_restarts or interrupt.requested:
                 raise
             logger.error(
-                "the learner died; the run goes on from %s (attempt %d of %d): %s",
+                "the learner died; the run continues from %s (attempt %d of %d): %s",
                 newest or "its beginning",
                 restarts,
                 recipe.learner.max_restarts,
@@ -60,23 +60,23 @@ def recovering(recipe: R, attempt: Callable[[R], bool], folder: RunFolder, inter
 
 def _with_smaller_microbatches(recipe: R, error: LearnerMemoryError, *, again: bool) -> R:
     spec = recipe.learner
-    tried = spec.tokens_per_microbatch
-    if again or tried == 1:
+    tokens = spec.tokens_per_microbatch
+    if again or tokens == 1:
         raise RunError(
-            f"learner.tokens_per_microbatch={tried}: the learner is out of memory{' again' if again else ''} "
-            f"({error}). Set it lower still, or learner.activation_checkpointing=true, a higher learner.zero, "
-            "learner.offload=true, or more learner.ranks, then go on with --resume"
+            f"learner.tokens_per_microbatch={tokens}: the learner is out of memory{' again' if again else ''} "
+            f"({error}). Lower it further, or set learner.activation_checkpointing=true, a higher learner.zero, "
+            "learner.offload=true, or more learner.ranks, then continue with --resume"
         ) from error
     logger.error(
-        "the learner ran out of memory with learner.tokens_per_microbatch=%d: it is tried once more with %d. "
-        "The update is the same, in smaller pieces: put that into the recipe",
-        tried,
-        tried // 2,
+        "the learner ran out of memory with learner.tokens_per_microbatch=%d; one retry with %d. "
+        "The update is the same, in smaller micro-batches: set that in the recipe",
+        tokens,
+        tokens // 2,
     )
-    smaller = spec.model_copy(update={"tokens_per_microbatch": tried // 2})
+    smaller = spec.model_copy(update={"tokens_per_microbatch": tokens // 2})
     return recipe.model_copy(update={"learner": smaller})
 
 
 def _newest(folder: RunFolder) -> Path | None:
-    """The newest checkpoint by name; whether it is good is found out by whoever loads it."""
+    """The newest checkpoint by name; loading it checks whether it is good."""
     return max(folder.checkpoints.glob("step-*"), default=None)

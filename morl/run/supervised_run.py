@@ -1,4 +1,4 @@
-"""What `morl sft` and `morl rm` share: a model is fitted to rows step by step, and goes on where it was stopped."""
+"""Supervised runs, shared by `morl sft` and `morl rm`: optimiser steps, checkpoints, metrics and resuming."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from morl.types import Batch
 
 
 class SupervisedRun(Generic[M]):
-    """A model on its ranks, and the checkpoints and metrics of the run that fits it."""
+    """A model on its ranks, with the checkpoints and metrics of its run."""
 
     def __init__(
         self,
@@ -36,27 +36,27 @@ class SupervisedRun(Generic[M]):
         self.ranks = ranks
         self.tracker = tracker
         self.resumed = resumed
-        """What `save` was given for the checkpoint that this goes on from; None for a beginning."""
+        """The state passed to `save` for the checkpoint that this run resumes from; None without one."""
         self.step = step
-        """Steps of the run that are done."""
+        """Optimiser steps of the run done."""
         self._health = health
         self._checkpoints = checkpoints
         self._every = every
 
-    def learn(self, batch: Batch, named: Callable[[M], dict[str, float]], *, number: int, steps: int) -> None:
-        """One optimiser step on the mean loss of a batch, tracked.
+    def learn(self, batch: Batch, metrics_of: Callable[[M], dict[str, float]], *, number: int, steps: int) -> None:
+        """Take one optimiser step on the mean loss of a batch, and log it.
 
         Args:
-            batch: what to learn from.
-            named: makes metrics of what the ranks measured; those of the learner come beside.
-            number: which step of the learning rate's schedule this is, counted from 1.
-            steps: the length of that schedule.
+            batch: the rows to learn from.
+            metrics_of: named metrics from the ranks' totals; those of the learner are added.
+            number: the step in the learning-rate schedule, counted from 1.
+            steps: length of that schedule.
 
-        Raises: RunError when the run must not go on; CheckpointError when one in flight has failed.
+        Raises: RunError when the run must not continue; CheckpointError when a checkpoint in flight failed.
         """
         total = self.ranks.step(batch, number, steps)
         self.step += 1
-        metrics = named(total) | {
+        metrics = metrics_of(total) | {
             "learner/grad_norm": total.grad_norm,
             "learner/skipped": total.skipped,
             "learner/lr": total.learning_rate,
@@ -69,17 +69,17 @@ class SupervisedRun(Generic[M]):
 
     @property
     def due(self) -> bool:
-        """Whether the recipe wants a checkpoint of this step."""
+        """Whether the recipe asks for a checkpoint after this step."""
         return bool(self._every) and self.step % self._every == 0
 
     def save(self, state: Mapping[str, Any] = MappingProxyType({})) -> None:
-        """Begin a checkpoint of the model and of `state`, plain JSON values; it is written while the next step runs."""
+        """Start a checkpoint of the model and of `state`, plain JSON values; it is written during the next step."""
         with self._checkpoints.writing(self.step, written=self.ranks.saved) as draft:
             self.ranks.call("save", draft / "learner", True)
             write_state(draft, {"step": self.step, **state})
 
     def publish(self, folder: Path, files: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Write the model, and texts beside it by name, as a folder that is whole or not there."""
+        """Write the model and the named text files beside it to `folder`, atomically."""
         draft = folder.with_name(f".{folder.name}")
         self.ranks.call("publish", draft, self.step)
         for name, text in files.items():
@@ -99,16 +99,16 @@ def open_supervised_run(
     console: Tracker,
     start: int = 0,
 ) -> Iterator[SupervisedRun[M]]:
-    """A model at the newest good checkpoint of the run, or as `settings` loads it; ended with the block.
+    """The run at its newest good checkpoint, or with the model that `settings` loads; closed at the end of the block.
 
     Args:
         recipe: of the run.
         folder: of the run.
         cluster: where the ranks are placed.
-        kind: what they learn.
+        kind: class of the ranks.
         settings: of the ranks.
         console: shows each step.
-        start: steps of the run before this model's first; a checkpoint of these is not gone on from.
+        start: steps of the run before this model's first; a checkpoint of those is not resumed from.
     """
     checkpoints = CheckpointStore(folder.checkpoints, recipe.run.keep_checkpoints)
     newest = checkpoints.newest_good()

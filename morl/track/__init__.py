@@ -1,4 +1,4 @@
-"""Where a run's numbers go: JSONL and the console always, wandb and TensorBoard when asked for."""
+"""Metrics of a run: JSONL and the console always, wandb and TensorBoard on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The console during a run: a live table on a terminal; elsewhere a line a step, and the table at the end."""
+"""Progress on the console: a live table on a terminal; elsewhere one line per step, and the table at the end."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _FOOT = (
     ("gradient norm", "learner/grad_norm", ".2g"),
     ("rollout tokens/s", "rollout/tokens_per_s", ".0f"),
 )
-# What a line shows of a step, over all objectives: title, metric, format.
+# Metrics in the line of a step, over all objectives: title, metric, format.
 _LINE = (("reward", "reward", ".3f"), ("pass", "pass_rate", ".0%"), ("no signal", "zero_signal_rate", ".0%"))
 
 
 class ConsoleTracker:
-    """Shows each objective's latest metrics, how its reward has changed, and when the run will end."""
+    """Shows each objective's latest metrics and change of reward, and the time left."""
 
     def __init__(
         self,
@@ -44,9 +44,9 @@ class ConsoleTracker:
         first_rewards: Mapping[str, float] | None = None,
         console: Console | None = None,
     ) -> None:
-        """Show the run `name` of `steps` steps, of which `done` lie behind it.
+        """Show the run `name` of `steps` steps, of which `done` are done.
 
-        `first_rewards` holds the reward each objective began with, where the run is a resumed one.
+        `first_rewards` holds the first reward of each objective in a resumed run.
         """
         import rich
 
@@ -55,11 +55,11 @@ class ConsoleTracker:
         self._first = dict(first_rewards or {})
         self._latest: dict[str, float] = {}
         self._since, self._at_start = time.monotonic(), done
-        # The shared console: warnings then appear above the live table, not through it.
+        # The shared console prints warnings above the live table.
         self._console = console or rich.get_console()
         self._live: Live | None = None
         if self._console.is_terminal:
-            # The speed of hours, not of half a minute: a step may take longer than that.
+            # Speed is estimated over hours: a step may take longer than the default half minute.
             self._progress = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
@@ -83,17 +83,17 @@ class ConsoleTracker:
                 self._first.setdefault(name, metrics[key])
         self._done = step
         if self._live is None:
-            self._say(self._line(metrics))
+            self._print(self._line(metrics))
         else:
             self._progress.update(self._task, completed=step)
             self._live.update(self._view(), refresh=True)
 
     def log_eval(self, row: Mapping[str, Any]) -> None:
-        """Show one evaluation in a line."""
-        self._say(f"step {row['step']} held-out {row['set']}: {_summary(row)}")
+        """Show one evaluation in one line."""
+        self._print(f"step {row['step']} held-out {row['set']}: {_summary(row)}")
 
     def close(self) -> None:
-        """Leave the last table standing."""
+        """Leave the last table on the console."""
         if self._live is not None:
             self._live.stop()
         elif self._done > self._at_start:
@@ -127,7 +127,7 @@ class ConsoleTracker:
         return Text(f"{change:+.3f}", style=colour)
 
     def _line(self, metrics: Mapping[str, float]) -> str:
-        """The step in at most 100 columns: means over its samples and groups, whatever their objective."""
+        """The step in at most 100 columns: means over the samples and groups of all objectives."""
         parts = [f"step {self._done}/{self._steps}"]
         for title, metric, form in _LINE:
             if (mean := self._mean(metrics, metric)) is not None:
@@ -141,7 +141,7 @@ class ConsoleTracker:
         return "  ".join([*parts, f"{left} left"])
 
     def _mean(self, metrics: Mapping[str, float], metric: str) -> float | None:
-        """The mean of an objective's metric, weighted by the samples that it was taken over."""
+        """The mean of a metric over objectives, weighted by the samples behind each."""
         total = weight = 0.0
         for name in self._objectives:
             value = metrics.get(f"objective/{name}/{metric}")
@@ -152,13 +152,13 @@ class ConsoleTracker:
                 total, weight = total + samples * value, weight + samples
         return total / weight if weight else None
 
-    def _say(self, text: str) -> None:
-        # Without a terminal a line stays one line, however long.
+    def _print(self, text: str) -> None:
+        # Without a terminal, lines are not wrapped.
         self._console.print(Text(text), soft_wrap=not self._console.is_terminal)
 
 
 def _summary(row: Mapping[str, Any]) -> str:
-    """The reward of an evaluation with its interval; of one without rewards, its plain values."""
+    """The reward of an evaluation with its interval; without a reward, its plain values."""
     if "reward" in row:
         interval = f"[{row['reward_low']:.3f}, {row['reward_high']:.3f}]"
         return f"reward {row['reward']:.3f} {interval}, pass rate {row['pass_rate']:.0%}, n {row['n']}"
@@ -171,7 +171,7 @@ def _summary(row: Mapping[str, Any]) -> str:
 
 
 class LineTracker:
-    """Prints a line a step with some of its metrics."""
+    """Prints one line per step with some of its metrics."""
 
     def __init__(self, steps: int, metrics: Mapping[str, str]) -> None:
         """`metrics` maps names to formats: `{"preference/loss": ".3f"}`."""
@@ -182,12 +182,12 @@ class LineTracker:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Print the step."""
-        told = [f"{name.rpartition('/')[2]} {metrics[name]:{form}}" for name, form in self._metrics.items()]
-        line = "  ".join([f"step {step}/{self._steps}", *told])
+        cells = [f"{name.rpartition('/')[2]} {metrics[name]:{form}}" for name, form in self._metrics.items()]
+        line = "  ".join([f"step {step}/{self._steps}", *cells])
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def log_eval(self, row: Mapping[str, Any]) -> None:
-        """Nothing: whoever measures says what was found."""
+        """Nothing: the caller announces evaluations."""
 
     def close(self) -> None:
-        """Nothing is left to write."""
+        """Nothing to close."""

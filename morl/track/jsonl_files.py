@@ -1,4 +1,4 @@
-"""Rows on disk: what every run keeps, whatever else it reports to."""
+"""JSONL files of every run: metrics, evaluations and samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{1024,}={0,2}")
 
 
 class JsonlTracker:
-    """`metrics.jsonl`, one row a step, and `eval.jsonl`; each row is on the disk when the call returns."""
+    """Writes `metrics.jsonl`, one row per step, and `eval.jsonl`; each row is on the disk when the call returns."""
 
     def __init__(self, metrics: Path, evaluations: Path) -> None:
         self._metrics = metrics.open("ab")
@@ -44,7 +44,7 @@ class JsonlTracker:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL file; a torn line is skipped with a warning, a missing file has none."""
+    """The rows of a JSONL file; torn lines are skipped with a warning, and a missing file has no rows."""
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -60,7 +60,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def truncate(path: Path, after_step: int) -> None:
-    """Drop the rows of later steps, which a resumed run writes again, and a torn last line."""
+    """Drop the rows of later steps, which a resumed run repeats, and a torn last line."""
     if not path.exists():
         return
     with replacing(path) as file:
@@ -70,9 +70,9 @@ def truncate(path: Path, after_step: int) -> None:
 
 
 def write_samples(path: Path, step: int, groups: Iterable[Group]) -> None:
-    """Write every sample of a step with its score; the file is whole or not there.
+    """Write every sample of a step with its score, atomically.
 
-    Images and other media are named, never embedded.
+    Images and videos are named, never embedded.
     """
     import zstandard
 
@@ -86,9 +86,9 @@ def write_samples(path: Path, step: int, groups: Iterable[Group]) -> None:
 
 
 def read_samples(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file of samples, or of all files of a folder in the order of their steps.
+    """The rows of a samples file, or of all such files of a folder in order of their steps.
 
-    Raises: AbsentDataError when `path` is not there; DataError when it has none, or one is not a file of samples.
+    Raises: AbsentDataError when `path` does not exist; DataError when it holds no samples, or an unreadable file.
     """
     import zstandard
 
@@ -96,7 +96,7 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
         raise AbsentDataError(f"{path}: no such file or folder of samples")
     files = sorted(path.glob("step-*.jsonl.zst")) if path.is_dir() else [path]
     if not files:
-        raise DataError(f"{path}: no samples (step-….jsonl.zst) lie here; track.samples: true keeps them")
+        raise DataError(f"{path}: no samples (step-….jsonl.zst) here; track.samples: true keeps them")
     for file in files:
         try:
             with file.open("rb") as raw:
@@ -108,17 +108,17 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
 def _decompressed_lines(raw: BinaryIO) -> Iterator[bytes]:
     import zstandard
 
-    # Not zstandard's stream reader: that takes a file that was cut off for one that ends.
+    # Not zstandard's stream reader: it does not notice a truncated file.
     frame, rest = zstandard.ZstdDecompressor().decompressobj(), b""
     while chunk := raw.read(1 << 16):
         *lines, rest = (rest + frame.decompress(chunk)).split(b"\n")
         yield from lines
     if not frame.eof:
-        raise ValueError("it is cut off")
+        raise ValueError("it is truncated")
 
 
 def sample_row(step: int, group: Group, sample: Sample, score: Score) -> dict[str, Any]:
-    """One sample as plain JSON values."""
+    """One sample as JSON values."""
     prompt = group.prompt
     return {
         "step": step,
@@ -140,7 +140,7 @@ def sample_row(step: int, group: Group, sample: Sample, score: Score) -> dict[st
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON values: what JSON cannot hold, and what is too big to be worth it, becomes a short name.
+    """`value` as JSON values: what JSON cannot hold, or is too large to keep, becomes a short name.
 
     >>> plain({"at": Path("a.png"), "raw": b"12", "box": (1, 2)})
     {'at': 'a.png', 'raw': '<bytes: 2>', 'box': [1, 2]}
@@ -167,7 +167,7 @@ def plain(value: Any) -> Any:
 
 
 def _foreign(value: Any) -> Any:
-    """A number of another library as a number, a small array as a list, anything else by name."""
+    """A number of another library as a number, a small array as a list, anything else as its type name."""
     if hasattr(value, "isoformat"):
         return value.isoformat()
     size = getattr(value, "size", None)

@@ -1,7 +1,7 @@
-"""A step's groups as named numbers.
+"""Reward metrics of a step's groups.
 
-A mean of nothing is left out of the row, never NaN: an objective with no scored sample has
-no `reward`, but it has a `no_score_rate` of 1.
+A mean over nothing is left out of the row, never NaN: an objective without scored samples
+has no `reward`, but a `no_score_rate` of 1.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from morl.types import Group, Sample, Score
 
-# Scores are weighted sums of floats: a full mark may fall short of 1 by a rounding.
+# Scores are weighted sums of floats: a full score may fall short of 1 by rounding.
 _ROUNDING = 1e-9
 
 
@@ -22,10 +22,10 @@ def passes(reward: float, pass_at: float) -> bool:
 
 
 def step_metrics(groups: Sequence[Group], pass_at: Mapping[str, float]) -> dict[str, float]:
-    """The metrics of a step's rewards: those of `objective_metrics` and `term_metrics`, in one row.
+    """`objective_metrics` and `term_metrics` of all objectives, in one row.
 
-    `pass_at` holds, for every objective of the run, the reward in [0, 1] at which a sample
-    passes. An objective without samples in this step has `samples` 0 and nothing else.
+    `pass_at` gives for every objective of the run the reward in [0, 1] at which a sample
+    passes. An objective without samples in this step has only `samples` 0.
     """
     row: dict[str, float] = {}
     for name in pass_at:
@@ -38,11 +38,11 @@ def step_metrics(groups: Sequence[Group], pass_at: Mapping[str, float]) -> dict[
 def objective_metrics(name: str, groups: Sequence[Group], pass_at: float) -> dict[str, float]:
     """Metrics `objective/<name>/…` of one objective's groups.
 
-    - `samples`: how many samples there are
+    - `samples`: number of samples
     - `reward`: mean over the scored samples
     - `pass_rate`: share of the scored samples with a reward of at least `pass_at`
-    - `length`: mean tokens that the policy wrote
-    - `zero_signal_rate`: share of groups whose rewards do not differ, which teach nothing
+    - `length`: mean tokens written by the policy
+    - `zero_signal_rate`: share of groups whose rewards are all equal, which give no gradient
     - `no_score_rate`: share of samples without a score
     - `truncated_rate`: share of samples cut off by the token limit
     """
@@ -62,11 +62,11 @@ def objective_metrics(name: str, groups: Sequence[Group], pass_at: float) -> dic
 def term_metrics(objective: str, groups: Sequence[Group]) -> dict[str, float]:
     """Metrics `term/<objective>/<term>/…` of each reward term of one objective's groups.
 
-    - `value`: mean of the term's own value, before scale and weight, over the samples it scored
-    - `no_score_rate`: share of samples it gave no value
-    - `length_correlation`: Pearson's correlation of value and tokens; left out where either does not vary
-    - `seconds`: mean time a sample took
-    - `<status>_rate`: share of samples with a status other than ok; left out where there are none
+    - `value`: mean raw value, before scale and weight, over the samples the term scored
+    - `no_score_rate`: share of samples without a value
+    - `length_correlation`: Pearson's correlation of value and tokens; left out where either is constant
+    - `seconds`: mean seconds per sample
+    - `<status>_rate`: share of samples with a status other than ok; left out without any
     """
     scores: list[Score] = [score for group in groups for score in group.scores_G]
     lengths = [sample.length for group in groups for sample in group.samples_G]
@@ -86,30 +86,30 @@ def term_metrics(objective: str, groups: Sequence[Group]) -> dict[str, float]:
 
 
 def _length_correlation(term: str, scores: Sequence[Score], lengths: Sequence[int]) -> float | None:
-    told = [
+    scored = [
         (score.terms[term].value, length)
         for score, length in zip(scores, lengths, strict=True)
         if term in score.terms and score.terms[term].value is not None
     ]
-    values, tokens = [float(value or 0.0) for value, _ in told], [length for _, length in told]
+    values, tokens = [float(value or 0.0) for value, _ in scored], [length for _, length in scored]
     return correlation(values, tokens) if len(set(values)) > 1 and len(set(tokens)) > 1 else None
 
 
 def eval_metrics(row: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of an evaluation's row as `eval/<set>/<key>`, for trackers that take numbers only."""
+    """The numbers of an evaluation's row as `eval/<set>/<key>`, for trackers that take only numbers."""
     name = row.get("set")
     prefix = "eval" if name is None else f"eval/{name}"
     return _numbers(prefix, {key: value for key, value in row.items() if key not in ("step", "set")})
 
 
 def _numbers(prefix: str, row: Mapping[str, Any]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for key, value in row.items():
         if isinstance(value, Mapping):
-            found |= _numbers(f"{prefix}/{key}", value)
+            numbers |= _numbers(f"{prefix}/{key}", value)
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            found[f"{prefix}/{key}"] = float(value)
-    return found
+            numbers[f"{prefix}/{key}"] = float(value)
+    return numbers
 
 
 def _named(prefix: str, means: Mapping[str, float | None]) -> dict[str, float]:

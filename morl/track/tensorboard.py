@@ -1,4 +1,4 @@
-"""TensorBoard event files, for those who ask for them."""
+"""TensorBoard event files, written on request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class TensorboardTracker:
     """Writes every metric as a scalar."""
 
     def __init__(self, folder: Path, *, done: int = 0) -> None:
-        """Write into `folder`; what earlier files hold of steps after `done` is hidden.
+        """Write into `folder`, hiding steps after `done` in earlier files.
 
         Raises: MissingExtraError when tensorboard is not installed.
         """

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: JSONL and the console always, wandb and TensorBoard when asked for."""
+"""The trackers of a run: JSONL and the console always, wandb and TensorBoard on request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class _Tracked(Protocol):
-    """A recipe of any kind."""
+    """Any kind of recipe with a run and trackers."""
 
     @property
     def run(self) -> RunFolderSpec: ...
@@ -23,16 +23,16 @@ class _Tracked(Protocol):
 
 
 class Tracker(Protocol):
-    """Takes a run's numbers."""
+    """Records the metrics of a run."""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take one step's metrics, by name."""
+        """Record one step's metrics, by name."""
 
     def log_eval(self, row: Mapping[str, Any]) -> None:
-        """Take one evaluation: `step`, `set`, and what was found."""
+        """Record one evaluation: `step`, `set` and its results."""
 
     def close(self) -> None:
-        """Write out what is left."""
+        """Write what is pending, and release files and connections."""
 
 
 class Trackers:
@@ -42,12 +42,12 @@ class Trackers:
         self._trackers = tuple(trackers)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Give the step to each tracker."""
+        """Log the step to each tracker."""
         for tracker in self._trackers:
             tracker.log(step, metrics)
 
     def log_eval(self, row: Mapping[str, Any]) -> None:
-        """Give the evaluation to each tracker."""
+        """Log the evaluation to each tracker."""
         for tracker in self._trackers:
             tracker.log_eval(row)
 
@@ -60,18 +60,17 @@ class Trackers:
 def make_tracker(recipe: _Tracked, run_dir: Path, resumed_step: int = 0, *, console: Tracker | None = None) -> Tracker:
     """The trackers that the recipe asks for, writing into `run_dir`, and one for the console.
 
-    `console` takes the place of the table of objectives, which only a training recipe has.
+    `console` replaces the table of objectives, which only a training recipe has. Rows of steps
+    after `resumed_step`, which will be repeated, are dropped; 0, without a resume, drops all.
 
-    What an earlier process wrote of steps after `resumed_step` is dropped: they come again.
-    With 0, where nothing is resumed, that is everything.
     Raises: MissingExtraError when a tracker's package is not installed.
     """
     from morl.track.console import ConsoleTracker
 
-    opted = _opted_trackers(recipe, run_dir, resumed_step)
+    optional = _optional_trackers(recipe, run_dir, resumed_step)
     metrics, evaluations = run_dir / "metrics.jsonl", run_dir / "eval.jsonl"
     for path in (metrics, evaluations):
-        # Step 0 is the evaluation before training, which a run that begins anew repeats.
+        # Step 0 is the evaluation before training, which a new run repeats.
         truncate(path, resumed_step or -1)
     for path in (run_dir / "samples").glob("step-*.jsonl.zst"):
         if int(path.name.split(".")[0].removeprefix("step-")) > resumed_step:
@@ -85,10 +84,10 @@ def make_tracker(recipe: _Tracked, run_dir: Path, resumed_step: int = 0, *, cons
             done=resumed_step,
             first_rewards=_first_rewards(metrics, objectives),
         )
-    return Trackers([JsonlTracker(metrics, evaluations), *opted, console])
+    return Trackers([JsonlTracker(metrics, evaluations), *optional, console])
 
 
-def _opted_trackers(recipe: _Tracked, run_dir: Path, resumed_step: int) -> list[Tracker]:
+def _optional_trackers(recipe: _Tracked, run_dir: Path, resumed_step: int) -> list[Tracker]:
     trackers: list[Tracker] = []
     if recipe.track.wandb is not None:
         from morl.track.wandb import WandbTracker
@@ -103,7 +102,7 @@ def _opted_trackers(recipe: _Tracked, run_dir: Path, resumed_step: int) -> list[
 
 
 def _first_rewards(metrics: Path, objectives: Sequence[str]) -> dict[str, float]:
-    """The first reward of each objective that the rows on disk hold."""
+    """The first reward of each objective in the rows on disk."""
     first: dict[str, float] = {}
     for row in read_rows(metrics):
         for name in objectives:

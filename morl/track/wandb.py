@@ -1,4 +1,4 @@
-"""Weights & Biases, for those who ask for it; offline unless the recipe says online."""
+"""Weights & Biases, used on request; offline unless the recipe says online."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ logger = logging.getLogger(__name__)
 
 
 class WandbTracker:
-    """Sends metrics to one wandb run, and goes on with it when the run is resumed."""
+    """Sends metrics to one wandb run, which a resumed run continues."""
 
     def __init__(self, spec: WandbSpec, *, name: str, run_dir: Path, config: Mapping[str, Any]) -> None:
-        """Start or go on with the wandb run whose id is kept in `run_dir`.
+        """Start or continue the wandb run whose id is kept in `run_dir`.
 
-        `name` is shown when the recipe gives none; `config` is the recipe.
+        `name` is the run's name unless the recipe gives one; `config` is the recipe.
         Raises: MissingExtraError when wandb is not installed, RunError when it cannot start.
         """
-        # Read when wandb is imported: crash reports go nowhere unless the user wants them.
+        # Read when wandb is imported: no crash reports unless the user asks for them.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         try:
             import wandb
@@ -49,7 +49,7 @@ class WandbTracker:
             )
         except wandb.Error as error:
             raise RunError(f"track.wandb: {error}; log in (wandb login), or set mode: offline") from error
-        # A step of our own: wandb's counter never goes back, as a run resumed from an earlier checkpoint does.
+        # A separate step metric: wandb's counter cannot go back, which a resumed run may.
         self._run.define_metric("step", hidden=True)
         self._run.define_metric("*", step_metric="step")
 
@@ -66,11 +66,11 @@ class WandbTracker:
         self._run.finish()
 
     def _send(self, values: Mapping[str, float]) -> None:
-        # The same rows are in metrics.jsonl, so a tracker in trouble is no reason to lose the run.
+        # metrics.jsonl holds the same rows, so a failing tracker must not end the run.
         try:
             self._run.log(dict(values))
         except self._error as error:
-            logger.warning("wandb could not take step %s: %s", values["step"], error)
+            logger.warning("wandb could not log step %s: %s", values["step"], error)
 
 
 def _run_id(run_dir: Path) -> str:

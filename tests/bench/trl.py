@@ -59,8 +59,8 @@ SUMS = [f"What is {17 + 6 * i} + {28 + 9 * i}?" for i in range(8)]
 def serve_morl(model: str, folder: str, prompts: list[str], local: bool) -> None:
     """Take a training step for each line of stdin."""
     from morl.recipe.load import load_recipe
-    from morl.run.build import build_parts
     from morl.run.folder import RunFolder
+    from morl.run.training_run import open_training_run
     from morl.train import _step
 
     rows, recipe_file = Path(folder) / "rows.jsonl", Path(folder) / "recipe.yaml"
@@ -88,11 +88,11 @@ def serve_morl(model: str, folder: str, prompts: list[str], local: bool) -> None
 
     async def steps() -> None:
         recipe = load_recipe(recipe_file)
-        with RunFolder.open(recipe) as run:
-            async with build_parts(recipe, run, local=local) as parts:
+        with RunFolder.open(recipe) as run_folder:
+            async with open_training_run(recipe, run_folder, local=local) as run:
                 for began in turns():
-                    await _step(parts, recipe)
-                    metrics = json.loads((run.path / "metrics.jsonl").read_text().splitlines()[-1])
+                    await _step(run)
+                    metrics = json.loads((run_folder.path / "metrics.jsonl").read_text().splitlines()[-1])
                     generate, update, sync = (metrics[f"time/{part}_s"] for part in ("rollout", "learner", "sync"))
                     print_step(began, metrics["learner/tokens"], generate=generate, update=update, sync=sync)
 

@@ -154,10 +154,10 @@ def test_skip_and_take_cut_any_source():
 
 def test_prompts_that_do_not_fit_are_passed_over():
     limited = prompts("o", 20, take=12)
-    limited.pass_over_unless(lambda prompt: "1" in prompt.messages[0]["content"])
+    limited.skip_unless(lambda prompt: "1" in prompt.messages[0]["content"])
     drawn = Mixture({"o": limited}, {"o": 1.0}, 0)
     assert {prompt.id for prompt in drawn.draw(6)} == {"o/1", "o/10", "o/11"}
     assert drawn.passed_over["o"] >= 9
-    limited.pass_over_unless(lambda prompt: False)
+    limited.skip_unless(lambda prompt: False)
     with pytest.raises(DataError, match="none of its 12 rows can be used"):
         drawn.draw(1)

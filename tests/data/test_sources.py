@@ -82,8 +82,8 @@ def test_jsonl_tells_the_line_of_a_bad_row(content, told):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"", "a: there are no rows; fill it, or take its objective out of the recipe"),
-        (b"\n  \r\n", "a: there are no rows; fill it, or take its objective out of the recipe"),
+        (b"", "a: no rows; fill it, or remove its objective from the recipe"),
+        (b"\n  \r\n", "a: no rows; fill it, or remove its objective from the recipe"),
         (b"\x1f\x8b\x08\x00", "a: gzip data; store it as plain UTF-8 text"),
         (b"\xff\xfea\x00", "a: UTF-16 data; store it as plain UTF-8 text"),
     ],
@@ -138,10 +138,10 @@ def test_csv_tells_the_line_of_a_bad_row():
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("q,q\n1,2\n", "a.csv:1: column names must be there and differ, and 'q' does not"),
-        ("q,\n1,2\n", "a.csv:1: column names must be there and differ, and '' does not"),
+        ("q,q\n1,2\n", "a.csv:1: column names must be non-empty and unique, but 'q' is not"),
+        ("q,\n1,2\n", "a.csv:1: column names must be non-empty and unique, but '' is not"),
         ('q,a\n"1,2\n', "a.csv:2: not valid CSV: unexpected end of data"),
-        ("q,a\n", "a.csv: there are no rows; fill it, or take its objective out of the recipe"),
+        ("q,a\n", "a.csv: no rows; fill it, or remove its objective from the recipe"),
     ],
 )
 def test_csv_refuses_a_bad_file(content, told):

@@ -68,7 +68,7 @@ def test_every_line_gets_its_row(tmp_path: Path) -> None:
     rows = scored(out)
     assert [(row["value"], row["status"]) for row in rows] == [(value, status) for _, value, status in LINES]
     assert rows[0] == GOOD | {"value": 1.0, "status": "ok", "detail": "4: the gold itself"}
-    assert rows[18]["detail"] == "line 19: a JSON object is wanted, not NoneType"
+    assert rows[18]["detail"] == "line 19: should be a JSON object, not NoneType"
     assert sum(counts.values()) == len(LINES)
 
 
@@ -209,7 +209,7 @@ def test_rewards_are_listed_and_explained() -> None:
     table = describe_rewards()
     for name in ("choice", "exact", "length", "math", "number", "regex"):
         assert f"{name}\n" in table
-        assert f"(morl.rewards.{name}:{name})" in table
+        assert f"(morl.rewards.verifiers.{name}:{name})" in table
     told = describe_rewards("number")
     assert "relative_tolerance: float = 0.0" in told
     assert "response: 'There are 43.0 of them.', gold: 43" in told

@@ -279,7 +279,7 @@ def test_a_run_on_images_and_clips(recipe):
 def test_evaluation_by_portions_asks_the_same(recipe, vision_model, monkeypatch):
     loaded = load_recipe(recipe)
     (whole,) = evaluate_models(loaded, [str(vision_model)], local=True)
-    monkeypatch.setattr("morl.evaluation.held_out.PORTION", 2)
+    monkeypatch.setattr("morl.evaluation.held_out.PROMPTS_AT_ONCE", 2)
     (portions,) = evaluate_models(loaded, [str(vision_model)], local=True)
     assert whole[0]["values"] == portions[0]["values"]
     assert whole[0]["n"] == 3

@@ -1,8 +1,7 @@
-"""Builds everything a run is made of, in order, and takes it down again."""
+"""A training run: its components, built in order and closed again, and its checkpoints."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,12 +25,10 @@ from morl.sync import DiskSync, NcclSync, check_sync, open_sync, plan_sync
 from morl.track import Tracker, make_tracker, write_samples
 from morl.types import Batch
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(slots=True)
-class Parts:
-    """The parts of a run and how far it has come."""
+class TrainingRun:
+    """The components of a training run, and its progress."""
 
     recipe: Recipe
     folder: RunFolder
@@ -47,14 +44,14 @@ class Parts:
     tracker: Tracker
     health: HealthCheck
     step: int = 0
-    """Steps that are done."""
+    """Optimiser steps done."""
     saved: int = 0
-    """Steps that are in a checkpoint."""
+    """The step of the newest checkpoint."""
     checkpoint_s: float = 0.0
-    """Seconds that checkpoints have held up the loop since the last step's record."""
+    """Seconds that checkpoints have blocked the loop since the last `record`."""
 
     def record(self, rollout: Rollout, batch: Batch, metrics: dict[str, float]) -> None:
-        """Write the step's samples and metrics. Raises: RunError when they say that the run must not go on."""
+        """Write the step's samples and metrics, then check them. Raises: RunError when the run must not continue."""
         if self.recipe.track.samples:
             write_samples(self.folder.samples(self.step), self.step, rollout.groups)
         measured = {
@@ -78,9 +75,9 @@ class Parts:
         )
 
     def save(self) -> None:
-        """Begin a checkpoint of everything that `restore` needs, unless this step has one.
+        """Start a checkpoint of everything that `restore` needs, unless this step has one.
 
-        It is written while the next step runs.
+        It is written during the next step.
         """
         if self.saved == self.step:
             return
@@ -93,7 +90,7 @@ class Parts:
         self.checkpoint_s += time.perf_counter() - began
 
     def restore(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         state = read_state(checkpoint)
         self.mixture.restore(state["mixture"])
         self.scorer.restore(state.get("rewards", {}))
@@ -102,13 +99,13 @@ class Parts:
 
 
 @asynccontextmanager
-async def build_parts(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIterator[Parts]:
-    """All parts of the recipe's run, at its newest good checkpoint or at step 0."""
+async def open_training_run(recipe: Recipe, folder: RunFolder, *, local: bool) -> AsyncIterator[TrainingRun]:
+    """The recipe's run at its newest good checkpoint, or at step 0; closed at the end of the block."""
     go_offline(recipe)
     async with AsyncExitStack() as stack:
         checkpoints = CheckpointStore(folder.checkpoints, recipe.run.keep_checkpoints)
         newest = checkpoints.newest_good()
-        # Cheap things first: a mistake in the data should not wait for a model to load.
+        # Data first: a mistake in it should not wait for a model to load.
         objectives = recipe.objectives
         prompts = {name: load_prompts(spec, name, "objectives", name, "data") for name, spec in objectives.items()}
         mixture = Mixture(prompts, {name: spec.share for name, spec in objectives.items()}, recipe.run.seed)
@@ -116,11 +113,11 @@ async def build_parts(recipe: Recipe, folder: RunFolder, *, local: bool) -> Asyn
         announce(f"model: {model}")
         codec = ChatCodec.load(model, recipe.rollout.max_prompt_tokens)
         if recipe.rollout.too_long == "skip":
-            for own in prompts.values():
-                own.pass_over_unless(codec.fits)
-        asked = {f"objectives.{name}": spec for name, spec in objectives.items()}
-        asked |= {f"eval.sets.{name}": spec for name, spec in recipe.eval_objectives().items()}
-        check_frames(codec.media, asked)
+            for prompt_set in prompts.values():
+                prompt_set.skip_unless(codec.fits)
+        specs = {f"objectives.{name}": spec for name, spec in objectives.items()}
+        specs |= {f"eval.sets.{name}": spec for name, spec in recipe.eval_objectives().items()}
+        check_frames(codec.media, specs)
         settings = PolicySettings.of(recipe, model, codec.banned_token_ids)
         critic = critic_settings(recipe, model)
         if critic is not None:
@@ -140,15 +137,15 @@ async def build_parts(recipe: Recipe, folder: RunFolder, *, local: bool) -> Asyn
         stack.callback(learner.close)
         stack.push(checkpoints.close)
         plan = plan_sync(recipe, engine, learner.adapted_outside(), cluster.gpus)
-        more = plan.engine_options | engine_options(engine, codec.media, list(asked.values()))
-        engines = await start_engines(recipe, model, local=local, gpus=cluster.gpus, more=more)
+        options = plan.engine_options | engine_options(engine, codec.media, list(specs.values()))
+        engines = await start_engines(recipe, model, local=local, gpus=cluster.gpus, more=options)
         stack.push_async_callback(engines.close)
         collector = Collector(engines, codec, scorer.score, seed=recipe.run.seed)
         if recipe.learner.lora is not None:
-            announce(f"LoRA reaches the engines {'as it is' if plan.adapter else 'merged'} ({plan.reason})")
+            announce(f"LoRA reaches the engines {'as an adapter' if plan.adapter else 'merged'} ({plan.reason})")
         sync = open_sync(recipe, plan, folder.path, model)
         stack.callback(sync.close)
-        parts = Parts(
+        run = TrainingRun(
             recipe=recipe,
             folder=folder,
             mixture=mixture,
@@ -163,12 +160,12 @@ async def build_parts(recipe: Recipe, folder: RunFolder, *, local: bool) -> Asyn
             tracker=make_tracker(recipe, folder.path, _step_of(newest)),
             health=HealthCheck(recipe.learner, recipe.model.dtype, folder.skipped),
         )
-        stack.callback(parts.tracker.close)
+        stack.callback(run.tracker.close)
         if newest is not None:
-            parts.restore(newest)
-            announce(f"goes on from {newest}")
+            run.restore(newest)
+            announce(f"resumes from {newest}")
             await sync.publish(learner, engines)
-        yield parts
+        yield run
 
 
 def _scorer(recipe: Recipe) -> Scorer:
@@ -194,5 +191,5 @@ def _step_of(checkpoint: Path | None) -> int:
         return 0
     step = read_state(checkpoint).get("step")
     if not isinstance(step, int):
-        raise CheckpointError(f"'{checkpoint}' does not say which step it is of")
+        raise CheckpointError(f"'{checkpoint}' does not state its step")
     return step
