@@ -8,7 +8,6 @@ is the schema that the recipe is checked against.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import importlib.metadata
@@ -17,24 +16,16 @@ import itertools
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from morl.error_messages import did_you_mean
 from morl.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the nearest known name, or the list of known names when none is near."""
-    names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean '{near[0]}'?"
-    return f"; known: {', '.join(names)}" if names else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,19 +182,6 @@ def _is_of_another_type(item: Any) -> bool:
     return str(item["type"]).endswith(("_type", "_parsing")) or item["type"] == "literal_error"
 
 
-def explain(error: Any, known: Iterable[str]) -> str:
-    """The text of one item of `ValidationError.errors()`: the rule and the remedy."""
-    if error["type"] == "extra_forbidden":
-        return f"unknown key{did_you_mean(str(error['loc'][-1]), known)}"
-    if error["type"] == "missing":
-        return "required, and missing"
-    text = error["msg"].removeprefix("Value error, ")
-    message = text[:1].lower() + text[1:]
-    value = error.get("input")
-    shown = repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
-    return f"{message}, not {shown[:80]}"
-
-
 def call_by_name(function: Callable[..., Any], available: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
     """Call `function` with the `available` values that its positional parameters name.
 
@@ -260,8 +238,6 @@ __all__ = [
     "ValidationError",
     "call_by_name",
     "check_options",
-    "did_you_mean",
-    "explain",
     "option_errors",
     "options_model",
     "wanted_arguments",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from morl.rewards.parsing.answer import boxes, final_text, formulas, numbers, stated
     from morl.rewards.parsing.coordinates import CoordinateFrames
     from morl.rewards.parsing.image_size import image_size
-    from morl.rewards.pool.runner import Runner, usable_cores
+    from morl.rewards.pool.worker_pool import WorkerPool, usable_cores
     from morl.rewards.reward_input import call_with
     from morl.rewards.scorer import Scorer
     from morl.rewards.verdict import clip, describe, failure, to_term_score
@@ -42,7 +42,7 @@ _ON_DEMAND = {
     "parsing.answer": ("boxes", "final_text", "formulas", "numbers", "stated"),
     "parsing.coordinates": ("CoordinateFrames",),
     "parsing.image_size": ("image_size",),
-    "pool.runner": ("Runner", "usable_cores"),
+    "pool.worker_pool": ("WorkerPool", "usable_cores"),
     "reward_input": ("call_with",),
     "scorer": ("Scorer",),
     "verdict": ("clip", "describe", "failure", "to_term_score"),
@@ -65,9 +65,9 @@ __all__ = [
     "Mark",
     "Resource",
     "RewardInput",
-    "Runner",
     "Scorer",
     "Verdict",
+    "WorkerPool",
     "as_trl",
     "as_verl",
     "boxes",

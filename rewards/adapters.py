@@ -8,11 +8,12 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from morl.error_messages import did_you_mean
 from morl.errors import DataError, UsageError
 from morl.event_loop import run_coroutine
-from morl.registry import REWARDS, did_you_mean
+from morl.registry import REWARDS
 from morl.rewards.bound_reward import BoundReward
-from morl.rewards.pool.runner import Runner
+from morl.rewards.pool.worker_pool import WorkerPool
 from morl.rewards.reward_input import RewardInput
 from morl.traits import is_async, needs_gold, traits_of
 from morl.types import Sample, TermScore
@@ -46,7 +47,7 @@ def score(
     Raises: UsageError for an unknown reward, a wrong option or a row without a response.
     """
     inputs = [_input(row, number) for number, row in enumerate(rows)]
-    with Runner(workers=workers) as runner:
+    with WorkerPool(workers=workers) as runner:
         bound = _bound(reward, options, deadline_s, runner)
         try:
             return run_coroutine(_scores(bound, inputs))
@@ -69,7 +70,7 @@ def as_trl(reward: str, *, gold: str = "gold", deadline_s: float | None = None, 
     Raises: UsageError for an unknown reward or a wrong option; DataError, when called, without the column `gold`.
     """
     function = REWARDS.load(reward)
-    bound = _bound(reward, options, deadline_s, Runner())
+    bound = _bound(reward, options, deadline_s, WorkerPool())
 
     def inputs(prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Any]) -> list[RewardInput]:
         rows = {name: values for name, values in columns.items() if isinstance(values, list)}
@@ -107,7 +108,7 @@ def as_verl(reward: str, *, deadline_s: float | None = None, **options: Any) -> 
 
     Raises: UsageError for an unknown reward or a wrong option.
     """
-    bound = _bound(reward, options, deadline_s, Runner(workers=1))
+    bound = _bound(reward, options, deadline_s, WorkerPool(workers=1))
 
     @functools.wraps(REWARDS.load(reward), assigned=("__name__", "__doc__"), updated=())
     def compute_score(
@@ -121,7 +122,7 @@ def as_verl(reward: str, *, deadline_s: float | None = None, **options: Any) -> 
     return compute_score
 
 
-def _bound(reward: str, options: Mapping[str, Any], deadline_s: float | None, runner: Runner) -> BoundReward:
+def _bound(reward: str, options: Mapping[str, Any], deadline_s: float | None, runner: WorkerPool) -> BoundReward:
     return BoundReward(reward, options, deadline_s or traits_of(REWARDS.load(reward)).deadline_s, runner)
 
 

@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from morl.error_messages import explain
 from morl.errors import RunError, UsageError
-from morl.registry import REWARDS, ValidationError, check_options, explain, options_model, wanted_arguments
-from morl.rewards.pool.runner import Runner
+from morl.registry import REWARDS, ValidationError, check_options, options_model, wanted_arguments
 from morl.rewards.pool.worker import call, to_term_scores
+from morl.rewards.pool.worker_pool import WorkerPool
 from morl.rewards.pool.worker_process import Call
 from morl.rewards.resource import Resource
 from morl.rewards.reward_input import ARGUMENTS, RewardInput
@@ -43,7 +44,7 @@ class BoundReward:
     Raises: UsageError when the reward does not exist, an option is wrong, or the function names an unknown argument.
     """
 
-    def __init__(self, name: str, options: Mapping[str, Any], deadline_s: float, runner: Runner) -> None:
+    def __init__(self, name: str, options: Mapping[str, Any], deadline_s: float, runner: WorkerPool) -> None:
         entry = REWARDS.entry(name)
         function = entry.load()
         self.name = name

@@ -15,7 +15,7 @@ from morl.errors import UsageError
 from morl.event_loop import run_coroutine
 from morl.registry import REWARDS, wanted_arguments
 from morl.rewards.bound_reward import BoundReward
-from morl.rewards.pool.runner import Runner
+from morl.rewards.pool.worker_pool import WorkerPool
 from morl.rewards.reward import Example
 from morl.rewards.reward_input import RewardInput, call_with
 from morl.rewards.verdict import describe
@@ -34,7 +34,7 @@ MAX_KNOWN = 100_000
 """Cached scores of golds, per term."""
 
 
-def check_examples(name: str, runner: Runner | None = None) -> list[str]:
+def check_examples(name: str, runner: WorkerPool | None = None) -> list[str]:
     """Run the examples of a reward as a run would. Returns one line per example that does not hold.
 
     Args:
@@ -45,7 +45,7 @@ def check_examples(name: str, runner: Runner | None = None) -> list[str]:
     examples = traits_of(REWARDS.load(name)).examples
     if not examples:
         return []
-    with nullcontext(runner) if runner else Runner(workers=min(2, len(examples))) as pool:
+    with nullcontext(runner) if runner else WorkerPool(workers=min(2, len(examples))) as pool:
         scores = run_coroutine(_run_examples(name, examples, pool))
     failures = []
     for index, (example, score) in enumerate(zip(examples, scores, strict=True)):
@@ -58,7 +58,7 @@ def check_examples(name: str, runner: Runner | None = None) -> list[str]:
     return failures
 
 
-async def _run_examples(name: str, examples: Iterable[Example], runner: Runner) -> list[TermScore | str]:
+async def _run_examples(name: str, examples: Iterable[Example], runner: WorkerPool) -> list[TermScore | str]:
     async def one(example: Example) -> TermScore | str:
         try:
             reward = BoundReward(name, example.options, EXAMPLE_DEADLINE_S, runner)
@@ -88,7 +88,7 @@ def written_gold(answer: Callable[..., str], reward_input: RewardInput, options:
 def score_golds(
     spec: ObjectiveSpec,
     prompts: Iterable[Prompt],
-    runner: Runner | None = None,
+    runner: WorkerPool | None = None,
     *,
     advance: Callable[[], None] = lambda: None,
 ) -> list[tuple[str, str]]:
@@ -104,7 +104,7 @@ def score_golds(
 
     Raises: UsageError when a reward is unknown or an option is wrong.
     """
-    with nullcontext(runner) if runner else Runner() as pool:
+    with nullcontext(runner) if runner else WorkerPool() as pool:
         terms = [_GoldTerm(term, pool) for term in spec.rewards]
         try:
             working = [term for term in terms if term.has_work]
@@ -143,7 +143,7 @@ async def _score_all(
 class _GoldTerm:
     """One term of an objective, used to check golds instead of responses."""
 
-    def __init__(self, spec: TermSpec, runner: Runner) -> None:
+    def __init__(self, spec: TermSpec, runner: WorkerPool) -> None:
         self._name = spec.name
         self._reward = BoundReward(spec.use, spec.options, spec.deadline_s, runner)
         self._answer = self._reward.traits.answer

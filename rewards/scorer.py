@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from morl.error_messages import did_you_mean
 from morl.errors import RunError, UsageError
-from morl.registry import did_you_mean
 from morl.rewards.bound_reward import BoundReward, checked_options
 from morl.rewards.compose import checked, combine_terms, is_open
-from morl.rewards.pool.runner import Runner
+from morl.rewards.pool.worker_pool import WorkerPool
 from morl.rewards.resource import Resource
 from morl.rewards.reward_input import RewardInput
 from morl.types import Prompt, Sample, Score
@@ -59,7 +59,7 @@ class Scorer:
         workers: int | None = None,
         memory_mb: int = 2048,
     ) -> None:
-        self.runner = Runner(workers=workers, memory_mb=memory_mb)
+        self.runner = WorkerPool(workers=workers, memory_mb=memory_mb)
         self._objectives = {
             name: _Objective(
                 spec,

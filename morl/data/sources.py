@@ -16,9 +16,10 @@ from typing import Annotated, Any, BinaryIO, Protocol
 
 from pydantic import Field
 
+from morl.error_messages import did_you_mean
 from morl.errors import AbsentDataError, DataError, MissingExtraError
 from morl.files import PACKAGE, local_path
-from morl.registry import SOURCES, did_you_mean
+from morl.registry import SOURCES
 
 _BOM = b"\xef\xbb\xbf"
 _FOREIGN = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f": "zstd", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}

@@ -12,9 +12,9 @@ import jinja2
 from jinja2 import meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
+from morl.error_messages import did_you_mean
 from morl.errors import BadMediaError, DataError, MissingExtraError
 from morl.media import KINDS, UNLIMITED, Limits, without_media
-from morl.registry import did_you_mean
 from morl.rewards import boxes
 from morl.types import Prompt
 

@@ -15,7 +15,7 @@ from morl.event_loop import run_coroutine
 from morl.files import replacing, require_writable
 from morl.recipe import parse_value
 from morl.registry import REWARDS, ValidationError, check_options
-from morl.rewards import BoundReward, RewardInput, Runner, checked_options
+from morl.rewards import BoundReward, RewardInput, WorkerPool, checked_options
 from morl.traits import traits_of
 from morl.types import Prompt, Sample, TermScore
 
@@ -58,7 +58,7 @@ def score_file(
         lines = source.open("rb")
     except OSError as error:
         raise UsageError(f"{source} cannot be read: {error.strerror or error}") from error
-    with lines, Runner(workers=workers) as runner, replacing(out) as file:
+    with lines, WorkerPool(workers=workers) as runner, replacing(out) as file:
         bound = BoundReward(reward, values, deadline_s or traits_of(function).deadline_s, runner)
 
         async def score_row(line: bytes | None, number: int) -> bytes:

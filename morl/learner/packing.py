@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from morl.features import concatenate_features
+from morl.image_features import concatenate_features
 from morl.learner.rows import Row
 from morl.learner.shared_prefix_attention import Layout, worth_it
 from morl.types import Batch

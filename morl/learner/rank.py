@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 from morl.compat import PATIENCE, guard_torchvision
+from morl.error_messages import did_you_mean
 from morl.errors import UsageError
 from morl.learner.attention_kernel import use_shared_prefix
 from morl.learner.liger import use_liger
@@ -23,7 +24,6 @@ from morl.learner.rank_metrics import M, add_up
 from morl.learner.rmsnorm_cpu import use_lean_norms
 from morl.learner.skip_nonfinite import guard
 from morl.recipe import LearnerSpec, LoraSpec, import_plugin
-from morl.registry import did_you_mean
 from morl.types import Batch
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from morl.recipe import (
     place_of,
 )
 from morl.registry import REWARDS
-from morl.rewards import Runner, check_examples, score_golds
+from morl.rewards import WorkerPool, check_examples, score_golds
 from morl.traits import needs_gold, traits_of
 from morl.types import Prompt
 
@@ -113,8 +113,8 @@ def _count_examples(name: str, report: CheckReport) -> None:
         report.notes.append(f"reward '{name}' has no `answer`: its golds were not scored")
 
 
-def _runner(recipe: Recipe) -> Runner:
-    return Runner(workers=recipe.scoring.workers, memory_mb=recipe.scoring.memory_mb)
+def _runner(recipe: Recipe) -> WorkerPool:
+    return WorkerPool(workers=recipe.scoring.workers, memory_mb=recipe.scoring.memory_mb)
 
 
 def _count(prompts: PromptSet, rows: int | None) -> int:
@@ -168,7 +168,7 @@ def _check_rows(
     spec: ObjectiveSpec,
     prompts: PromptSet,
     count: int,
-    runner: Runner,
+    runner: WorkerPool,
     report: CheckReport,
     lengths: _Lengths,
     advance: Advance,

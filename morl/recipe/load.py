@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from morl.error_messages import did_you_mean
 from morl.errors import Problem, RecipeError, UsageError
 from morl.recipe import yaml_lines
+from morl.recipe.collect_problems import validate
 from morl.recipe.schema.document import Document
 from morl.recipe.schema.section import Spec
 from morl.recipe.train_recipe import Recipe
-from morl.recipe.validation import validate
 from morl.recipe.yaml_lines import COMMAND_LINE, NO_LINE, Flaw, YamlDocument
-from morl.registry import did_you_mean
 
 D = TypeVar("D", bound=Document)
 

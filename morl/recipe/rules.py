@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import AfterValidator, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from morl.registry import did_you_mean, explain
+from morl.error_messages import did_you_mean, explain
 
 Loc = tuple[str | int, ...]
 """Path of keys and indices below a model."""

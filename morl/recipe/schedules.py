@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from morl.error_messages import did_you_mean
 from morl.recipe.rules import Rule, sentence
-from morl.registry import check_options, did_you_mean, options_model
+from morl.registry import check_options, options_model
 from morl.traits import traits_of
 
 Shape = Literal["linear", "steps"]

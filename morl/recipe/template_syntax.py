@@ -8,7 +8,7 @@ import re
 import jinja2
 from jinja2.sandbox import SandboxedEnvironment
 
-from morl.registry import did_you_mean
+from morl.error_messages import did_you_mean
 
 FILTERS = ("boxed",)
 """Filters in addition to Jinja's; `morl.data.templates` implements them."""

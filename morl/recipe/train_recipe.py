@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from morl.error_messages import did_you_mean
 from morl.recipe.rules import NoRewards, Rule, refuse
 from morl.recipe.schema.algorithm_section import ADDS_TERMS, AlgorithmSpec
 from morl.recipe.schema.document import Document
@@ -14,7 +15,6 @@ from morl.recipe.schema.machine_sections import ClusterSpec, ModelSpec, RolloutS
 from morl.recipe.schema.objective_section import EvalSpec, ObjectiveSpec, gold_rules
 from morl.recipe.schema.run_section import RunSpec, TrackSpec
 from morl.recipe.schema.section import Name, Text
-from morl.registry import did_you_mean
 
 
 class Recipe(Document):

@@ -17,7 +17,8 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from morl.registry import REWARDS, explain
+from morl.error_messages import explain
+from morl.registry import REWARDS
 from morl.service.guard import BEARER, Guard
 from morl.service.limits import Limits
 from morl.service.prometheus import Metrics

@@ -11,7 +11,7 @@ from typing import Any
 
 from morl.errors import RunError
 from morl.recipe import import_plugin
-from morl.rewards import BoundReward, Example, RewardInput, Runner
+from morl.rewards import BoundReward, Example, RewardInput, WorkerPool
 from morl.types import TermScore
 
 
@@ -49,7 +49,7 @@ class Replica:
         for plugin in spec.plugins:
             import_plugin(plugin)
         self._broken = ""
-        self._runner = Runner(workers=spec.workers, memory_mb=spec.memory_mb)
+        self._runner = WorkerPool(workers=spec.workers, memory_mb=spec.memory_mb)
         self._reward = BoundReward(spec.use, spec.options, spec.deadline_s, self._runner)
         await self._reward.start()
         if self._reward.in_worker:

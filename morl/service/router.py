@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from morl.error_messages import did_you_mean
 from morl.recipe import Recipe, TermSpec
-from morl.registry import REWARDS, did_you_mean, wanted_arguments
+from morl.registry import REWARDS, wanted_arguments
 from morl.rewards import RewardInput, checked, checked_options, combine_terms, failure
 from morl.service.limits import Limits
 from morl.service.prometheus import Metrics

@@ -25,7 +25,7 @@ from morl.rewards import (
     BoundReward,
     Example,
     RewardInput,
-    Runner,
+    WorkerPool,
     check_examples,
     checked_options,
     clip,
@@ -127,7 +127,7 @@ def check_reward(reward: str | Callable[..., Any], *, deadline_s: float | None =
     if examples and not broken:
         deadline_s = traits_of(function).deadline_s if deadline_s is None else deadline_s
         broken += [f"has examples that do not hold: {line}" for line in check_examples(entry.name)]
-        with Runner(workers=2) as runner:  # fresh workers
+        with WorkerPool(workers=2) as runner:  # fresh workers
             broken += run_coroutine(_call_all(entry, function, examples, runner, deadline_s, seed))
     if broken:
         raise RewardCheckError(entry.name, broken)
@@ -157,7 +157,7 @@ def _static_rules(name: str, function: Callable[..., Any]) -> list[str]:
 def _usable_examples(name: str, function: Callable[..., Any]) -> tuple[list[Example], list[str]]:
     """The examples with valid options, and the errors of the others."""
     usable, broken = [], []
-    with Runner(workers=1) as idle:
+    with WorkerPool(workers=1) as idle:
         for index, example in enumerate(traits_of(function).examples):
             try:
                 BoundReward(name, example.options, 1.0, idle)
@@ -197,7 +197,7 @@ async def _call_all(
     entry: Entry,
     function: Callable[..., Any],
     examples: Sequence[Example],
-    runner: Runner,
+    runner: WorkerPool,
     deadline_s: float,
     seed: int,
 ) -> list[str]:
@@ -232,7 +232,7 @@ def _listed(inputs: Sequence[str]) -> str:
 
 
 async def _probe_all(
-    entry: Entry, function: Callable[..., Any], cases: Sequence[_Case], runner: Runner, deadline_s: float
+    entry: Entry, function: Callable[..., Any], cases: Sequence[_Case], runner: WorkerPool, deadline_s: float
 ) -> list[tuple[_Case, TermScore]]:
     """Score each case alone in a worker. After `SHOWN` timeouts, skip further long responses."""
     wanted = [name for name in wanted_arguments(function) if name != "resource"]
@@ -281,7 +281,7 @@ async def _score_together(
 ) -> list[tuple[_Case, TermScore, TermScore]]:
     """Repeat the calls as a run makes them: in one worker or on the event loop, in batches."""
     rewards: list[tuple[dict[str, Any], BoundReward]] = []
-    with Runner(workers=1) as runner:
+    with WorkerPool(workers=1) as runner:
 
         def bound(case: _Case) -> BoundReward:
             options = dict(case.example.options)

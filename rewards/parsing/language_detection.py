@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from morl.registry import did_you_mean
+from morl.error_messages import did_you_mean
 from morl.rewards.parsing.answer import formulas
 
 _NAMES = """

@@ -9,7 +9,8 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from morl.registry import ValidationError, check_options, did_you_mean, explain, options_model
+from morl.error_messages import did_you_mean, explain
+from morl.registry import ValidationError, check_options, options_model
 from morl.rewards.parsing.answer import final_text
 from morl.rewards.parsing.instruction_families import FAMILIES
 from morl.rewards.parsing.text_metrics import says_something

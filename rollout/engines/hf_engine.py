@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from morl.errors import CheckpointError
-from morl.features import concatenate_features
+from morl.image_features import concatenate_features
 from morl.rollout.engine import Completion, Request, Sampling, check_fits
 from morl.rollout.engines.published_weights import read_policy_version, weight_files
 from morl.types import Features, FinishReason

@@ -30,7 +30,7 @@ import psutil
 
 from morl.registry import REWARDS, wanted_arguments
 from morl.rewards.bound_reward import checked_options
-from morl.rewards.pool.runner import Runner
+from morl.rewards.pool.worker_pool import WorkerPool
 from morl.rewards.pool.worker_process import Call
 from morl.rewards.reward import Example
 from morl.rewards.verdict import MAX_DETAIL
@@ -232,7 +232,7 @@ def problem(score: TermScore) -> str | None:
     return None
 
 
-async def call_all(runner: Runner, name: str, cases: Sequence[Case]) -> list[TermScore]:
+async def call_all(runner: WorkerPool, name: str, cases: Sequence[Case]) -> list[TermScore]:
     """The scores of the cases, in their order."""
     function = REWARDS.load(name)
     wanted = wanted_arguments(function)
@@ -273,7 +273,7 @@ class Outcome:
     """The slowest calls above `SLOW_S`."""
 
 
-def fuzz(runner: Runner, name: str, count: int, seed: int = 0, *, huge: bool = True) -> Outcome:
+def fuzz(runner: WorkerPool, name: str, count: int, seed: int = 0, *, huge: bool = True) -> Outcome:
     """Call a verifier with `count` cases, and with a tenth of them again in another order."""
     cases = cases_of(name, count, seed, huge)
     begin = time.perf_counter()
@@ -309,7 +309,7 @@ def main() -> int:
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     bad = []
     print(f"{'':14s}{'ok':>8s}{'no_answer':>10s}{'bad_gold':>9s}{'error':>7s}{'timeout':>8s}{'rows/s':>9s}   slowest")
-    with Runner(workers=options.workers, memory_mb=1024) as runner:
+    with WorkerPool(workers=options.workers, memory_mb=1024) as runner:
         for name in options.only.split(",") if options.only else fuzzable():
             outcome = fuzz(runner, name, options.count, options.seed)
             tally = [outcome.statuses.get(status, 0) for status in ("ok", "no_answer", "bad_gold", "error", "timeout")]

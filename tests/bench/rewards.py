@@ -201,7 +201,7 @@ async def count_boxes(scorer: Scorer, count: int) -> bool:
 
     ways = {
         "the function alone, in one process": ("box", function_only),
-        "Runner.submit, in workers": ("box", runner_only),
+        "WorkerPool.submit, in workers": ("box", runner_only),
         "Scorer.score, in workers": ("box_in_worker", step),
         "Scorer.score, as registered (inline)": ("box", step),
     }

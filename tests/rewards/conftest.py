@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from morl.rewards.pool.runner import Runner
+from morl.rewards.pool.worker_pool import WorkerPool
 
 sys.path.append(str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")
-def runner() -> Iterator[Runner]:
+def runner() -> Iterator[WorkerPool]:
     """Two workers that a call may not make grow by more than 256 MB."""
-    with Runner(workers=2, memory_mb=256) as made:
+    with WorkerPool(workers=2, memory_mb=256) as made:
         yield made

@@ -19,7 +19,7 @@ from morl.recipe.schema.objective_section import ObjectiveSpec
 from morl.rewards import reward
 from morl.rewards.bound_reward import BoundReward
 from morl.rewards.checks import check_examples, score_golds, written_gold
-from morl.rewards.pool.runner import Runner
+from morl.rewards.pool.worker_pool import WorkerPool
 from morl.rewards.resource import Resource
 from morl.rewards.reward import Example, Verdict
 from morl.rewards.reward_input import RewardInput
@@ -36,7 +36,7 @@ def prompts(*golds: Any, **meta: Any) -> list[Prompt]:
     return [Prompt(f"o/{i}", "o", messages, (), gold, meta) for i, gold in enumerate(golds)]
 
 
-def test_an_example_that_does_not_hold_is_told(runner: Runner) -> None:
+def test_an_example_that_does_not_hold_is_told(runner: WorkerPool) -> None:
     wrong = check_examples("test_wrong_examples", runner)
     assert [line.partition(":")[0] for line in wrong] == ["example 0, response '0.5'", "example 1, response 'x'"]
     assert "expected 1, got 0.5 (ok)" in wrong[0]
@@ -47,14 +47,14 @@ def test_an_example_that_does_not_hold_is_told(runner: Runner) -> None:
         check_examples("no_such_reward")
 
 
-def test_golds_that_a_verifier_cannot_read_are_found(runner: Runner) -> None:
+def test_golds_that_a_verifier_cannot_read_are_found(runner: WorkerPool) -> None:
     golds = ["4", r"\frac{1}{2}", "", r"\frac{", None, 4, "4", ["1", "2"], True]
     bad = dict(score_golds(objective({"use": "math"}), prompts(*golds), runner))
     assert list(bad) == ["o/2", "o/3", "o/4", "o/8"]
     assert all(reason.startswith("term 'math': bad_gold: ") for reason in bad.values())
 
 
-def test_every_verifier_reads_its_own_answers(runner: Runner) -> None:
+def test_every_verifier_reads_its_own_answers(runner: WorkerPool) -> None:
     spec = objective({"use": "number"}, {"use": "exact"})
     assert score_golds(spec, prompts("72", 72, 7.5, "-3"), runner) == []
     assert score_golds(objective({"use": "choice"}), prompts("B", "(c)", "D."), runner) == []
@@ -63,20 +63,20 @@ def test_every_verifier_reads_its_own_answers(runner: Runner) -> None:
     assert [name for name, _ in bad] == ["o/2"]
 
 
-def test_a_gold_is_read_even_where_no_answer_can_be_written(runner: Runner) -> None:
+def test_a_gold_is_read_even_where_no_answer_can_be_written(runner: WorkerPool) -> None:
     bad = dict(score_golds(objective({"use": "regex"}), prompts("a+b", "(", "a*", None), runner))
     assert list(bad) == ["o/1", "o/2", "o/3"]
     assert score_golds(objective({"use": "length", "maximum": 3}), prompts(None, "x"), runner) == []
 
 
-def test_an_answer_function_may_fail_or_miss(runner: Runner) -> None:
+def test_an_answer_function_may_fail_or_miss(runner: WorkerPool) -> None:
     bad = dict(score_golds(objective({"use": "test_gold_list"}), prompts(["a", "b"], ["a"], 5), runner))
     assert list(bad) == ["o/1", "o/2"]
     assert "scores 0" in bad["o/1"]
     assert "cannot be written as a response: TypeError" in bad["o/2"]
 
 
-def test_many_golds_are_scored_once_each(runner: Runner) -> None:
+def test_many_golds_are_scored_once_each(runner: WorkerPool) -> None:
     assert score_golds(objective({"use": "number"}), prompts(*[i % 7 for i in range(5000)]), runner) == []
 
 
@@ -128,17 +128,17 @@ def asked(gold: Any, question: str, **meta: Any) -> Prompt:
     return Prompt(f"o/{question}", "o", ({"role": "user", "content": question},), (), gold, meta)
 
 
-def test_a_gold_that_occurs_again_is_scored_once(runner: Runner) -> None:
+def test_a_gold_that_occurs_again_is_scored_once(runner: WorkerPool) -> None:
     assert score_golds(objective({"use": "test_gold_calls"}), prompts(*[i % 7 for i in range(700)]), runner) == []
     assert sorted(CALLS) == [str(i) for i in range(7)]
 
 
-def test_golds_that_only_look_alike_are_told_apart(runner: Runner) -> None:
+def test_golds_that_only_look_alike_are_told_apart(runner: WorkerPool) -> None:
     assert score_golds(objective({"use": "test_gold_calls"}), prompts(1, "1", 1.0, True, [1], ["1"]), runner) == []
     assert len(CALLS) == 6
 
 
-def test_what_a_reward_reads_beside_the_gold_tells_rows_apart(runner: Runner) -> None:
+def test_what_a_reward_reads_beside_the_gold_tells_rows_apart(runner: WorkerPool) -> None:
     rows = [asked("4", question) for question in ["2 + 2 or 4?", "4 or 5?", "5 or 6?"]] * 2
     bad = score_golds(objective({"use": "test_gold_in_question"}), rows, runner)
     assert bad == [("o/5 or 6?", "term 'test_gold_in_question': the gold scores 0 (5 or 6?)")] * 2
@@ -149,7 +149,7 @@ def test_what_a_reward_reads_beside_the_gold_tells_rows_apart(runner: Runner) ->
     assert len(CALLS) == 2
 
 
-def test_golds_of_math_are_scored_once_a_question(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_golds_of_math_are_scored_once_a_question(runner: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[Any] = []
     call = BoundReward.__call__
 
@@ -162,19 +162,19 @@ def test_golds_of_math_are_scored_once_a_question(runner: Runner, monkeypatch: p
     assert sorted(sent) == ["0", "1", "2"]
 
 
-def test_what_cannot_be_compared_is_scored_each_time(runner: Runner) -> None:
+def test_what_cannot_be_compared_is_scored_each_time(runner: WorkerPool) -> None:
     strange = lambda: 0  # noqa: E731  # cannot be pickled
     assert score_golds(objective({"use": "test_gold_calls"}), prompts(strange, strange), runner) == []
     assert len(CALLS) == 2
 
 
-def test_memory_of_golds_is_bounded(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_golds_is_bounded(runner: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("morl.rewards.checks.MAX_KNOWN", 2)
     assert score_golds(objective({"use": "test_gold_calls"}), prompts(1, 1, 2, 3, 3, 1, 1), runner) == []
     assert CALLS == ["1", "2", "3", "1"]
 
 
-def test_golds_are_scored_together_and_the_bar_moves_when_they_are(runner: Runner) -> None:
+def test_golds_are_scored_together_and_the_bar_moves_when_they_are(runner: WorkerPool) -> None:
     done: list[int] = []
     read = 0
 
@@ -192,7 +192,7 @@ def test_golds_are_scored_together_and_the_bar_moves_when_they_are(runner: Runne
     assert Busy.closed
 
 
-def test_rows_are_left_unread_when_no_reward_reads_golds(runner: Runner) -> None:
+def test_rows_are_left_unread_when_no_reward_reads_golds(runner: WorkerPool) -> None:
     rows = iter(prompts(1, 2, 3))
     assert score_golds(objective({"use": "length", "maximum": 3}), rows, runner) == []
     assert len(list(rows)) == 3
@@ -241,7 +241,7 @@ def with_unit(response: str, gold: Any, meta: Mapping[str, Any], *, unit: str = 
     return float(response == f"{meta['sign']}{gold} {unit}")
 
 
-def test_an_answer_is_written_with_the_row_and_the_options_that_it_names(runner: Runner) -> None:
+def test_an_answer_is_written_with_the_row_and_the_options_that_it_names(runner: WorkerPool) -> None:
     rows = prompts(3, 4, sign="-")
     assert score_golds(objective({"use": "test_gold_with_unit", "unit": "km"}), rows, runner) == []
     given = RewardInput("", 3, meta={"sign": "-"})
@@ -255,7 +255,7 @@ def strict_or_not(response: str, *, strict: bool = False) -> float:
     return 1.0
 
 
-def test_an_example_with_a_wrong_option_is_told(runner: Runner) -> None:
+def test_an_example_with_a_wrong_option_is_told(runner: WorkerPool) -> None:
     (told,) = check_examples("test_example_with_wrong_option", runner)
     assert told.startswith("example 0: reward 'test_example_with_wrong_option': option 'strikt': unknown key")
     assert check_examples("test_gold_in_row", runner) == []  # it has none

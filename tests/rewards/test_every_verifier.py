@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from morl.registry import REWARDS, ValidationError, call_by_name, check_options
 from morl.rewards.checks import check_examples
-from morl.rewards.pool.runner import Runner
+from morl.rewards.pool.worker_pool import WorkerPool
 from morl.rewards.reward import Verdict
 from morl.traits import traits_of
 
@@ -42,7 +42,7 @@ def is_verdict(verdict: Verdict) -> bool:
 
 
 @pytest.mark.parametrize("verifier", VERIFIERS)
-def test_examples_hold(verifier: str, runner: Runner) -> None:
+def test_examples_hold(verifier: str, runner: WorkerPool) -> None:
     assert len(traits_of(REWARDS.load(verifier)).examples) >= 2
     assert check_examples(verifier, runner) == []
 
@@ -205,7 +205,7 @@ def test_any_response_and_any_gold_get_a_verdict(verifier: str, data: st.DataObj
     ],
 )
 def test_a_pattern_that_backtracks_without_end_is_stopped(
-    verifier: str, response: str, gold: Any, runner: Runner
+    verifier: str, response: str, gold: Any, runner: WorkerPool
 ) -> None:
     found = asyncio.run(runner.run(REWARDS.entry(verifier).target, {"response": response, "gold": gold}, {}, 0.5))
     assert (found.value, found.status) == (None, "timeout")

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from bench.fuzz import Case, cases_of, fuzz, fuzzable, problem
 
-from morl.rewards.pool.runner import Runner
+from morl.rewards.pool.worker_pool import WorkerPool
 from morl.types import TermScore
 
 COUNT = {"math": 100, "repetition": 100}
@@ -17,15 +17,15 @@ COUNT = {"math": 100, "repetition": 100}
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[Runner]:
+def pool() -> Iterator[WorkerPool]:
     before = {child.pid for child in psutil.Process().children(recursive=True)}
-    with Runner(workers=2, memory_mb=1024) as made:
+    with WorkerPool(workers=2, memory_mb=1024) as made:
         yield made
     assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
 
 
 @pytest.mark.parametrize("name", fuzzable())
-def test_every_response_gets_a_score(name: str, pool: Runner) -> None:
+def test_every_response_gets_a_score(name: str, pool: WorkerPool) -> None:
     found = fuzz(pool, name, COUNT.get(name, 300), seed=7, huge=False)
     assert found.bad == []
     assert found.statuses["ok"] > 0
@@ -54,7 +54,7 @@ def test_what_is_not_valid_is_noticed(score: TermScore, wrong: str | None) -> No
     assert told is wrong is None or (wrong is not None and told is not None and wrong in told)
 
 
-def test_a_verifier_that_fails_is_found(pool: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_verifier_that_fails_is_found(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = [Case("0.5", None, {}, {}), Case("no number", None, {}, {})] * 10
     monkeypatch.setattr("bench.fuzz.cases_of", lambda *_: broken)
     found = fuzz(pool, "test_inline", len(broken))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import morl.rewards.parsing.algebra as by_algebra
 from morl.registry import REWARDS
 from morl.rewards.parsing.plain_numbers import compared, plain_value
-from morl.rewards.pool.runner import Runner
+from morl.rewards.pool.worker_pool import WorkerPool
 from morl.rewards.verifiers.count import count
 from morl.rewards.verifiers.math import math
 from morl.rewards.verifiers.number import number
@@ -53,7 +53,7 @@ def test_a_number_is_right_within_its_tolerance(gold: int, answer: int) -> None:
 
 
 @pytest.mark.parametrize("gold", ["5", "x^2+1"])
-def test_a_calculation_that_takes_for_ever_is_wrong(gold: str, runner: Runner) -> None:
+def test_a_calculation_that_takes_for_ever_is_wrong(gold: str, runner: WorkerPool) -> None:
     # In a worker: here, hypothesis listens to the garbage collector and may swallow the timeout.
     arguments = {"response": r"\boxed{(x+y+z+1)^{60}}", "gold": gold, "messages": ()}
     score = asyncio.run(runner.run(REWARDS.entry("math").target, arguments, {}, 60.0))
@@ -62,7 +62,7 @@ def test_a_calculation_that_takes_for_ever_is_wrong(gold: str, runner: Runner) -
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("part", [r"x^{50}+x+1<0", r"x<x^{50}+x+1", r"(1,\sum_{k=1}^{10000000}\frac{1}{k})"])
-def test_no_inequality_is_solved_and_no_sum_is_valued_for_a_range(part: str, runner: Runner) -> None:
+def test_no_inequality_is_solved_and_no_sum_is_valued_for_a_range(part: str, runner: WorkerPool) -> None:
     arguments = {"response": rf"\boxed{{{part} \text{{ or }} x>2}}", "gold": "x<1 or x>2", "messages": ()}
     score = asyncio.run(runner.run(REWARDS.entry("math").target, arguments, {}, 20.0))
     assert (score.value, score.status) == (0.0, "ok")

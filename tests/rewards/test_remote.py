@@ -18,7 +18,7 @@ import pytest
 from morl.errors import UsageError
 from morl.rewards.bound_reward import BoundReward
 from morl.rewards.checks import check_examples
-from morl.rewards.pool.runner import Runner
+from morl.rewards.pool.worker_pool import WorkerPool
 from morl.rewards.reward_input import RewardInput
 from morl.types import Sample, TermScore
 
@@ -91,7 +91,7 @@ def ones(items: list[Any], _: int) -> bytes:
 
 
 def make(url: str, **options: Any) -> BoundReward:
-    return BoundReward("remote", {"url": url, "objective": "math", **options}, 20.0, Runner(workers=1))
+    return BoundReward("remote", {"url": url, "objective": "math", **options}, 20.0, WorkerPool(workers=1))
 
 
 def available(response: str = "4", **more: Any) -> RewardInput:

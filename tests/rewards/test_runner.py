@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from morl.errors import RunError
-from morl.rewards.pool.runner import Runner
+from morl.rewards.pool.worker_pool import WorkerPool
 from morl.rewards.pool.worker_process import Call
 from morl.types import TermScore
 
@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 
 
 async def run_all(
-    runner: Runner, responses: list[str], target: str = "hostile:behave", deadline_s: float = 5.0
+    runner: WorkerPool, responses: list[str], target: str = "hostile:behave", deadline_s: float = 5.0
 ) -> list[TermScore]:
     return await asyncio.gather(*(runner.run(target, {"response": text}, {}, deadline_s) for text in responses))
 
@@ -76,7 +76,7 @@ def workers() -> dict[int, psutil.Process]:
 def test_scores_do_not_depend_on_workers_or_order(count: int) -> None:
     responses = [str(i / 500) for i in range(500)]
     shuffled = random.Random(count).sample(responses, len(responses))
-    with Runner(workers=count) as runner:
+    with WorkerPool(workers=count) as runner:
         scores = asyncio.run(run_all(runner, shuffled))
     assert [score.value for score in scores] == [float(text) for text in shuffled]
     assert {score.status for score in scores} == {"ok"}
@@ -118,7 +118,7 @@ def test_scores_do_not_depend_on_workers_or_order(count: int) -> None:
     ],
 )
 def test_one_bad_item_marks_only_itself(
-    behaviour: str, value: float | None, status: str, detail: str, runner: Runner
+    behaviour: str, value: float | None, status: str, detail: str, runner: WorkerPool
 ) -> None:
     responses = ["0.25"] * 6 + [behaviour] + ["0.75"] * 6
     scores = asyncio.run(run_all(runner, responses, deadline_s=1.0 if status == "timeout" else 30.0))
@@ -129,7 +129,7 @@ def test_one_bad_item_marks_only_itself(
     assert [score.value for score in scores] == [0.25] * 6 + [0.75] * 6
 
 
-def test_what_a_killed_reward_started_is_killed_with_it(runner: Runner) -> None:
+def test_what_a_killed_reward_started_is_killed_with_it(runner: WorkerPool) -> None:
     async def run() -> tuple[TermScore, list[int]]:
         work = asyncio.ensure_future(run_all(runner, ["child"], deadline_s=3.0))
         started: list[int] = []
@@ -155,7 +155,7 @@ def test_what_was_scored_before_a_kill_is_kept_and_not_run_again(behaviour: str,
         )
         return await asyncio.gather(*work)
 
-    with Runner(workers=1, memory_mb=256) as runner:
+    with WorkerPool(workers=1, memory_mb=256) as runner:
         asyncio.run(run(["0.5"] * 100))  # now it is known to be quick: chunks will be long
         (tmp_path / "calls").unlink()
         scores = asyncio.run(run([*["0.25"] * 200, behaviour, *["0.75"] * 200]))
@@ -167,7 +167,7 @@ def test_what_was_scored_before_a_kill_is_kept_and_not_run_again(behaviour: str,
     assert again == ({"200": calls} if calls > 1 else {})
 
 
-def test_a_deadline_counts_from_the_start_of_each_item_not_of_its_chunk(runner: Runner) -> None:
+def test_a_deadline_counts_from_the_start_of_each_item_not_of_its_chunk(runner: WorkerPool) -> None:
     async def run() -> list[TermScore]:
         await run_all(runner, ["0.001"] * 100, "hostile:sleep")
         return await run_all(runner, ["0.02"] * 100, "hostile:sleep", deadline_s=0.3)
@@ -175,7 +175,7 @@ def test_a_deadline_counts_from_the_start_of_each_item_not_of_its_chunk(runner: 
     assert {score.status for score in asyncio.run(run())} == {"ok"}
 
 
-def test_an_event_loop_that_ended_waits_for_nothing(runner: Runner) -> None:
+def test_an_event_loop_that_ended_waits_for_nothing(runner: WorkerPool) -> None:
     async def leave() -> None:
         for _ in range(20):
             runner.submit(Call("hostile:sleep", pickle.dumps({}), 5.0), {"response": "0.02"})
@@ -184,14 +184,14 @@ def test_an_event_loop_that_ended_waits_for_nothing(runner: Runner) -> None:
     assert asyncio.run(run_all(runner, ["0.5"]))[0].value == 0.5
 
 
-def test_several_event_loops_share_a_runner(runner: Runner) -> None:
+def test_several_event_loops_share_a_runner(runner: WorkerPool) -> None:
     responses = [str(i / 200) for i in range(200)]
     with ThreadPoolExecutor(4) as threads:
         told = list(threads.map(lambda _: asyncio.run(run_all(runner, responses)), range(8)))
     assert [[score.value for score in scores] for scores in told] == [[float(text) for text in responses]] * 8
 
 
-def test_work_that_comes_while_all_workers_are_busy_is_done_next(runner: Runner) -> None:
+def test_work_that_comes_while_all_workers_are_busy_is_done_next(runner: WorkerPool) -> None:
     async def run() -> list[TermScore]:
         first = asyncio.ensure_future(run_all(runner, ["0.3"] * 4, "hostile:sleep"))
         later = []
@@ -203,7 +203,7 @@ def test_work_that_comes_while_all_workers_are_busy_is_done_next(runner: Runner)
     assert [score.value for score in asyncio.run(run())] == [*(i / 20 for i in range(20)), *[1.0] * 4]
 
 
-def test_a_busy_event_loop_stops_no_deadline(runner: Runner) -> None:
+def test_a_busy_event_loop_stops_no_deadline(runner: WorkerPool) -> None:
     async def run() -> list[TermScore]:
         work = asyncio.ensure_future(run_all(runner, ["hang", *["0.5"] * 50], deadline_s=0.5))
         await asyncio.sleep(0)
@@ -220,7 +220,7 @@ def test_a_busy_event_loop_stops_no_deadline(runner: Runner) -> None:
     assert {score.value for score in scores} == {0.5}
 
 
-def test_an_item_is_run_again_when_its_worker_is_killed_and_not_for_ever(runner: Runner, tmp_path: Path) -> None:
+def test_an_item_is_run_again_when_its_worker_is_killed_and_not_for_ever(runner: WorkerPool, tmp_path: Path) -> None:
     async def run(times: int) -> TermScore:
         arguments = {"response": str(times), "meta": {"file": str(tmp_path / str(times))}}
         return await runner.run("hostile:die_the_first_times", arguments, {}, 5.0)
@@ -232,7 +232,7 @@ def test_an_item_is_run_again_when_its_worker_is_killed_and_not_for_ever(runner:
 
 
 def test_workers_killed_from_outside_lose_nothing() -> None:
-    async def run(runner: Runner) -> list[TermScore]:
+    async def run(runner: WorkerPool) -> list[TermScore]:
         await run_all(runner, ["0.1"] * 8, "hostile:sleep")  # as killing three that only start is another matter
         work = asyncio.ensure_future(run_all(runner, ["0.05"] * 40, "hostile:sleep"))
         for _ in range(3):
@@ -243,26 +243,26 @@ def test_workers_killed_from_outside_lose_nothing() -> None:
 
     others = workers()
 
-    with Runner(workers=2) as runner:
+    with WorkerPool(workers=2) as runner:
         assert {(score.value, score.status) for score in asyncio.run(run(runner))} == {(1.0, "ok")}
 
 
-def test_a_runner_serves_one_event_loop_after_another(runner: Runner) -> None:
+def test_a_runner_serves_one_event_loop_after_another(runner: WorkerPool) -> None:
     assert [asyncio.run(run_all(runner, ["0.5"]))[0].value for _ in range(3)] == [0.5] * 3
 
 
 def test_workers_are_replaced_after_some_items() -> None:
-    with Runner(workers=1, recycle_after=10) as runner:
+    with WorkerPool(workers=1, recycle_after=10) as runner:
         scores = [asyncio.run(run_all(runner, ["x"], "hostile:who"))[0] for _ in range(25)]
     assert len({score.detail for score in scores}) == 3
 
 
-def test_options_and_arguments_arrive(runner: Runner) -> None:
+def test_options_and_arguments_arrive(runner: WorkerPool) -> None:
     score = asyncio.run(runner.run("hostile:double", {"response": "0.2"}, {"factor": 3.0}, 5.0))
     assert score.value == pytest.approx(0.6)
 
 
-def test_what_cannot_be_sent_or_imported_is_told(runner: Runner) -> None:
+def test_what_cannot_be_sent_or_imported_is_told(runner: WorkerPool) -> None:
     async def run() -> list[TermScore]:
         return await asyncio.gather(
             runner.run("hostile:echo", {"response": lambda: None}, {}, 5.0),
@@ -280,13 +280,13 @@ def test_what_cannot_be_sent_or_imported_is_told(runner: Runner) -> None:
 def test_an_import_that_kills_its_worker_costs_the_others_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def run(runner: Runner) -> list[TermScore]:
+    async def run(runner: WorkerPool) -> list[TermScore]:
         deadly = (runner.run("deadly:f", {"response": ""}, {}, 5.0) for _ in range(5))
         return [*await asyncio.gather(*deadly, runner.run("hostile:echo", {"response": "1"}, {}, 5.0))]
 
     (tmp_path / "deadly.py").write_text("import os\nos._exit(3)\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with Runner(workers=2) as runner:
+    with WorkerPool(workers=2) as runner:
         *scores, other = asyncio.run(run(runner))
     assert {score.status for score in scores} == {"error"}
     assert all("importing 'deadly:f' kills or hangs" in score.detail for score in scores)
@@ -296,14 +296,14 @@ def test_an_import_that_kills_its_worker_costs_the_others_nothing(
 def test_many_workers_import_a_slow_module_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(0.5)\ndef f(response):\n    return 1.0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with Runner(workers=5) as runner:
+    with WorkerPool(workers=5) as runner:
         runner.start(["slow:f"])
         # The import does not count towards the deadline.
         scores = asyncio.run(run_all(runner, ["x"] * 20, "slow:f", deadline_s=0.2))
     assert {(score.value, score.status) for score in scores} == {(1.0, "ok")}
 
 
-def test_a_cancelled_call_leaves_the_pool_working(runner: Runner) -> None:
+def test_a_cancelled_call_leaves_the_pool_working(runner: WorkerPool) -> None:
     async def run() -> list[TermScore]:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(run_all(runner, ["0.3"] * 10, "hostile:sleep"), 0.1)
@@ -314,30 +314,30 @@ def test_a_cancelled_call_leaves_the_pool_working(runner: Runner) -> None:
 
 def test_workers_that_cannot_start_stop_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
-    with Runner(workers=2) as runner, pytest.raises(RunError, match="cannot start"):
+    with WorkerPool(workers=2) as runner, pytest.raises(RunError, match="cannot start"):
         asyncio.run(run_all(runner, ["0.5"]))
 
 
 def test_no_worker_starts_before_there_is_work() -> None:
     before = len(workers())
-    with Runner(workers=2) as runner:
+    with WorkerPool(workers=2) as runner:
         assert len(workers()) == before
         asyncio.run(run_all(runner, ["0.5"]))
         assert len(workers()) == before + 1
 
 
 def test_workers_that_are_started_ahead_have_imported_what_they_are_told() -> None:
-    async def run(runner: Runner) -> list[TermScore]:
+    async def run(runner: WorkerPool) -> list[TermScore]:
         runner.start(["hostile:who", "hostile:nothing"])
         await asyncio.to_thread(wait_until, lambda: len(workers()) == before + 2)
         return await run_all(runner, ["x"] * 40, "hostile:who")
 
     before = len(workers())
-    with Runner(workers=2) as runner:
+    with WorkerPool(workers=2) as runner:
         assert {score.status for score in asyncio.run(run(runner))} == {"ok"}
 
 
-def test_a_batch_goes_and_comes_as_a_whole(runner: Runner) -> None:
+def test_a_batch_goes_and_comes_as_a_whole(runner: WorkerPool) -> None:
     async def run(target: str, responses: list[str]) -> list[TermScore]:
         call = Call(target, pickle.dumps({}), 5.0)
         return await runner.submit(call, {"response": responses, "gold": ["g"] * len(responses)}, len(responses))
@@ -352,14 +352,14 @@ def test_a_thread_that_fails_ends_all_that_waits(monkeypatch: pytest.MonkeyPatch
     def fail(*_: object) -> None:
         raise AttributeError("a mistake of ours")
 
-    async def run(runner: Runner) -> list[TermScore]:
+    async def run(runner: WorkerPool) -> list[TermScore]:
         work = asyncio.ensure_future(run_all(runner, ["hang"] * 4, deadline_s=1.0))
         await asyncio.sleep(0.3)
-        monkeypatch.setattr(Runner, "_put_back", fail)
+        monkeypatch.setattr(WorkerPool, "_put_back", fail)
         await runner.run("hostile:echo", {"response": "1"}, {}, 5.0)
         return await work
 
-    with no_process_left(), Runner(workers=2) as runner:
+    with no_process_left(), WorkerPool(workers=2) as runner:
         with pytest.raises(RunError, match="a mistake of ours"):
             asyncio.run(run(runner))
         with pytest.raises(RunError, match="closed"):
@@ -371,12 +371,12 @@ def test_a_system_without_processes_stops_the_work(monkeypatch: pytest.MonkeyPat
         raise BlockingIOError("no more processes")
 
     monkeypatch.setattr("subprocess.Popen", refuse)
-    with Runner(workers=2) as runner, pytest.raises(RunError, match="no more processes"):
+    with WorkerPool(workers=2) as runner, pytest.raises(RunError, match="no more processes"):
         asyncio.run(run_all(runner, ["0.5"]))
 
 
 def test_close_leaves_nothing_and_ends_what_waits() -> None:
-    async def run(runner: Runner) -> None:
+    async def run(runner: WorkerPool) -> None:
         work = asyncio.ensure_future(run_all(runner, ["hang"] * 4, deadline_s=60.0))
         await asyncio.sleep(0.5)
         await asyncio.to_thread(runner.close)
@@ -385,7 +385,7 @@ def test_close_leaves_nothing_and_ends_what_waits() -> None:
 
     files = psutil.Process().num_fds()
     with no_process_left():
-        runner = Runner(workers=2)
+        runner = WorkerPool(workers=2)
         asyncio.run(run(runner))
         runner.close()
     assert psutil.Process().num_fds() == files
@@ -396,10 +396,10 @@ def test_close_leaves_nothing_and_ends_what_waits() -> None:
 OWNER = """
 import asyncio, sys
 sys.path.append(sys.argv[1])
-from morl.rewards.pool.runner import Runner
+from morl.rewards.pool.worker_pool import WorkerPool
 
 async def own():
-    runner = Runner(workers=3)
+    runner = WorkerPool(workers=3)
     tasks = [
         asyncio.create_task(runner.run("hostile:behave", {"response": response}, {}, 600.0))
         for response in ("hang in C", "hang", "0.5")
@@ -432,7 +432,7 @@ def test_workers_do_not_outlive_their_owner(end: str) -> None:
     wait_until(lambda: not any(alive(pid) for pid in pids))
 
 
-def test_an_interrupt_does_not_reach_the_workers(runner: Runner) -> None:
+def test_an_interrupt_does_not_reach_the_workers(runner: WorkerPool) -> None:
     async def run() -> list[TermScore]:
         work = asyncio.ensure_future(run_all(runner, ["0.5"] * 4, "hostile:sleep"))
         await asyncio.sleep(0.3)

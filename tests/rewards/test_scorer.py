@@ -16,7 +16,7 @@ from morl.recipe.schema.objective_section import ObjectiveSpec
 from morl.registry import REWARDS
 from morl.rewards import reward
 from morl.rewards.bound_reward import BoundReward
-from morl.rewards.pool.runner import Runner
+from morl.rewards.pool.worker_pool import WorkerPool
 from morl.rewards.reward import Example
 from morl.rewards.scorer import Scorer
 from morl.types import Prompt, Sample, Score
@@ -138,7 +138,7 @@ def test_an_unknown_objective_is_told_with_the_nearest(scorer: Scorer) -> None:
 
 
 def test_wrong_options_and_arguments_fail_before_anything_runs() -> None:
-    with Runner(workers=1) as runner:
+    with WorkerPool(workers=1) as runner:
         with pytest.raises(UsageError, match="tolerance"):
             BoundReward("number", {"tolerence": 1}, 1.0, runner)
         with pytest.raises(UsageError, match="relative_tolerance"):

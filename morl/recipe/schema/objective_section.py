@@ -21,12 +21,13 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from morl.error_messages import did_you_mean
 from morl.errors import UsageError
 from morl.recipe.rules import MISSING, Loc, NoRewards, Rule, refuse
 from morl.recipe.schedules import Shape, as_number, movable, schedule_rules, value_at, with_ends
 from morl.recipe.schema.data_section import DataSpec
 from morl.recipe.schema.section import ChoiceSpec, Float, GoldTemplate, Int, Name, PromptForm, Spec, Text, choice_rules
-from morl.registry import REWARDS, did_you_mean
+from morl.registry import REWARDS
 from morl.traits import needs_gold, traits_of
 
 

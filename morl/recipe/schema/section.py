@@ -8,9 +8,10 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from morl.error_messages import did_you_mean
 from morl.errors import UsageError
 from morl.recipe.rules import Rule, check_prompt, check_template, matches, not_a_truth_value, refuse, sentence
-from morl.registry import ADVANTAGES, LOSSES, Registry, check_options, did_you_mean, option_errors, options_model
+from morl.registry import ADVANTAGES, LOSSES, Registry, check_options, option_errors, options_model
 
 Int = Annotated[int, BeforeValidator(not_a_truth_value)]
 Float = Annotated[float, BeforeValidator(not_a_truth_value)]

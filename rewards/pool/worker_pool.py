@@ -53,7 +53,7 @@ WAKEUPS_PER_S = 5000
 Outcome = tuple[Item, list[TermScore] | RunError]
 
 
-class Runner:
+class WorkerPool:
     """Calls rewards in worker processes.
 
     Workers start on demand and never outlive this process. Use it as a context manager, or call `close`.
@@ -320,4 +320,4 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-__all__ = ["Call", "Runner", "usable_cores"]
+__all__ = ["Call", "WorkerPool", "usable_cores"]
