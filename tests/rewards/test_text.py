@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from morl.rewards.parsing import language_detection as module
 from morl.rewards.parsing import text_metrics
 from morl.rewards.parsing.language_detection import LANGUAGES
-from morl.rewards.parsing import language_detection as module
 from morl.rewards.verifiers.exact import exact
 from morl.rewards.verifiers.text import text
 
