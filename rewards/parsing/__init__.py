@@ -1,1 +1,1 @@
-"""What verifiers share: reading answers, numbers, formulas, locations, coordinate frames and GUI actions from text."""
+"""Parsing that verifiers share: answers, numbers, formulas, locations, coordinate frames and GUI actions in text."""

@@ -1,7 +1,7 @@
-r"""Whether two formulas are equal: math-verify's comparison, and checks on what it gets wrong.
+r"""Equality of two formulas: math-verify's comparison, and corrections where it is wrong.
 
-It takes the gold first (it is not symmetric). Its timeouts use SIGALRM and so need a main thread, which a worker
-has; what they cannot interrupt, the runner kills.
+math-verify takes the gold first; it is not symmetric. Its timeouts use SIGALRM and need the main thread, which a
+worker has; the runner kills what they cannot interrupt.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from morl.rewards.parsing.math_words import opposed, same_word
 from morl.rewards.parsing.plain_numbers import compared, plain_value
 
 TIMEOUT_S = 4
-"""Whole seconds for each parse and each comparison."""
+"""Seconds for each parse and each comparison; a whole number."""
 
 
-# math-verify reads "E_1" as Euler's number, and then nothing.
+# math-verify reads "E_1" as Euler's number and drops the rest.
 _SUBSCRIPTED = re.compile(r"(?<![\\a-zA-Z])([eEI])(?=_)")
 
 
 @functools.lru_cache(maxsize=512)
 def parsed(latex: str) -> tuple[Any, ...]:
-    """Sympy expressions, and the normalised text. Raises: math-verify's timeout, which is no Exception."""
+    """The sympy expressions and the normalised text. Raises: math-verify's timeout, which is not an Exception."""
     from math_verify import LatexExtractionConfig, parse
 
     latex = _SUBSCRIPTED.sub(r"\\mathcal{\1}", latex)
-    found = parse(f"${latex}$", [LatexExtractionConfig()], parsing_timeout=TIMEOUT_S, raise_on_error=True)
-    return tuple(found)
+    items = parse(f"${latex}$", [LatexExtractionConfig()], parsing_timeout=TIMEOUT_S, raise_on_error=True)
+    return tuple(items)
 
 
 _LEFT = re.compile(r"(?!.*\\not)[^=<>\d]*=\s*(?!.*=)")
-"""What an answer says before its number: "n_{\\min} ="."""
+"""The left side of an answer: "n_{\\min} ="."""
 _NAMED = re.compile(r"([a-zA-Z](?:_\{?\w\}?)?)\s*=\s*([^=].*)")
 
 
 def equal(gold: str, answer: str) -> bool:
-    """Whether the answer is the gold, both tidied. Raises: whatever sympy raises, and math-verify's timeout."""
+    """Whether the answer equals the gold; both are tidied. Raises: anything sympy raises, and math-verify's timeout."""
     if opposed(gold, answer):
         return False
     same = compared(gold, answer)
@@ -61,27 +61,31 @@ def equal(gold: str, answer: str) -> bool:
     gold, answer = _ascending(gold), _ascending(answer)
     if (same := _same_range(gold, answer)) is not None:
         return same
-    known, given = parsed(gold), parsed(answer)
+    gold_items, answer_items = parsed(gold), parsed(answer)
     percent = "%" in gold + answer
-    if known and given:
-        if not percent and _are_far_apart(known[0], given[0]):
+    if gold_items and answer_items:
+        if not percent and _are_far_apart(gold_items[0], answer_items[0]):
             return False
-        orders, values = _assigned(known[0]), _listed(given[0])
-        if _BRACES.match(answer) and values and (orders or (_listed(known[0]) and gold.startswith("("))):
+        orders, values = _assigned(gold_items[0]), _listed(answer_items[0])
+        if _BRACES.match(answer) and values and (orders or (_listed(gold_items[0]) and gold.startswith("("))):
             return False
         if orders and values:
-            known, given = tuple(orders), (values,)
+            gold_items, answer_items = tuple(orders), (values,)
     same = verify(
-        list(known), list(given), allow_set_relation_comp=True, timeout_seconds=TIMEOUT_S, raise_on_error=True
+        list(gold_items),
+        list(answer_items),
+        allow_set_relation_comp=True,
+        timeout_seconds=TIMEOUT_S,
+        raise_on_error=True,
     )
-    return bool(same) and not _is_mistaken(known[0], given[0], percent=percent)
+    return bool(same) and not _is_mistaken(gold_items[0], answer_items[0], percent=percent)
 
 
 _DESCENDING = re.compile(r"([^<>=]+)(>|\\geq?(?![a-zA-Z]))([^<>=]+)(>|\\geq?(?![a-zA-Z]))([^<>=]+)")
 
 
 def _ascending(text: str) -> str:
-    """The chain "5 > x > -2" as "-2 < x < 5", which math-verify does not do."""
+    """The chain "5 > x > -2" as "-2 < x < 5"; math-verify does not equate them."""
     chain = _DESCENDING.fullmatch(text)
     if chain is None or "\\g" in chain[1] + chain[3] + chain[5] or "\\l" in chain[1] + chain[3] + chain[5]:
         return text
@@ -93,7 +97,7 @@ _OR = re.compile(r"\s*(?:\\text\s?\{\s*or\s*\}|\bor\b|\\lor(?![a-z])|\\vee(?![a-
 
 
 def _same_range(gold: str, answer: str) -> bool | None:
-    """Whether "x < 1 or x > 2" and "(-\\infty, 1) \\cup (2, \\infty)" are the same; None where neither has an "or"."""
+    """Whether "x < 1 or x > 2" and "(-\\infty, 1) \\cup (2, \\infty)" are equal; None if neither has an "or"."""
     if not _OR.search(gold) and not _OR.search(answer):
         return None
     ours, theirs = _range(gold), _range(answer)
@@ -101,9 +105,9 @@ def _same_range(gold: str, answer: str) -> bool | None:
 
 
 def _range(text: str) -> Any:
-    """The real numbers that inequalities of a variable and a number leave, or intervals hold; None of anything else.
+    """The real numbers in intervals, or allowed by inequalities of a variable and a number; None for anything else.
 
-    Nothing bounds the time of what is computed here: no inequality is solved, and no sum, integral or function valued.
+    There is no time limit here, so no inequality is solved, and no sum, integral or function evaluated.
     """
     from sympy import Derivative, Function, Limit, Set, Union
     from sympy.concrete.expr_with_limits import ExprWithLimits
@@ -130,7 +134,7 @@ _BRACES = re.compile(r"(?:\\left\s?)?\\\{")
 
 
 def _listed(item: Any) -> Any:
-    """The values of "2, 1", "(2, 1)" and "(x, y) = (2, 1)" as a tuple; None of anything else."""
+    """The values of "2, 1", "(2, 1)" and "(x, y) = (2, 1)" as a tuple; None for anything else."""
     from sympy import Eq, FiniteSet, Interval, Tuple
 
     if isinstance(item, Eq) and isinstance(item.lhs, Tuple) and isinstance(item.rhs, Tuple):
@@ -138,13 +142,13 @@ def _listed(item: Any) -> Any:
         return Tuple(*(value for _, value in pairs))
     if isinstance(item, Interval) and item.left_open and item.right_open:
         return Tuple(item.start, item.end)
-    # math-verify's sets remember in which order they were written.
+    # math-verify's sets keep the written order in `_unsorted_args`.
     values = getattr(item, "_unsorted_args", item.args) if isinstance(item, FiniteSet | Tuple) else ()
     return Tuple(*values) if values and not any(isinstance(value, Eq) for value in values) else None
 
 
 def _assigned(item: Any) -> list[Any]:
-    """The values of "x=1, y=2" as tuples, in the order in which they are written, and in that of their names."""
+    """The values of "x=1, y=2" as two tuples: in the written order, and in the order of the names."""
     from sympy import Eq, FiniteSet, Tuple
 
     equations = getattr(item, "_unsorted_args", ()) if isinstance(item, FiniteSet) else ()
@@ -156,7 +160,7 @@ def _assigned(item: Any) -> list[Any]:
 
 
 def _are_far_apart(gold: Any, answer: Any) -> bool:
-    """Whether they are different numbers, made of roots: math-verify would try to simplify their difference."""
+    """Whether they are different numbers made of roots, whose difference math-verify would try to simplify."""
     from sympy import Add, Basic, Float, Mul, NumberSymbol, Pow, Rational, preorder_traversal
 
     def simple(item: Any) -> bool:
@@ -170,10 +174,10 @@ def _are_far_apart(gold: Any, answer: Any) -> bool:
 
 
 def _is_mistaken(gold: Any, answer: Any, *, percent: bool) -> bool:
-    """Whether math-verify calls two things equal that are not.
+    """Whether math-verify wrongly calls the two equal.
 
-    It rounds to six decimals, so that all tiny numbers are equal; it takes the right side of any
-    equation, so that "9 = 1" is 1; and two equations without a real solution have the same solutions.
+    It rounds to six decimals, so all tiny numbers are equal; it takes the right side of any equation, so "9 = 1"
+    is 1; and two equations without a real solution have the same solutions.
     """
     from sympy import And, Basic, Eq
 
@@ -195,7 +199,7 @@ def _is_mistaken(gold: Any, answer: Any, *, percent: bool) -> bool:
 
 def _close(one: Any, other: Any) -> bool:
     """Whether two numbers agree to four digits."""
-    x, y = one.evalf(), other.evalf()  # and no floats, which end at 1e308
+    x, y = one.evalf(), other.evalf()  # floats end at 1e308
     return bool(abs(x - y) <= 1e-4 * max(abs(x), abs(y)))
 
 
@@ -206,7 +210,7 @@ def _have_solution(equation: Any) -> bool:
 
 
 def _in_proportion(one: Any, other: Any) -> bool:
-    """Whether the two equations' sides differ by a constant factor, which makes them one equation."""
+    """Whether the equations differ by a constant factor only, and so are the same."""
     from sympy import simplify
 
     ratio = simplify((one.lhs - one.rhs) / (other.lhs - other.rhs))

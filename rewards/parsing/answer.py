@@ -1,9 +1,8 @@
-r"""Where the answer stands in a response. Every verifier reads it through here, and in linear time.
+r"""Finds the answer in a response. All verifiers use these functions; they take linear time.
 
-Only what follows the thinking counts; of that, what the last `<answer>` holds, if there is one. In it, the
-last `\boxed{}` wins, then what is stated after "answer", then what comes last. Answers that are offered
-together ("3 or 4", two boxes side by side) are parts of one answer, which is how a hedge is told from a
-correction.
+Only the text after the thinking counts, and within it the content of the last `<answer>`, if there is one. There,
+the last `\boxed{}` wins, then what is stated after "answer", then what comes last. Answers that are offered
+together ("3 or 4", two boxes side by side) are parts of one answer: this distinguishes a hedge from a correction.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from fractions import Fraction
 from typing import TypeVar
 
 MAX_DIGITS = 400
-"""Numbers with more digits, or a greater power of ten, have no value: nobody means them."""
+"""Numbers with more digits, or a greater power of ten, have no value: they are too large to be an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A piece of text, and where it stands: `start` and `end` include its delimiters."""
+    """A piece of text and its position; `start` and `end` include its delimiters."""
 
     text: str
     start: int
@@ -33,11 +32,11 @@ class Number(Span):
     """A number in a text."""
 
     value: Fraction | None
-    """None when it is too large to be meant, or divides by zero."""
+    """None when it is too large (see `MAX_DIGITS`) or divides by zero."""
 
 
 def final_text(response: str) -> str:
-    """What follows the last `</think>`; empty when the thinking has no end, or nothing follows it."""
+    """The text after the last `</think>`; empty when the thinking is not closed, or nothing follows it."""
     text = response[response.rfind("</think>") + len("</think>") :] if "</think>" in response else response
     text = "" if "<think>" in text else text.strip()
     for token in _END_TOKENS:
@@ -45,7 +44,7 @@ def final_text(response: str) -> str:
     return text
 
 
-# Responses that were written elsewhere may end with what their tokenizer ends a turn with.
+# Responses from other programs may keep their tokenizer's end-of-turn token.
 _END_TOKENS = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "</s>")
 
 
@@ -53,7 +52,7 @@ _OPENING, _CLOSING = re.compile(r"<answer>", re.IGNORECASE), re.compile(r"</answ
 
 
 def within_tags(text: str) -> str:
-    """What stands in the last `<answer>…</answer>`, which may lack its end; all of the text without one."""
+    """The content of the last `<answer>…</answer>`, which may be unclosed; without one, the whole text."""
     start = None
     for opening in _OPENING.finditer(text) if "<" in text else ():
         start = opening.end()
@@ -69,22 +68,22 @@ _BRACELESS = re.compile(r"\\boxed\s{0,3}(-?\d[\d,./]{0,40}(?<![,./])|[A-Za-z](?!
 
 
 def boxes(text: str, *, braceless: bool = True) -> list[Span]:
-    r"""The contents of each `\boxed{…}` whose braces balance, outermost ones only.
+    r"""The contents of each outermost `\boxed{…}` with balanced braces.
 
-    An escaped brace counts as text. A box that is never closed is none. Where none has braces, `\boxed 4` is
+    Escaped braces are text. A box that is never closed is skipped. If no box has braces, `\boxed 4` counts as
     one, unless `braceless` is off.
     """
     opened: list[tuple[int, int] | None] = []
     closed: list[tuple[int, int, int, int]] = []
     for match in _BRACES.finditer(text):
-        found = match.group()
-        if found == "{":
+        brace = match.group()
+        if brace == "{":
             opened.append(None)
-        elif found == "}":
+        elif brace == "}":
             box = opened.pop() if opened else None
             if box is not None:
                 closed.append((*box, match.start(), match.end()))
-        elif found[-1] == "{" and len(found) > 2:
+        elif brace[-1] == "{" and len(brace) > 2:
             opened.append(match.span())
     outer: list[Span] = []
     for start, inner_start, inner_end, end in sorted(closed):
@@ -105,26 +104,26 @@ _STATED = re.compile(
 )
 _LINE_END = re.compile(r"\n(?!\s{0,3}or\b)", re.IGNORECASE)
 _HASHES = re.compile(r"^####[ \t]{0,3}(?=(?:[a-zA-Z] ?= ?)?[-+$\\(*]{0,4}\d)", re.MULTILINE)
-# "3. Or 4" goes on, and so does "Rs. 5".
+# "3. Or 4" is one sentence, and so is "Rs. 5".
 _SENTENCE_END = re.compile(
     r"(?<!\bRs)(?<!\b[DM]r)(?<!\bSt)(?<!\bapprox)[.!?。](?=\s|$)(?!\s{1,3}or\b)|\n(?!\s{0,3}or\b)", re.IGNORECASE
 )
 MAX_SENTENCE = 4000
-"""Characters of a statement in which line breaks and full stops within formulas do not end it."""
+"""Line breaks and full stops within formulas do not end a statement in its first characters, this many."""
 
 
 def stated(text: str, *, whole_line: bool = False) -> str | None:
     """The sentence, or the line, that follows the last "answer is", "Answer:" or "####"; None without one."""
     starts = [match.end() for match in _HASHES.finditer(text)]
     for match in _STATED.finditer(text):
-        said = match.group().rstrip(" \t\r\n*_").lower()
-        if said.endswith((":", "：", "=", "is", "are", "是", "为")):
+        phrase = match.group().rstrip(" \t\r\n*_").lower()
+        if phrase.endswith((":", "：", "=", "is", "are", "是", "为")):
             starts.append(match.end())
     if not starts:
         return None
     rest = text[max(starts) :].lstrip(" \t\n*_:：")
-    begun = rest[:MAX_SENTENCE]
-    without_formulas = _MATH.sub(lambda formula: "$" * len(formula.group()), begun) + rest[MAX_SENTENCE:]
+    head = rest[:MAX_SENTENCE]
+    without_formulas = _MATH.sub(lambda formula: "$" * len(formula.group()), head) + rest[MAX_SENTENCE:]
     end = (_LINE_END if whole_line else _SENTENCE_END).search(without_formulas)
     rest = rest[: end.start()] if end else rest
     rest = rest.strip(" \t*_")
@@ -144,11 +143,11 @@ _MATH = re.compile(
 
 
 def formulas(text: str) -> list[Span]:
-    r"""What stands in `$…$`, `$$…$$`, `\(…\)` or `\[…\]`."""
+    r"""The contents of `$…$`, `$$…$$`, `\(…\)` and `\[…\]`."""
     return [Span((match.group(match.lastgroup or 0)).strip(), *match.span()) for match in _MATH.finditer(text)]
 
 
-# Chinese, Japanese and Korean (U+3040-U+9fff, U+ac00-U+d7af) stand beside digits without a space.
+# Chinese, Japanese and Korean (U+3040-U+9fff, U+ac00-U+d7af) need no space beside digits.
 _NUMBER = re.compile(
     r"""
     \\[cdt]?frac\{(?P<top>-?[0-9]++)\}\{(?P<bottom>[0-9]++)\}
@@ -172,27 +171,27 @@ _SIGN_BEFORE = re.compile(r"(?:^|[^\w)\]}.]|[\u3040-\u9fff\uac00-\ud7af])([-−�
 def numbers(text: str) -> list[Number]:
     r"""The numbers of a text, with sign: `-5`, `0.5`, `1,234`, `3/4`, `1 3/4`, `\frac{3}{4}`, `1e-5`, `2 \times 10^3`.
 
-    Digits within words, powers other than those of ten, indices and ordinals are no numbers.
+    Digits within words, powers other than those of ten, indices and ordinals do not count as numbers.
     """
-    found: list[Number] = []
+    result: list[Number] = []
     for match in _NUMBER.finditer(text):
         before = _SIGN_BEFORE.search(text[max(0, match.start() - 4) : match.start()])
         start = max(0, match.start() - 4) + before.start(1) if before else match.start()
         value = _value(match)
-        if found and not before and (mixed := _mixed(text, found[-1], match, value)):
-            found[-1] = mixed
+        if result and not before and (mixed := _mixed(text, result[-1], match, value)):
+            result[-1] = mixed
             continue
-        found.append(Number(text[start : match.end()], start, match.end(), -value if before and value else value))
-    return found
+        result.append(Number(text[start : match.end()], start, match.end(), -value if before and value else value))
+    return result
 
 
 def _mixed(text: str, whole: Number, match: re.Match[str], part: Fraction | None) -> Number | None:
-    """A whole number and the fraction after it as one number: "1 3/4", but neither "1 5/4" nor "1.5 3/4"."""
-    gap, written = text[whole.end : match.start()], whole.text.lstrip("-−–")
+    """A whole number and the fraction after it as one number: "1 3/4", but not "1 5/4" or "1.5 3/4"."""
+    gap, digits = text[whole.end : match.start()], whole.text.lstrip("-−–")
     in_latex = bool(match["bottom"] or match["short"])
     if (gap != " " and (gap or not in_latex)) or not (in_latex or match["divisor"]):
         return None
-    if not written.isdigit() or whole.value is None or part is None or not 0 < part < 1:
+    if not digits.isdigit() or whole.value is None or part is None or not 0 < part < 1:
         return None
     value = whole.value - part if whole.text[0] in "-−–" else whole.value + part
     return Number(text[whole.start : match.end()], whole.start, match.end(), value)
@@ -231,21 +230,21 @@ _TURNS = frozenset(
 )
 _LEAD_INS = frozenset("the my our it its is are answer answers solution result equals that".split())  # noqa: SIM905
 _JOINT = re.compile(r"[,;&/~–、，]|\bto\b|\band\b|-|\\pm", re.IGNORECASE)
-# A calculation goes on, also beside units: "3 hours * 5 miles/hour = 15". But "3 and x = 4" has two parts.
+# A calculation continues, also after units: "3 hours * 5 miles/hour = 15". But "3 and x = 4" has two parts.
 _CONTINUES = re.compile(
     rf"[\s)\]}}\\&%]*(?:(?!(?:and|to|{'|'.join(sorted(_HEDGES))})\b)[a-z]{{2}}[a-z/-]{{0,30}} ){{0,3}}[=≈+*×^<>÷]",
     re.IGNORECASE,
 )
 MAX_GAP = 120
-"""Characters between two parts of one answer, at most."""
+"""The most characters between two parts of one answer."""
 MAX_PARTS = 200
-"""Parts of one answer that are looked at, the last ones."""
+"""The most parts of one answer; only the last ones are kept."""
 
 
 def offered_together(gap: str) -> bool:
-    """Whether what stands on both sides of the gap is offered as one answer: "3 or 4", "x = 3, y = 4".
+    """Whether the texts on both sides of the gap are parts of one answer: "3 or 4", "x = 3, y = 4".
 
-    If not, what comes later replaces what came before.
+    If not, the later one replaces the earlier one.
     """
     if len(gap) > MAX_GAP:
         return False
@@ -259,7 +258,7 @@ def offered_together(gap: str) -> bool:
     words = [word.lower() for word in _WORD.findall(last_sentence)]
     if _HEDGES.intersection(words):
         return True
-    # Nothing between them, or nothing but what leads to an answer: "The answer is 3. The answer is 4."
+    # The gap is empty or only introduces an answer: "The answer is 3. The answer is 4."
     if not between or (between <= _LEAD_INS and re.search(r"[.!?\n]", gap)):
         return True
     return not _TURNS.intersection(words) and last_sentence == gap and _JOINT.search(gap) is not None
@@ -276,7 +275,7 @@ _DENYING = re.compile(
 
 
 def denied(text: str, span: Span) -> bool:
-    """Whether the words before the span say that it is not the answer: "not 5", "rather than 5", "more than 5"."""
+    """Whether the words before the span deny it: "not 5", "rather than 5", "more than 5"."""
     return _DENYING.search(text[max(0, span.start - 40) : span.start]) is not None
 
 
@@ -289,7 +288,7 @@ _RESULT = re.compile(r"=|≈|\\approx|\b(?:equals|is|gives|makes)\b", re.IGNOREC
 
 
 def first_together(text: str, spans: Sequence[_S]) -> list[_S]:
-    """The first span with those that are offered together with it, in order; of "3 + 4 = 7", the 7."""
+    """The first span and those offered together with it, in order; of "3 + 4 = 7", the 7."""
     first = last = 0
     while last + 1 < len(spans):
         gap = text[spans[last].end : spans[last + 1].start]
@@ -307,15 +306,15 @@ def first_together(text: str, spans: Sequence[_S]) -> list[_S]:
 
 
 def last_together(text: str, spans: Sequence[Span]) -> list[Span]:
-    """The last span, with those before it that are offered together with it, in order."""
+    """The last span and those before it that are offered together with it, in order."""
     if not spans:
         return []
-    first, most = len(spans) - 1, len(spans) - MAX_PARTS
-    while first > max(most, 0) and offered_together(text[spans[first - 1].end : spans[first].start]):
+    first, earliest = len(spans) - 1, len(spans) - MAX_PARTS
+    while first > max(earliest, 0) and offered_together(text[spans[first - 1].end : spans[first].start]):
         first -= 1
     return list(spans[first:])
 
 
 def different(spans: Sequence[Span]) -> tuple[str, ...]:
-    """The texts of the spans, each once, spaces aside."""
+    """The distinct texts of the spans; spaces do not matter."""
     return tuple({"".join(span.text.split()): span.text for span in reversed(spans)}.values())[::-1]

@@ -25,29 +25,29 @@ MAX_TAIL = 2000
 
 
 def answer_numbers(response: str) -> list[Number]:
-    """The numbers that the answer offers: one, if it is a good answer."""
+    """The numbers that the answer offers; a good answer offers one."""
     text = _plain(answer_text(final_text(response)))
     boxed = last_together(text, boxes(text))
     if boxed:
         return [item for box in boxed for item in _result(box.text[:MAX_TAIL])]
-    said = stated(text)
-    if said is not None:
-        found = first_together(said[:MAX_TAIL], _meant(said[:MAX_TAIL]))
-        if found:
-            return found
+    statement = stated(text)
+    if statement is not None:
+        candidates = first_together(statement[:MAX_TAIL], _affirmed(statement[:MAX_TAIL]))
+        if candidates:
+            return candidates
     tail = text[-MAX_TAIL:]
-    found = _meant(tail)
-    together = last_together(tail, found)
-    return found[-len(together) :] if together else []
+    candidates = _affirmed(tail)
+    together = last_together(tail, candidates)
+    return candidates[-len(together) :] if together else []
 
 
-def _meant(text: str) -> list[Number]:
-    """The numbers of a text without those that it denies: of "4, not 3" only the 4."""
+def _affirmed(text: str) -> list[Number]:
+    """The numbers that a text does not deny: of "4, not 3" only the 4."""
     return [_whole_term(text, number) for number in numbers(text) if not denied(text, number)]
 
 
 def _result(text: str) -> list[Number]:
-    """All numbers after the last equals sign: of "2 + 3 = 5" only the 5."""
+    """The numbers after the last equals sign: of "2 + 3 = 5" only the 5."""
     result = text.rpartition("=")[2]
     result = result if numbers(result) else text
     return [_whole_term(result, number, boxed=True) for number in numbers(result)]
@@ -58,7 +58,7 @@ _LOWERED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 
 
 def _plain(text: str) -> str:
-    """The text with powers and words of scale in plain characters."""
+    """The text with superscripts and words of scale as plain numbers."""
     return scaled(_SUPERSCRIPT.sub(lambda match: "^" + match.group().translate(_LOWERED), text))
 
 
@@ -72,12 +72,12 @@ _TERM_BEFORE = re.compile(
     re.VERBOSE,
 )
 _TERM_AFTER = re.compile(r"[ ]?(?:\\,|\\cdot|[*×·])?[ ]?(?:\\?pi\b|π|√|\\sqrt)")
-# Outside a box, "5x" also says how many times.
+# Outside a box, "5x" may mean "five times".
 _VARIABLE_AFTER = re.compile(r"\s?[*/]?\s?[xyz](?![A-Za-z])")
 
 
 def _whole_term(text: str, number: Number, *, boxed: bool = False) -> Number:
-    """The number; without a value when it is only a part of a term."""
+    """The number, without a value if it is only part of a larger term."""
     before, end = text[max(0, number.start - 40) : number.start], number.end
     if _TERM_BEFORE.search(before) or _TERM_AFTER.match(text, end) or (boxed and _VARIABLE_AFTER.match(text, end)):
         return replace(number, value=None)
@@ -85,9 +85,9 @@ def _whole_term(text: str, number: Number, *, boxed: bool = False) -> Number:
 
 
 def gold_number(gold: Any) -> Fraction | None:
-    """The number that a gold is; None where it is not one number."""
+    """The value of a gold that is one number, else None."""
     if isinstance(gold, bool) or not isinstance(gold, str | int | float):
         return None
     text = _plain(str(gold)[:MAX_TAIL])
-    found = {_whole_term(text, item).value for item in numbers(text)}
-    return found.pop() if len(found) == 1 else None
+    values = {_whole_term(text, item).value for item in numbers(text)}
+    return values.pop() if len(values) == 1 else None

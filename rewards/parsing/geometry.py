@@ -1,4 +1,4 @@
-"""Overlap of boxes and of time spans, and the best pairing of two lists. Pure mathematics: nothing is parsed here.
+"""Overlap of boxes and of time spans, and the best matching of two lists. Pure functions of numbers.
 
 A box is `(x1, y1, x2, y2)` with `x1 < x2` and `y1 < y2`, a segment `(start, end)` with `start < end`; all finite.
 """
@@ -17,7 +17,7 @@ Box = tuple[float, float, float, float]
 Segment = tuple[float, float]
 
 MAX_PAIRS = 1_000_000
-"""Pairs to choose from, at most: choosing takes the square of the shorter list times the longer one."""
+"""The most pairs to match: matching takes time in proportion to the longer list times the square of the shorter."""
 
 
 def area(box: Box) -> float:
@@ -41,7 +41,7 @@ def iou(a: Box, b: Box) -> float:
 def giou(a: Box, b: Box) -> float:
     """Generalised IoU, `IoU - |C \\ (a ∪ b)| / |C|` with C the smallest box around both; in [-1, 1], at most the IoU.
 
-    Below 0 it tells how far apart two boxes are that do not overlap, where the IoU tells nothing.
+    Below 0 it measures how far apart two boxes are, for which the IoU is 0.
     Rezatofighi et al. 2019, arXiv 1902.09630.
     """
     overlap = _overlap(a, b)
@@ -65,7 +65,7 @@ def contains(box: Box, point: tuple[float, float]) -> bool:
 
 
 def box_scores(rows: Sequence[Box], columns: Sequence[Box], *, generalised: bool) -> NDArray[np.float64]:
-    """`iou`, or `giou` where `generalised`, of each of N boxes with each of M, as a matrix of N x M."""
+    """The N x M matrix of the `iou`, or `giou` if `generalised`, of N boxes with M boxes."""
     import numpy as np
 
     a, b = np.array(rows, float).reshape(-1, 1, 4), np.array(columns, float).reshape(1, -1, 4)
@@ -82,7 +82,7 @@ def box_scores(rows: Sequence[Box], columns: Sequence[Box], *, generalised: bool
 
 
 def match(scores: Sequence[Sequence[float]] | NDArray[np.float64]) -> list[tuple[int, int]]:
-    """The one-to-one pairs (row, column) whose scores have the greatest sum, by row; min(N, M) of them.
+    """The min(N, M) one-to-one pairs (row, column) with the greatest sum of scores, sorted by row.
 
     Args:
         scores: N x M, finite.
@@ -98,9 +98,9 @@ def match(scores: Sequence[Sequence[float]] | NDArray[np.float64]) -> list[tuple
 
 
 def best_sum(scores: Sequence[Sequence[float]] | NDArray[np.float64]) -> float:
-    """The greatest sum of scores of one-to-one pairs; of N x M, in any order of rows and columns.
+    """The greatest sum of scores over one-to-one pairs of an N x M matrix.
 
-    Over the length of the longer list it tells how well two lists agree: what is missing, superfluous or
-    repeated costs.
+    Divided by the length of the longer list, it measures how well two lists agree: missing, superfluous and
+    repeated items lower it.
     """
     return math.fsum(float(scores[row][column]) for row, column in match(scores))

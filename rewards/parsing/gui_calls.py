@@ -1,4 +1,4 @@
-"""Calls and verbs on a line of their own: `click(start_box='(1,2)')`, `CLICK <point>[[1,2]]</point>`."""
+"""Actions as calls or verbs on their own line: `click(start_box='(1,2)')`, `CLICK <point>[[1,2]]</point>`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from morl.rewards.parsing.gui_steps import Action, Convention, Step, Unread, to_
 from morl.rewards.parsing.stated_values import finite
 
 
-class Found(NamedTuple):
-    """Steps, and where in the text they stand."""
+class StepsInText(NamedTuple):
+    """Steps and their position in the text."""
 
     start: int
     end: int
@@ -24,7 +24,7 @@ _ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
 
 
 def unescaped(text: str) -> str:
-    """What a quoted text means, its quotes aside."""
+    """The value of a quoted text without its quotes."""
 
     def replaced(match: re.Match[str]) -> str:
         code = match[1]
@@ -33,7 +33,7 @@ def unescaped(text: str) -> str:
     return _ESCAPE.sub(replaced, text) if "\\" in text else text
 
 
-# A quote inside a text is often not escaped: the text ends where the next argument or the line's end follows.
+# Quotes inside a text are often not escaped: the text ends only before the next argument or the end of the call.
 _ENDS = r"(?!\s*+(?:,\s*+[A-Za-z_]\w{0,30}\s*+=|\)[ \t]*+(?:[;#`*.<\n]|$)))"
 _ARGUMENT = re.compile(
     rf"\s*+(?P<key>[A-Za-z_]\w{{0,30}})\s*+=\s*+(?:"
@@ -51,7 +51,7 @@ _VALUE = re.compile(
     re.DOTALL,
 )
 _CALL_ENDS = re.compile(r"\s*+\)[`*.]*+[ \t]*+(?:#[^\n]*+)?+(?=[;<\n]|$)")
-_CALL_IN_REMARK = re.compile(r"\w\(")
+_CALL_IN_COMMENT = re.compile(r"\w\(")
 _LINE_ENDS = re.compile(r"[ \t`*.]*+(?=[;<\n]|$)")
 
 
@@ -60,8 +60,8 @@ def _literal(match: re.Match[str]) -> str:
     return match["bare"] if quoted is None else unescaped(quoted)
 
 
-def _unnamed(text: str, position: int, kind: ActionType | None) -> tuple[dict[str, Any], int]:
-    """What a call's arguments without names say, and where they end: one place or two, a text, a number, or keys."""
+def _positional(text: str, position: int, kind: ActionType | None) -> tuple[dict[str, Any], int]:
+    """A call's positional arguments and their end: one or two places, a text, a number, or keys."""
     if kind not in _ARGUMENT_OF and kind != "wait":
         places: list[str] = []
         while len(places) < (2 if kind == "drag" else 1) and (place := _POSITION.match(text, position)):
@@ -73,48 +73,48 @@ def _unnamed(text: str, position: int, kind: ActionType | None) -> tuple[dict[st
     start = _POSITION.match(text, position) if kind == "scroll" else None
     if start and (end := _POSITION.match(text, start.end())):
         return {"start_point": start[start.lastindex or 0], "end_point": end[end.lastindex or 0]}, end.end()
-    told: list[str] = []
+    literals: list[str] = []
     opens = _LIST_OPENS.match(text, position) if kind == "press" else None
     position = opens.end() if opens else position
-    while (kind == "press" or not told) and (value := _VALUE.match(text, position)):
-        told.append(_literal(value))
+    while (kind == "press" or not literals) and (value := _VALUE.match(text, position)):
+        literals.append(_literal(value))
         position = value.end()
     closes = _LIST_ENDS.match(text, position) if opens else None
     position = closes.end() if closes else position
-    if not told or kind == "wait" or kind is None:
+    if not literals or kind == "wait" or kind is None:
         return {}, position
-    if kind == "scroll" and finite(told[0]) is not None:
-        return {"pixels": told[0]}, position
-    return {_ARGUMENT_OF[kind]: told if kind == "press" else told[0]}, position
+    if kind == "scroll" and finite(literals[0]) is not None:
+        return {"pixels": literals[0]}, position
+    return {_ARGUMENT_OF[kind]: literals if kind == "press" else literals[0]}, position
 
 
-def call_at(text: str, match: re.Match[str], scroll: Convention) -> Found | None:
-    """The call on this line; unread unless its arguments are literals, and nothing but a remark follows it."""
-    name, twice = match["call"].rpartition(".")[2], False
+def call_at(text: str, match: re.Match[str], scroll: Convention) -> StepsInText | None:
+    """The call on this line; unread unless its arguments are literals and at most a comment follows it."""
+    name, repeated = match["call"].rpartition(".")[2], False
     kind = action_type(name)[0]
-    fields, position = _unnamed(text, match.end() + 1, kind)
+    fields, position = _positional(text, match.end() + 1, kind)
     while argument := _ARGUMENT.match(text, position):
-        twice |= argument["key"] in fields
+        repeated |= argument["key"] in fields
         fields[argument["key"]] = _literal(argument)
         position = argument.end()
         if not argument["more"]:
             break
     end = _CALL_ENDS.match(text, position)
-    if end is not None and _CALL_IN_REMARK.search(end.group()):
+    if end is not None and _CALL_IN_COMMENT.search(end.group()):
         end = None
     if end is None:
         if kind is None and (name == "sleep" or not match["call"].startswith("pyautogui.")):
             return None
         stop = text.find("\n", position)
-        unread = Unread(f"{name}: arguments that cannot be read, or words behind them")
-        return Found(match.start("call"), len(text) if stop < 0 else stop, [unread])
+        unread = Unread(f"{name}: unreadable arguments, or words after them")
+        return StepsInText(match.start("call"), len(text) if stop < 0 else stop, [unread])
     if name == "do" and isinstance(fields.get("action"), str):  # AutoGLM's do(action="Tap", element=[1, 2])
         name = fields.pop("action")
         fields |= {"point": fields.pop("element")} if "element" in fields else {}
     if plain_name(name) in ("finish", "finished"):
         fields.setdefault("status", "success")
-    step = Unread("an argument that is given twice") if twice else to_action(name, fields, scroll)
-    return Found(match.start("call"), end.end(), [step])
+    step = Unread("a repeated argument") if repeated else to_action(name, fields, scroll)
+    return StepsInText(match.start("call"), end.end(), [step])
 
 
 _BRACKETED = re.compile(r"[ \t]*+\[(.{0,3000}?)\](?=[ \t`*.]*+(?:[<\n]|$))", re.DOTALL)
@@ -128,25 +128,25 @@ _ARGUMENT_OF: dict[ActionType, str] = {
 }  # fmt: skip
 
 
-def verb_at(text: str, match: re.Match[str], scroll: Convention) -> Found | None:
-    """The verb on this line with its argument; None when it is only a word."""
+def verb_at(text: str, match: re.Match[str], scroll: Convention) -> StepsInText | None:
+    """The verb on this line with its argument; None if it is an ordinary word."""
     verb = match.lastgroup or 0
     name, position, start = match[verb], match.end(), match.start(verb)
     bare = to_action(name, {}, scroll)
     kind, implied = action_type(name)
     if kind in ("click", "longpress", "hover", "drag"):
         rest = _REST.match(text, position)
-        where = rest.group().strip(" \t`*.") if rest else ""
-        if (not where and kind != "hover") or where[:1].isalpha():
+        place = rest.group().strip(" \t`*.") if rest else ""
+        if (not place and kind != "hover") or place[:1].isalpha():
             return None
-        ends = _TWO_PLACES.fullmatch(where) if kind == "drag" else None
-        fields = {"start_point": ends[1], "end_point": ends[2]} if ends else {"start_point": where} if where else {}
-        return Found(start, rest.end() if rest else position, [to_action(name, fields, scroll)])
+        ends = _TWO_PLACES.fullmatch(place) if kind == "drag" else None
+        fields = {"start_point": ends[1], "end_point": ends[2]} if ends else {"start_point": place} if place else {}
+        return StepsInText(start, rest.end() if rest else position, [to_action(name, fields, scroll)])
     if kind in _ARGUMENT_OF and not implied:
-        said = _BRACKETED.match(text, position) or _PLAINLY.match(text, position)
-        if said is not None:
-            argument = said[said.lastindex or 0]
-            return Found(start, said.end(), [to_action(name, {_ARGUMENT_OF[kind]: argument}, scroll)])
+        quoted = _BRACKETED.match(text, position) or _PLAINLY.match(text, position)
+        if quoted is not None:
+            argument = quoted[quoted.lastindex or 0]
+            return StepsInText(start, quoted.end(), [to_action(name, {_ARGUMENT_OF[kind]: argument}, scroll)])
         return None
     end = _LINE_ENDS.match(text, position)
-    return Found(start, end.end(), [bare]) if end is not None and isinstance(bare, Action) else None
+    return StepsInText(start, end.end(), [bare]) if end is not None and isinstance(bare, Action) else None

@@ -1,4 +1,4 @@
-"""Is a step the one that was wanted? The gold's side of GUI actions, and how an answer's step is held against it."""
+"""The gold of GUI actions, and the comparison of an answer's step with it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from morl.rewards.parsing.stated_values import finite
 from morl.rewards.parsing.text_metrics import anls, f1, normalised
 
 EDGE = 1e-9
-"""Part of a coordinate that converting it may lose."""
+"""The relative rounding error that converting a coordinate may introduce."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A step of the gold: the action, and where it may happen."""
+    """A step of the gold: the action and where it may happen."""
 
     action: Action
     boxes: tuple[Box, ...] = ()
-    """A point in any of them is right; without boxes it must be near the action's point."""
+    """A point in any of them is right; without boxes, it must be near the action's point."""
     end_boxes: tuple[Box, ...] = ()
     radius: float | None = None
-    """How near, if the gold says so itself."""
+    """The gold's own radius; None for that of the rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,9 @@ class Rules:
     check_input_point: bool = False
     distance_within: float | None = None
     scale: tuple[float, float] = (1.0, 1.0)
-    """What the answer's coordinates are multiplied by to be in the gold's frame."""
+    """The factors (x, y) from the answer's coordinates to the gold's frame."""
 
-    def ask_where(self, kind: ActionType) -> bool:
+    def compares_places(self, kind: ActionType) -> bool:
         """Whether coordinates count for a type of action."""
         if kind in ("input", "select"):
             return self.check_input_point
@@ -56,9 +56,9 @@ class Rules:
 
 
 def read_gold(gold: Any, *, box_format: BoxFormat = "xyxy", scroll: Convention = "finger") -> list[Target]:
-    """The gold's steps: from an object, a list of objects, or text in any format that answers are read in.
+    """The gold's steps, from an object, a list of objects, or text in any format of answers.
 
-    Raises: ValueError when it is none, or a step lacks what it would be compared by.
+    Raises: ValueError when there is no step, or a step lacks what it is compared by.
     """
     if isinstance(gold, str):
         value = decoded(gold)
@@ -82,21 +82,23 @@ def _target(item: Any, box_format: BoxFormat, scroll: Convention) -> Target:
         name, fields = name_and_fields
         item = to_action(name, {key: value for key, value in fields.items() if key not in BOX_NAMES}, scroll)
     if not isinstance(item, Action):
-        raise ValueError(f"the gold is no action: {item.reason if isinstance(item, Unread) else type(item).__name__}")
+        raise ValueError(
+            f"the gold is not an action: {item.reason if isinstance(item, Unread) else type(item).__name__}"
+        )
     boxes = _boxes(fields, BOX_NAMES, box_format)
     end_boxes = _boxes(fields, ("end_bbox",), box_format)
     radius = finite(fields.get("radius"))
     if (radius is None and fields.get("radius") is not None) or (radius is not None and radius < 0):
-        raise ValueError("the gold's radius must be a number that is not negative")
+        raise ValueError("the gold's radius must be a non-negative number")
     target = Target(
         item,
         boxes or ((item.box,) if item.box else ()),
         end_boxes or ((item.end_box,) if item.end_box else ()),
         radius,
     )
-    lacks = _lacks(target)
-    if lacks:
-        raise ValueError(f"the gold's {item.type} has {lacks}")
+    missing = _missing(target)
+    if missing:
+        raise ValueError(f"the gold's {item.type} has {missing}")
     return target
 
 
@@ -107,7 +109,7 @@ def _boxes(fields: Mapping[str, Any], names: tuple[str, ...], box_format: BoxFor
     value = decoded(value) if isinstance(value, str) else value
     if not isinstance(value, list | tuple):
         raise ValueError("the gold's box must be a list")
-    found = []
+    boxes = []
     for item in value if all(isinstance(item, list | tuple) for item in value) else [value]:
         known = [number for number in map(finite, item) if number is not None]
         if len(known) != 4 or len(item) != 4:
@@ -115,15 +117,15 @@ def _boxes(fields: Mapping[str, Any], names: tuple[str, ...], box_format: BoxFor
         x1, y1, x2, y2 = known
         if box_format == "xywh":
             x2, y2 = x1 + x2, y1 + y2
-        found.append((x1, y1, x2, y2))
-    # A list of boxes may hold one without area, such as a line that the page draws.
-    whole = tuple(box for box in found if box[0] < box[2] and box[1] < box[3])
-    if found and not whole:
+        boxes.append((x1, y1, x2, y2))
+    # A list of boxes may contain one without area, such as a line on the page.
+    whole = tuple(box for box in boxes if box[0] < box[2] and box[1] < box[3])
+    if boxes and not whole:
         raise ValueError("the gold's box has no area")
     return whole
 
 
-def _lacks(target: Target) -> str:
+def _missing(target: Target) -> str:
     action = target.action
     match action.type:
         case "click" | "longpress":
@@ -139,7 +141,7 @@ def _lacks(target: Target) -> str:
 
 
 def plain_text(text: str, ignore_case: bool) -> str:
-    """A typed text with Unicode forms and spaces made one, and invisible characters left out."""
+    """A typed text in NFKC, with white space collapsed and without invisible characters."""
     return normalised(text, case=ignore_case, punctuation=False, latex=False)
 
 
@@ -149,7 +151,7 @@ def plain_app(name: str) -> str:
 
 
 def compare(step: Step, target: Target, rules: Rules) -> tuple[float, str]:
-    """How right a step is, in [0, 1], and what is wrong with it."""
+    """The value of a step in [0, 1], and what is wrong with it."""
     wanted = target.action
     if isinstance(step, Unread):
         return 0.0, step.reason
@@ -185,8 +187,8 @@ def compare(step: Step, target: Target, rules: Rules) -> tuple[float, str]:
 
 
 def _all_right(kind: str, **checks: bool) -> tuple[float, str]:
-    wrong = [name for name, holds in checks.items() if not holds]
-    return (0.0, f"{kind}: {', '.join(wrong)}") if wrong else (1.0, "")
+    failed = [name for name, holds in checks.items() if not holds]
+    return (0.0, f"{kind}: {', '.join(failed)}") if failed else (1.0, "")
 
 
 def _starts(step: Action, target: Target, rules: Rules) -> bool:
@@ -194,7 +196,7 @@ def _starts(step: Action, target: Target, rules: Rules) -> bool:
 
 
 def _hit(point: Point | None, boxes: tuple[Box, ...], wanted: Point | None, target: Target, rules: Rules) -> bool:
-    """Whether the answer's point is in one of the boxes, else near the wanted point; true if the gold has neither."""
+    """Whether the point is in a box, or without boxes near the wanted point; true if the gold has neither."""
     if not boxes and wanted is None:
         return True
     if point is None:
@@ -211,17 +213,17 @@ def _within(value: float, low: float, high: float, size: float = 0.0) -> bool:
     return low - slack <= value <= high + slack
 
 
-def _text_value(given: str, wanted: str, rules: Rules) -> float:
-    given, wanted = plain_text(given, rules.ignore_case), plain_text(wanted, rules.ignore_case)
-    if not given:
+def _text_value(written: str, wanted: str, rules: Rules) -> float:
+    written, wanted = plain_text(written, rules.ignore_case), plain_text(wanted, rules.ignore_case)
+    if not written:
         return 0.0
     match rules.text_metric:
         case "exact":
-            return float(given == wanted)
+            return float(written == wanted)
         case "f1":
-            value = f1(given, wanted)
+            value = f1(written, wanted)
         case "anls":
-            value = anls(given, wanted, threshold=rules.text_threshold)
+            value = anls(written, wanted, threshold=rules.text_threshold)
     return value if value >= rules.text_threshold else 0.0
 
 

@@ -1,9 +1,9 @@
-r"""GUI actions in the text of an answer, in the formats that models and data sets write.
+r"""GUI actions in the text of an answer, in the formats of models and data sets.
 
-Read are: JSON objects with an `action`, `action_type` or `operation`, lists of them, tool calls
-(`{"name": "computer_use", "arguments": {"action": …}}`), printed Python dictionaries, calls on a line of their
-own (`click(start_box='(1,2)')`), and verbs on a line of their own (`CLICK <point>[[1,2]]</point>`).
-Nothing that was read is ever run, and reading takes linear time.
+These are: JSON objects with an `action`, `action_type` or `operation`, lists of them, tool calls
+(`{"name": "computer_use", "arguments": {"action": …}}`), printed Python dictionaries, and on their own line calls
+(`click(start_box='(1,2)')`) and verbs (`CLICK <point>[[1,2]]</point>`).
+Nothing that is read is ever executed, and reading takes linear time.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from morl.rewards.parsing.answer import offered_together
-from morl.rewards.parsing.gui_calls import QUOTED, Found, call_at, unescaped, verb_at
+from morl.rewards.parsing.gui_calls import QUOTED, StepsInText, call_at, unescaped, verb_at
 from morl.rewards.parsing.gui_names import action_type
 from morl.rewards.parsing.gui_steps import Convention, Step, Unread, pointed, to_action
 
 MAX_TAIL = 50_000
-"""Characters of an answer that are read, the last ones."""
+"""Only the last characters of an answer are read, this many."""
 MAX_ACTIONS = 200
-"""Actions of an answer; with more it is none."""
+"""The most actions of an answer."""
 
 
 def steps_from(value: Any, scroll: Convention = "finger") -> list[Step]:
-    """The steps that a decoded JSON value holds; none when it is not about actions."""
+    """The steps in a decoded JSON value; empty when it describes no actions."""
     if isinstance(value, Unread):
         return [value]
     if isinstance(value, Mapping):
@@ -35,12 +35,12 @@ def steps_from(value: Any, scroll: Convention = "finger") -> list[Step]:
         return [] if named is None else [to_action(*named, scroll)]
     if not isinstance(value, list | tuple):
         return []
-    found = [(named_action(item) if isinstance(item, Mapping) else None, item) for item in value]
-    if not any(named or isinstance(item, Unread) for named, item in found):
+    items = [(named_action(item) if isinstance(item, Mapping) else None, item) for item in value]
+    if not any(named or isinstance(item, Unread) for named, item in items):
         return []
     return [
         to_action(*named, scroll) if named else item if isinstance(item, Unread) else Unread("no action")
-        for named, item in found
+        for named, item in items
     ]
 
 
@@ -62,7 +62,7 @@ def named_action(value: Mapping[str, Any], depth: int = 0) -> tuple[str, Mapping
         inner = next((value[key] for key in _ARGUMENTS if isinstance(value.get(key), Mapping)), None)
         if isinstance(name, str) and inner is not None:
             value = {**value, **inner}
-        # Many things that are no actions have a type.
+        # Many objects that are not actions have a type.
         if isinstance(name, str) and (key != "type" or action_type(name)[0]):
             return name, value
         if isinstance(name, Mapping) and depth == 0:
@@ -71,25 +71,25 @@ def named_action(value: Mapping[str, Any], depth: int = 0) -> tuple[str, Mapping
 
 
 def read_actions(text: str, scroll: Convention = "finger") -> list[Step]:
-    """The steps that a text commits to, in their order.
+    """The steps that a text commits to, in order.
 
-    Steps with nothing between them but marks, line ends, "and" or "then" are one sequence. What comes after
-    other words replaces what came before.
+    Steps separated only by marks, line ends, "and" or "then" are one sequence. After other words, later steps
+    replace the earlier ones.
 
     Raises: ValueError when there is no step, there are too many, or alternatives are offered ("or").
     """
     text = text[-MAX_TAIL:].strip()
     steps: list[Step] = []
     last = 0
-    for found in _scan(text, scroll):
-        gap = text[last : found.start]
+    for part in _scan(text, scroll):
+        gap = text[last : part.start]
         if not steps or _one_sequence(gap):
-            steps = steps + found.steps
-        elif found.steps != steps and _alternatives(gap):
+            steps = steps + part.steps
+        elif part.steps != steps and _alternatives(gap):
             raise ValueError("alternatives are offered")
         else:
-            steps = found.steps
-        last = found.end
+            steps = part.steps
+        last = part.end
         if len(steps) > MAX_ACTIONS:
             raise ValueError(f"more than {MAX_ACTIONS} actions")
     if not steps:
@@ -97,7 +97,7 @@ def read_actions(text: str, scroll: Convention = "finger") -> list[Step]:
     return pointed(steps)
 
 
-# Tags, headers, and lines of a script that act on nothing.
+# Tags, headers, and lines of a script without effect.
 _BETWEEN = re.compile(
     r"<[^<>]{0,30}>|\b(?:action|step)(?:[ \t]*+[0-9]{1,3}\b|[*_]{0,2}[ \t]*+[:：])"
     r"|^[ \t]*+(?:#[^\n]*+|(?:time|pyautogui)\.sleep\([^()\n]*+\))",
@@ -120,7 +120,7 @@ def _alternatives(gap: str) -> bool:
     header = _LAST_HEADER.search(gap[-50:])
     if header is None:
         return offered_together(gap)
-    # A new "Action:" line replaces the one before it, whatever was thought in between.
+    # A new "Action:" line replaces the one before it, despite the words between them.
     words = _WORD.findall(gap[: len(gap) - len(header.group())].lower()) if len(gap) <= 200 else []
     return bool(words) and _HEDGING.issuperset(words)
 
@@ -136,38 +136,38 @@ _BEGIN = re.compile(
     re.MULTILINE,
 )
 MAX_TRIES = 1000
-"""How much of what looks like an action and is none is looked at; what follows it is not read."""
+"""The most failed attempts to read an action; the text after them is not read."""
 
 
-def _scan(text: str, scroll: Convention) -> Iterator[Found]:
+def _scan(text: str, scroll: Convention) -> Iterator[StepsInText]:
     position, tries = 0, 0
     while tries < MAX_TRIES and (match := _BEGIN.search(text, position)):
-        found = None
+        part = None
         if match["json"]:
             try:
-                found = _json_at(text, match.start(), scroll)
+                part = _json_at(text, match.start(), scroll)
             except RecursionError:
                 tries += 100
         elif match["call"]:
-            found = call_at(text, match, scroll)
+            part = call_at(text, match, scroll)
         else:
-            found = verb_at(text, match, scroll)
-        tries += 0 if found else 10 if match["call"] else 1
-        position = found.end if found else match.end()
-        if found and found.steps:
-            yield found
+            part = verb_at(text, match, scroll)
+        tries += 0 if part else 10 if match["call"] else 1
+        position = part.end if part else match.end()
+        if part and part.steps:
+            yield part
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:
-    made = dict(pairs)
-    return made if len(made) == len(pairs) else Unread("a key that is given twice")
+    mapping = dict(pairs)
+    return mapping if len(mapping) == len(pairs) else Unread("a duplicate key")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, strict=False)
 
 
 def decoded(text: str) -> Any:
-    """The JSON value that the text is; None without one."""
+    """The value of a text that is JSON, else None."""
     try:
         return _DECODER.decode(text)
     except (ValueError, RecursionError):
@@ -184,10 +184,10 @@ _PYTHON_TOKEN = re.compile(rf"(?P<quoted>{QUOTED})|,\s*+(?=[\])}}])|[()]|True|Fa
 _AS_JSON = {"(": "[", ")": "]", "True": "true", "False": "false", "None": "null", ",": ""}
 
 
-def _json_at(text: str, start: int, scroll: Convention) -> Found | None:
-    """The steps of the JSON value, or of the printed Python dictionary, that starts there; None without one.
+def _json_at(text: str, start: int, scroll: Convention) -> StepsInText | None:
+    """The steps of the JSON value or printed Python dictionary that starts there; None without one.
 
-    A comma too many in either does no harm.
+    A trailing comma in either is accepted.
     """
     try:
         value, end = _DECODER.raw_decode(text, start)
@@ -197,7 +197,7 @@ def _json_at(text: str, start: int, scroll: Convention) -> Found | None:
         if match is None or value is None:
             return None
         end = match.end()
-    return Found(start, end, steps_from(value, scroll))
+    return StepsInText(start, end, steps_from(value, scroll))
 
 
 def _json_token(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""What the actions on a screen, their keys and their outcomes are called."""
+"""Names of GUI actions, keys and outcomes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Direction = Literal["up", "down", "left", "right"]
 
 OPPOSITE: dict[str, Direction] = {"up": "down", "down": "up", "left": "right", "right": "left"}
 
-# Lower case without separators. What a name says beside its type stands with it.
+# Names in lower case without separators, with the type and the arguments that each implies.
 _NAMES: dict[str, tuple[ActionType, dict[str, Any]]] = {
     **dict.fromkeys(("click", "leftclick", "leftsingle", "singleclick", "tap", "touch"), ("click", {})),
     **dict.fromkeys(("doubleclick", "leftdouble", "doubletap", "leftdoubleclick"), ("click", {"clicks": 2})),
@@ -68,12 +68,12 @@ _SEPARATORS = str.maketrans("", "", "_- ")
 
 
 def plain_name(name: str) -> str:
-    """A name in lower case without separators; empty when it is too long for one."""
+    """A name in lower case without separators; empty when it is too long for a name."""
     return name.translate(_SEPARATORS).strip().lower() if len(name) < 50 else ""
 
 
 def action_type(name: str) -> tuple[ActionType | None, Mapping[str, Any]]:
-    """The type that a name means, and what the name says beside it: `PRESS_HOME` is a press of the key home."""
+    """The type of an action's name and the arguments that it implies: `PRESS_HOME` is a press of the key home."""
     plain = plain_name(name)
     if plain in _NAMES:
         return _NAMES[plain]
@@ -83,25 +83,25 @@ def action_type(name: str) -> tuple[ActionType | None, Mapping[str, Any]]:
 
 
 def key_set(value: Any) -> frozenset[str]:
-    """The keys of a name, of a combination such as `ctrl+c`, `ctrl c` or `CTRL_A`, or of a list of those.
+    """The keys of a name, of a combination such as `ctrl+c`, `ctrl c` or `CTRL_A`, or of a list of these.
 
-    Raises: ValueError when there is none.
+    Raises: ValueError when it names no key.
     """
-    found: set[str] = set()
+    keys: set[str] = set()
     for item in value if isinstance(value, list | tuple) else [value]:
         if not isinstance(item, str) or len(item) > 200:
             raise ValueError("keys are given by name")
         if item == " " or _key(item.strip()) in _KNOWN_KEYS:
-            found.add("space" if item == " " else _key(item.strip()))
+            keys.add("space" if item == " " else _key(item.strip()))
             continue
         item = re.sub(r"[\[\]'\",]", " ", item) if item.lstrip().startswith("[") else item
         parts = re.sub(r"(?<=[^\s+])\s*+\+", " ", item).split()
         if len(parts) == 1 and _key(re.split(r"[-_]", parts[0])[0]) in _MODIFIERS:
             parts = re.findall(r"[^-_]+|(?<=[-_])[-_]", parts[0])
-        found.update(_key(part) for part in parts)
-    if not found:
+        keys.update(_key(part) for part in parts)
+    if not keys:
         raise ValueError("no key is named")
-    return frozenset(found)
+    return frozenset(keys)
 
 
 def _key(name: str) -> str:

@@ -1,4 +1,4 @@
-"""One step on a screen: twelve types of action, with the names and arguments that models and data sets give them."""
+"""One GUI step: twelve types of action, with the names and arguments that models and data sets use."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from morl.rewards.parsing.locations import Box, Point
 from morl.rewards.parsing.stated_values import finite
 
 Convention = Literal["finger", "content"]
-"""What moves up in "scroll up": the finger, so that what is below comes into view, or the view, to what is above."""
+"""The meaning of "scroll up": the finger moves up and shows what is below, or the view moves up to what is above."""
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One step. What its writer did not say is None.
+    """One step. Arguments that were not written are None.
 
     >>> to_action("click", {"start_point": [10, 20]}).point
     (10.0, 20.0)
@@ -25,28 +25,28 @@ class Action:
 
     type: ActionType
     point: Point | None = None
-    """Where it happens or begins, in the writer's frame; the middle of `box` if that was written instead."""
+    """Where it happens or begins, in the writer's frame; the middle of `box` if a box was written."""
     box: Box | None = None
     end_point: Point | None = None
     """Where a drag ends."""
     end_box: Box | None = None
     text: str | None = None
     direction: Direction | None = None
-    """Where the finger moves, whatever convention the writer follows."""
+    """Where the finger moves, in either convention."""
     distance: float | None = None
     """How far a scroll goes, in the writer's unit."""
     keys: frozenset[str] | None = None
     """Canonical names; their order is not kept."""
     app: str | None = None
     status: str | None = None
-    """`success`, `failure`, or what else was written."""
+    """`success`, `failure`, or the text as written."""
     button: Literal["left", "right", "middle"] = "left"
     clicks: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A step that is no action."""
+    """A step that could not be read as an action."""
 
     reason: str
 
@@ -59,29 +59,29 @@ _APP = ("app", "app_name", "application", "text", "name", "input_text", "value")
 
 
 def to_action(name: str, fields: Mapping[str, Any], scroll: Convention = "finger") -> Step:
-    """An action from its name and its named arguments; what its type does not need is not looked at."""
-    kind, said = action_type(name)
+    """An action from its name and its named arguments; arguments that its type does not need are ignored."""
+    kind, implied = action_type(name)
     try:
         match kind:
             case None:
-                return Unread(f"no known action: {name[:40]!r}")
+                return Unread(f"unknown action {name[:40]!r}")
             case "click":
-                return Action(kind, *_place(fields, xy=True), **_mouse({**fields, **said}))
+                return Action(kind, *_place(fields, xy=True), **_mouse({**fields, **implied}))
             case "longpress" | "hover":
                 return Action(kind, *_place(fields, xy=True))
             case "input" | "select":
                 return Action(kind, *_place(fields, xy=True), text=_text(fields, _TEXT))
             case "scroll":
-                return _scroll({**fields, **said}, scroll)
+                return _scroll({**fields, **implied}, scroll)
             case "drag":
                 return _drag(fields)
             case "press":
                 names = ("keys", "key", "button", "text", "content", "value")
-                return Action(kind, keys=key_set(_first(said or fields, names)))
+                return Action(kind, keys=key_set(_first(implied or fields, names)))
             case "open" | "appswitch":
                 return Action(kind, app=_text(fields, _APP))
             case "finished":
-                status = _text(said or fields, ("status", "goal_status"))
+                status = _text(implied or fields, ("status", "goal_status"))
                 return Action(kind, status=status and STATUSES.get(plain_name(status), status))
             case "wait":
                 return Action(kind)
@@ -123,7 +123,7 @@ _START = (
     "coordinate",
 )
 BOX_NAMES = ("bbox", "bbox_2d", "box", "boxes", "box_2d")
-"""Where a gold has its target; in an answer that names no point, one box stands for its middle."""
+"""Keys of a gold's target; in an answer without a point, a box under one of them stands for its middle."""
 _END = ("end_point", "end_box", "end_coordinate", "end", "to", "coordinate2")
 _ENDS = (("x1", "y1", "x2", "y2"), ("start_x", "start_y", "end_x", "end_y"))
 
@@ -138,7 +138,7 @@ def _place(
 
 
 def _with_ends(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The arguments, with two places that four of them name."""
+    """The arguments, with the two places that four coordinates name."""
     for names in _ENDS:
         if all(name in fields for name in names):
             x1, y1, x2, y2 = (fields[name] for name in names)
@@ -150,7 +150,7 @@ def _drag(fields: Mapping[str, Any]) -> Action:
     fields = _with_ends(fields)
     if _first(fields, _END) is not None:
         return Action("drag", *_place(fields), *_place(fields, _END))
-    # The `coordinate` of a drag that names no other end is where it goes; it may begin where the pointer is.
+    # Without another end, the `coordinate` of a drag is its end; it may begin at the pointer.
     end = _place(fields, _START[-1:])
     if end[0] is None and "x" in fields:
         end = place([fields["x"], fields.get("y")])
@@ -158,10 +158,10 @@ def _drag(fields: Mapping[str, Any]) -> Action:
 
 
 def pointed(steps: Sequence[Step]) -> list[Step]:
-    """The steps; one that says not where, right after the pointer was moved, is where the pointer is."""
-    found: list[Step] = []
+    """The steps; one without a place, right after the pointer was moved, happens at the pointer."""
+    result: list[Step] = []
     for step in steps:
-        before = found[-1] if found else None
+        before = result[-1] if result else None
         if (
             isinstance(step, Action)
             and step.type in ("click", "longpress", "drag")
@@ -170,34 +170,37 @@ def pointed(steps: Sequence[Step]) -> list[Step]:
             and before.type == "hover"
             and before.point is not None
         ):
-            found[-1] = replace(step, point=before.point, box=before.box)
+            result[-1] = replace(step, point=before.point, box=before.box)
         else:
-            found.append(step)
-    return found
+            result.append(step)
+    return result
 
 
 def _scroll(fields: Mapping[str, Any], scroll: Convention) -> Action:
     fields = _with_ends(fields)
     distance = finite(_first(fields, ("scroll_distance", "distance", "scroll_amount", "step")))
-    word, wheel = _text(fields, ("direction", "scroll_direction", "input_text", "value")), finite(fields.get("pixels"))
+    direction, wheel = (
+        _text(fields, ("direction", "scroll_direction", "input_text", "value")),
+        finite(fields.get("pixels")),
+    )
     start, end = _place(fields)[0], _place(fields, _END)[0]
-    if word is not None:
-        opposite = OPPOSITE.get(word.strip().lower())
+    if direction is not None:
+        opposite = OPPOSITE.get(direction.strip().lower())
         if opposite is None:
-            raise ValueError(f"{word[:40]!r} is no direction")
+            raise ValueError(f"{direction[:40]!r} is not a direction")
         return Action("scroll", direction=opposite if scroll == "content" else OPPOSITE[opposite], distance=distance)
     if start is not None and end is not None:
         across, down = end[0] - start[0], end[1] - start[1]
         if abs(across) == abs(down):
-            raise ValueError("it goes in no direction")
+            raise ValueError("its direction is not clear")
         if abs(across) > abs(down):
             return Action("scroll", direction="right" if across > 0 else "left", distance=abs(across))
         return Action("scroll", direction="down" if down > 0 else "up", distance=abs(down))
     if wheel:
-        # A wheel that turns up shows what is above, as a finger that moves down does; so does one to the right.
+        # Turning the wheel up shows what is above, as moving a finger down does; to the right likewise.
         ways: tuple[Direction, Direction] = ("left", "right") if fields.get("wheel") == "across" else ("down", "up")
         return Action("scroll", direction=ways[0 if wheel > 0 else 1], distance=abs(wheel))
-    raise ValueError("it goes in no direction")
+    raise ValueError("its direction is missing")
 
 
 _NUMBER = r"[-+]?(?:[0-9]{1,15}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(?:[eE][-+]?[0-9]{1,3})?"
@@ -206,7 +209,7 @@ _PLACE = re.compile(rf"{_OPEN}({_NUMBER})[\s,]++({_NUMBER})(?:[\s,()\[\]]++({_NU
 
 
 def place(value: Any, *, box: bool = False) -> tuple[Point, Box | None]:
-    """A point: `[x, y]`, `{"x": …, "y": …}` or text that is one; if allowed, a box `[x1, y1, x2, y2]` with its middle.
+    """A point: `[x, y]`, `{"x": …, "y": …}` or its text. If `box`, also `[x1, y1, x2, y2]`: its middle, and the box.
 
     Raises: ValueError when it is neither.
     """

@@ -1,4 +1,4 @@
-"""How large an image is: as it came, and as a processor of the Qwen2-VL family resizes it."""
+"""Image sizes: of the original image, and as a processor of the Qwen2-VL family resizes it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from morl.media import upright_size
 from morl.rewards.parsing.stated_values import decoded, finite
 
 MAX_RATIO = 200
-"""Length over breadth of an image, at most."""
+"""The greatest ratio of the longer to the shorter side."""
 MAX_SIDE = 10**7
-"""Pixels of a side, at most; more is a mistake."""
+"""The most pixels of a side; a greater size is an error in the data."""
 FACTOR, MIN_PIXELS, MAX_PIXELS = 28, 3136, 12_845_056
-"""How Qwen2-VL and Qwen2.5-VL resize, and MiMo-VL with them."""
+"""The resizing parameters of Qwen2-VL, Qwen2.5-VL and MiMo-VL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Width and height of an image, in pixels."""
+    """Width and height of an image in pixels."""
 
     width: int
     height: int
@@ -32,7 +32,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """How the processor resizes: sides are multiples of `factor`, the area within the limits (in pixels)."""
+    """How a processor resizes: sides become multiples of `factor`, and the area stays within the limits (pixels)."""
 
     factor: int = FACTOR
     min_pixels: int = MIN_PIXELS
@@ -42,13 +42,13 @@ class Resize:
 def smart_resize(
     size: Size, *, factor: int = FACTOR, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS
 ) -> Size:
-    """The size at which the model sees the image.
+    """The size at which the model sees the image, as the processors of Qwen2-VL and its successors compute it.
 
-    Each side goes to the nearest multiple of `factor`, ties to the even one. If the area is then outside
-    its limits, both sides are scaled alike by the square root of what is missing or too much, and rounded
-    inwards. This is what the image processors of Qwen2-VL and its successors do.
+    Each side is rounded to the nearest multiple of `factor`, ties to even. If the area is then outside the
+    limits, both sides are instead scaled by the same factor, the square root of limit over area, and rounded
+    inwards.
 
-    Raises: ValueError when one side is more than 200 times the other, or the limits exclude each other.
+    Raises: ValueError when one side is more than 200 times the other, or the limits contradict each other.
     """
     if factor <= 0 or not 0 < min_pixels <= max_pixels:
         raise ValueError(f"no size fits factor {factor} with {min_pixels} to {max_pixels} pixels")
@@ -68,23 +68,23 @@ def smart_resize(
 def image_size(
     media: Sequence[Any], meta: Mapping[str, Any], columns: str | Sequence[str] | None = None
 ) -> Size | None:
-    """The size of a row's first image, or None when nothing tells it.
+    """The size of a row's first image, or None when it is unknown.
 
     Args:
         media: the row's images. The first may be an object with `width` and `height` or with
             `size` (width, height), a mapping of the two, an encoded image (`{"bytes": …}`), or the path of
-            a file, whose header is read: the size is upright, as its metadata ask, and nothing is decoded.
+            a file. Only the header of a file is read; the size respects the orientation in its metadata.
         meta: the row.
-        columns: names of the row's columns that hold the size, and go before the image: one column with
+        columns: names of the row's columns with the size; they take precedence over the image. One column with
             `[width, height]` or `{"width": …, "height": …}`, or two columns, width first.
 
-    Raises: ValueError when a column is missing or a size is none.
+    Raises: ValueError when a column is missing or a size is invalid.
     """
     if columns is not None:
         names = [columns] if isinstance(columns, str) else list(columns)
         missing = [name for name in names if name not in meta]
         if missing or len(names) not in (1, 2):
-            reason = f"the row has no column '{missing[0]}'" if missing else "one or two columns hold a size"
+            reason = f"the row has no column '{missing[0]}'" if missing else "name one column or two"
             raise ValueError(f"{reason} (size_from)")
         return _size(meta[names[0]] if len(names) == 1 else [meta[name] for name in names])
     if not media:
@@ -106,7 +106,7 @@ def image_size(
 
 
 def _size(value: Any) -> Size:
-    if isinstance(value, str):  # a column of a table that holds text
+    if isinstance(value, str):  # a table may store the size as text
         value = decoded(value)
     if isinstance(value, Mapping):
         value = [value.get("width"), value.get("height")]
@@ -131,7 +131,7 @@ def _modified(path: str | Path) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def _file_size(path: str, modified: int) -> Size:
-    """The size in a file's header; `modified` tells a new file from an old one of that name."""
+    """The size in a file's header; `modified` keeps a replaced file from being answered from the cache."""
     with Path(path).open("rb") as file:
         return _header_size(file, path[:100])
 
@@ -142,7 +142,7 @@ def _header_size(file: IO[bytes], name: str) -> Size:
     except ImportError as error:
         raise ValueError(f"reading the size of {name} needs pillow (pip install pillow); or {_REMEDY}") from error
     with warnings.catch_warnings():
-        # Nothing is decoded, so its size is no danger.
+        # Nothing is decoded, so a huge image does no harm.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             with Image.open(file) as image:

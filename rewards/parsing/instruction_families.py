@@ -1,7 +1,7 @@
-"""What an instruction can ask of a text: the 25 families of IFEval (arXiv 2311.07911), each a function of the text.
+"""The 25 families of instructions of IFEval (arXiv 2311.07911), each a function of the text.
 
-A family's keyword-only parameters are the instruction's arguments, by their names in the published data. A text
-is what the verifier has found to be an answer that is not empty, without spaces at its ends.
+A family's keyword-only parameters are the instruction's arguments, named as in the published data. The text is a
+non-empty answer, stripped of white space.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ def _holds(count: int, relation: Relation, wanted: int) -> bool:
 
 
 def _in_language(text: str, code: str) -> bool:
-    found = share_in(text, frozenset([code]))
-    return found is not None and found.share >= 0.5
+    detected = share_in(text, frozenset([code]))
+    return detected is not None and detected.share >= 0.5
 
 
 def existence(text: str, *, keywords: Annotated[list[Words], Field(min_length=1)]) -> bool:
-    """Each keyword stands in the text, be it as a part of a word; capitals aside."""
+    """The text contains each keyword, possibly within a word, in any case."""
     folded = text.lower()
     return all(keyword.lower() in folded for keyword in keywords)
 
 
 def frequency(text: str, *, keyword: Words, frequency: Count, relation: Relation) -> bool:
-    """How often the keyword stands in the text, be it as a part of a word; capitals aside."""
+    """The keyword occurs a number of times, possibly within words, in any case."""
     return _holds(text.lower().count(keyword.lower().strip()), relation, frequency)
 
 
 def forbidden_words(text: str, *, forbidden_words: Annotated[list[Words], Field(min_length=1)]) -> bool:
-    """None of the words stands in the text as a word of its own; capitals aside."""
+    """None of the words occurs as a whole word, in any case."""
     return not any(re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE) for word in forbidden_words)
 
 
@@ -58,7 +58,7 @@ def letter_frequency(
     let_frequency: Count,
     let_relation: Relation,
 ) -> bool:
-    """How often the letter, or another character, stands in the text; capitals aside."""
+    """The letter, or another character, occurs a number of times, in any case."""
     return _holds(text.lower().count(letter.lower()), let_relation, let_frequency)
 
 
@@ -68,23 +68,23 @@ def response_language(text: str, *, language: Annotated[str, AfterValidator(_lan
 
 
 def number_sentences(text: str, *, num_sentences: Count, relation: Relation) -> bool:
-    """How many sentences there are."""
+    """The text has a number of sentences."""
     return _holds(count_sentences(text), relation, num_sentences)
 
 
 def number_paragraphs(text: str, *, num_paragraphs: Count) -> bool:
-    """Exactly so many paragraphs, with `***` between them."""
+    """The text has exactly this number of paragraphs, separated by `***`."""
     paragraphs = _without_empty_ends(text.split("***"))
     return len(paragraphs) == num_paragraphs and all(map(str.strip, paragraphs))
 
 
 def number_words(text: str, *, num_words: Count, relation: Relation) -> bool:
-    """How many words there are: runs of letters and digits."""
+    """The text has a number of words, which are runs of letters and digits."""
     return _holds(len(re.findall(r"\w+", text)), relation, num_words)
 
 
 def nth_paragraph_first_word(text: str, *, num_paragraphs: Count, nth_paragraph: Count, first_word: Words) -> bool:
-    """Exactly so many paragraphs, with an empty line between them, and one of them begins with the word."""
+    """The text has exactly this number of paragraphs, separated by empty lines, and the nth begins with the word."""
     paragraphs = [paragraph for paragraph in text.split("\n\n") if paragraph.strip()]
     if len(paragraphs) != num_paragraphs or nth_paragraph > num_paragraphs:
         return False
@@ -93,20 +93,20 @@ def nth_paragraph_first_word(text: str, *, num_paragraphs: Count, nth_paragraph:
 
 
 def number_placeholders(text: str, *, num_placeholders: Count) -> bool:
-    """At least so many placeholders in square brackets."""
+    """The text has at least this number of placeholders in square brackets."""
     pieces = (piece for line in text.split("\n") for piece in line.split("]")[:-1])
     return sum("[" in piece for piece in pieces) >= num_placeholders
 
 
 def postscript(text: str, *, postscript_marker: Words) -> bool:
-    """There is a postscript that begins with the marker; `P.S.` and `P.P.S` may have spaces after their dots."""
+    """The text has a postscript that begins with the marker; `P.S.` and `P.P.S` may have spaces after their dots."""
     known = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
     marker = postscript_marker.strip()
     return re.search(known.get(marker) or re.escape(marker), text, re.IGNORECASE) is not None
 
 
 def number_bullet_lists(text: str, *, num_bullets: Count) -> bool:
-    """Exactly so many lines that begin with `*` (one, not two) or `-`."""
+    """The text has exactly this number of lines that begin with `*` (one, not two) or `-`."""
     lines = [line.strip() for line in text.split("\n")]
     return sum(line[:1] == "-" or (line[:1] == "*" and line[1:2] != "*") for line in lines) == num_bullets
 
@@ -115,24 +115,24 @@ ANSWERS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 
 
 def constrained_response(text: str) -> bool:
-    """One of the three answers stands in the text, and no other of them."""
+    """The text contains exactly one of the three answers."""
     return sum(answer in text for answer in ANSWERS) == 1
 
 
 def number_highlighted_sections(text: str, *, num_highlights: Count) -> bool:
-    """At least so many `*highlighted*` or `**highlighted**` parts of a line."""
+    """The text has at least this number of `*highlighted*` or `**highlighted**` parts of a line."""
     single = (part[1:-1] for part in re.findall(r"\*[^\n*]*\*", text))
     double = (part[2:-2] for part in re.findall(r"\*\*[^\n*]*\*\*", text))
     return sum(bool(part.strip()) for part in (*single, *double)) >= num_highlights
 
 
 def multiple_sections(text: str, *, section_spliter: Words, num_sections: Count) -> bool:
-    """At least so many sections, each begun by the word with a number: "Section 1"."""
+    """The text has at least this number of sections, each begun by the word and a number: "Section 1"."""
     return len(re.findall(rf"{re.escape(section_spliter.strip())}\s?\d+", text)) >= num_sections
 
 
 def json_format(text: str) -> bool:
-    """The whole text is JSON, in a fenced block or not."""
+    """The whole text is JSON, fenced or not."""
     for mark in ("```json", "```Json", "```JSON", "```"):
         text = text.removeprefix(mark)
     try:
@@ -143,11 +143,11 @@ def json_format(text: str) -> bool:
 
 
 def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def title(text: str) -> bool:
-    """There is a `<<title>>`, on one line, with something in it."""
+    """The text has a non-empty `<<title>>` on one line."""
     for line in text.split("\n"):
         start, end = line.find("<<"), line.rfind(">>")
         if 0 <= start < end and line[start:end].strip("<> \t\r"):
@@ -156,39 +156,39 @@ def title(text: str) -> bool:
 
 
 def two_responses(text: str) -> bool:
-    """Two different responses, with `******` between them."""
+    """The text has two different responses, separated by `******`."""
     parts = [part.strip() for part in _without_empty_ends(text.split("******"))]
     return len(parts) == 2 and all(parts) and parts[0] != parts[1]
 
 
 def repeat_prompt(text: str, *, prompt_to_repeat: Words) -> bool:
-    """The text begins with the request, word for word; capitals aside."""
+    """The text begins with the request, word for word, in any case."""
     return text.lower().startswith(prompt_to_repeat.strip().lower())
 
 
 def end_checker(text: str, *, end_phrase: Words) -> bool:
-    """The text ends with the phrase; capitals and quotation marks around the text aside."""
+    """The text ends with the phrase, in any case; quotation marks around the text do not matter."""
     return text.strip('"').lower().endswith(end_phrase.strip().lower())
 
 
 def quotation(text: str) -> bool:
-    """The whole text stands in double quotation marks."""
+    """The whole text is in double quotation marks."""
     return len(text) > 1 and text[0] == text[-1] == '"'
 
 
 def capital_word_frequency(text: str, *, capital_frequency: Count, capital_relation: Relation) -> bool:
-    """How many words are written in capitals only."""
+    """The text has a number of words in capitals."""
     count = sum(word.isupper() for word in re.findall(r"\w+(?:[-./]\w+)*", text))
     return _holds(count, capital_relation, capital_frequency)
 
 
 def english_capital(text: str) -> bool:
-    """English, in capitals only."""
+    """The text is English, all in capitals."""
     return text.isupper() and _in_language(text, "en")
 
 
 def english_lowercase(text: str) -> bool:
-    """English, without capitals."""
+    """The text is English, without capitals."""
     return text.islower() and _in_language(text, "en")
 
 
@@ -196,7 +196,7 @@ _COMMAS = frozenset(",，﹐︐،")
 
 
 def no_comma(text: str) -> bool:
-    """There is no comma, of any script or width."""
+    """The text has no comma, of any script or width."""
     return not _COMMAS.intersection(text)
 
 
@@ -233,7 +233,7 @@ FAMILIES: dict[str, Callable[..., bool]] = {
     "change_case:english_lowercase": english_lowercase,
     "punctuation:no_comma": no_comma,
 }
-"""The families by their ids in the published data."""
+"""The families by the ids of the published data."""
 
 _ABBREVIATIONS = frozenset(
     """
@@ -242,7 +242,7 @@ _ABBREVIATIONS = frozenset(
     jan feb mar apr jun jul aug sep sept oct nov dec mon tue wed thu fri
     """.split()  # noqa: SIM905
 )
-# Where a sentence may end: marks, with closing quotes and brackets, before a space; or the full stops of other scripts.
+# A sentence may end at marks, with closing quotes and brackets, before a space, or at full stops of other scripts.
 _END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]*_]*+(?=\s|$)|[。！？｡।॥۔؟]+[」』”’）]*")
 _OPENERS = " \t\r\n\"'“‘«([*_#>-"
 _VISIBLE = re.compile(r"\S")
@@ -250,7 +250,7 @@ _LIST_NUMBER = re.compile(r"\s*[*_#>(-]*\s*\d{1,4}")
 
 
 def count_sentences(text: str) -> int:
-    """How many sentences a text has. An end of a line alone ends none; an abbreviation or a list's number neither."""
+    """The number of sentences. Line ends, abbreviations and list numbers do not end one."""
     count = start = 0
     for match in _END.finditer(text):
         if match.group()[0] in ".…" and not _ends_sentence(text, match.start(), match.end()):

@@ -1,4 +1,4 @@
-"""In which language a text is written, by script and by letter statistics."""
+"""The language of a text, by script and by letter statistics."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NAMES = """
     yue Cantonese, zh Chinese, zu Zulu
 """
 LANGUAGES = dict(entry.split(maxsplit=1) for entry in " ".join(_NAMES.split()).split(", "))
-"""The languages that can be asked for: ISO 639 code to English name."""
+"""The supported languages: ISO 639 code to English name."""
 _OTHER_NAMES = """
     nb no, iw he, in id, fil tl, filipino tl, cmn zh, mandarin zh, arb ar, farsi fa, pes fa, zsm ms, swh sw, npi ne,
     panjabi pa, oriya or, eng en, deu de, ger de, fra fr, fre fr, spa es, por pt, ita it, nld nl, dut nl, rus ru,
@@ -47,7 +47,7 @@ _CODES = {
     **{code: code for code in LANGUAGES},
 }
 
-# Written alike, or one within the other: what is found to be one of a set is taken for any of it.
+# Languages that are written alike, or contain each other: a text in one of a set counts as any of the set.
 _KIN = ["zh wuu yue", "ar ary arz", "no nn", "sr hr bs", "id ms", "ku sdh", "he hbo", "el grc", "en pcm", "uz uzs"]
 _SCRIPTS = {
     "LATIN CYRILLIC": "az crh mn sr tk tt uz",
@@ -71,24 +71,24 @@ _SCRIPTS_OF = {code: frozenset(scripts.split()) for scripts, codes in _SCRIPTS.i
 _KIN_OF = {code: frozenset(kin.split()) for kin in _KIN for code in kin.split()}
 
 WINDOW = 60
-"""Characters after which a stretch of text is long enough to be told from another language."""
+"""The characters that a stretch of text needs for its language to be detected."""
 MAX_WINDOWS = 200
-"""Stretches that are looked at, spread over the text."""
+"""The most stretches that are examined, spread over the text."""
 NO_OPINION = 0.1
-"""Below this probability, the likeliest language is a guess, and the script decides."""
+"""If the likeliest language is less probable than this, the script decides."""
 MIN_LETTERS = 8
-"""Fewer letters do not tell languages of one script apart: so few Chinese characters may be Japanese as well."""
+"""With fewer letters the script decides: a few Chinese characters may as well be Japanese."""
 
 
 def codes(languages: Any) -> frozenset[str]:
     """The codes of one language or several, each an ISO 639 code, a tag such as "pt-BR", or an English name.
 
-    Raises: ValueError for what is no language that is known, with the nearest.
+    Raises: ValueError for an unknown language, with the nearest known one.
     """
     names = [languages] if isinstance(languages, str) else languages
     if not isinstance(names, Iterable) or isinstance(names, dict):
         raise ValueError("a language is a code or a name, or a list of such")
-    found = set()
+    result = set()
     for name in names:
         if not isinstance(name, str):
             raise ValueError("a language is a code or a name, or a list of such")
@@ -98,49 +98,49 @@ def codes(languages: Any) -> frozenset[str]:
         code = _CODES.get(known) or _CODES.get(re.split("[-_]", known)[0])
         if code is None:
             raise ValueError(f"unknown language {name[:40]!r}{did_you_mean(known[:40], _CODES)}")
-        found.add(code)
-    if not found:
+        result.add(code)
+    if not result:
         raise ValueError("no language is named")
-    return frozenset(found)
+    return frozenset(result)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """How much of a text is in the languages asked for."""
+class LanguageShare:
+    """How much of a text is in the wanted languages."""
 
     share: float
-    """Of its letters, in [0, 1]."""
-    most: str
-    """Code of the language that most of it seems to be in."""
+    """The share of its letters, in [0, 1]."""
+    likeliest: str
+    """The code of the language that most of it seems to be in."""
 
 
-def share_in(text: str, asked: frozenset[str]) -> Found | None:
+def share_in(text: str, wanted: frozenset[str]) -> LanguageShare | None:
     """How much of a text is in one of the languages. None when it has no words."""
     stretches = list(_stretches(_prose(text)))
     step = max(1, -(-len(stretches) // MAX_WINDOWS))
     inside = total = 0
-    seen: dict[str, int] = {}
+    letters_in: dict[str, int] = {}
     for stretch in stretches[::step]:
         letters = sum(character.isalpha() for character in stretch)
         if letters == 0:
             continue
-        is_inside, likeliest = _judge(stretch, asked)
+        is_inside, likeliest = _judge(stretch, wanted)
         inside, total = inside + letters * is_inside, total + letters
-        seen[likeliest] = seen.get(likeliest, 0) + letters
-    return Found(inside / total, max(seen, key=lambda code: seen[code])) if total else None
+        letters_in[likeliest] = letters_in.get(likeliest, 0) + letters
+    return LanguageShare(inside / total, max(letters_in, key=lambda code: letters_in[code])) if total else None
 
 
-def _judge(stretch: str, asked: frozenset[str]) -> tuple[bool, str]:
-    """Whether a stretch of text is in a language asked for; and which language it seems to be in."""
+def _judge(stretch: str, wanted: frozenset[str]) -> tuple[bool, str]:
+    """Whether a stretch of text is in a wanted language, and which language it seems to be in."""
     ranked = _detector().rank(stretch)
-    likeliest, most = ranked[0]
+    likeliest, highest = ranked[0]
     scripts = [_script(character) for character in stretch if character.isalpha()]
-    if most < NO_OPINION or (len(scripts) < MIN_LETTERS and "LATIN" not in scripts):
-        fitting = frozenset().union(*(_SCRIPTS_OF.get(code, {"LATIN"}) for code in asked))
+    if highest < NO_OPINION or (len(scripts) < MIN_LETTERS and "LATIN" not in scripts):
+        fitting = frozenset().union(*(_SCRIPTS_OF.get(code, {"LATIN"}) for code in wanted))
         return 2 * sum(script in fitting for script in scripts) > len(scripts), "?"
-    kin = frozenset().union(*(_KIN_OF.get(code, {code}) for code in asked))
+    kin = frozenset().union(*(_KIN_OF.get(code, {code}) for code in wanted))
     likely = sum(probability for code, probability in ranked if code in kin)
-    return likeliest in kin or likely >= most / 2, likeliest
+    return likeliest in kin or likely >= highest / 2, likeliest
 
 
 @functools.lru_cache(maxsize=4096)
@@ -150,7 +150,7 @@ def _script(letter: str) -> str:
 
 @functools.cache
 def _detector() -> Any:
-    # 120 MB and half a second: only for those who ask.
+    # Imported on demand: it takes 120 MB and half a second.
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
@@ -168,7 +168,7 @@ _LEFT_OUT = re.compile(
 def _prose(text: str) -> str:
     """The text without code, formulas, links, tags and digits."""
     blocks = text.split("```")
-    text = "\n".join(blocks[::2])  # one that is never closed goes to the end
+    text = "\n".join(blocks[::2])  # an unclosed block extends to the end
     kept: list[str] = []
     at = 0
     for formula in formulas(text):

@@ -1,4 +1,4 @@
-r"""One way to write a formula, of the many in which calculators, people and LaTeX write it."""
+r"""Normalises formulas, which calculators, people and LaTeX write in many ways."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from morl.rewards.parsing.answer import boxes
 from morl.rewards.parsing.number_words import numbers_for_words
 
 MAX_LENGTH = 600
-"""Characters of an answer; a longer one is not parsed."""
+"""The most characters of an answer that is parsed."""
 
 _SYMBOLS = str.maketrans(
     {
@@ -49,7 +49,7 @@ _STYLES = re.compile(
     r"\\(?:(?:text)?color\s?\{\w+\}|(?:displaystyle|textstyle|boldsymbol|bm|bf|underline|small|large|Large|LARGE|huge|Huge)"
     r"(?![a-zA-Z]))"
 )
-"""How a formula looks, which says nothing."""
+"""Styling without mathematical meaning."""
 _OVER = re.compile(r"(?<!\\)\{([^{}]{0,100})\\(over|choose)(?![a-zA-Z])([^{}]{0,100})\}")
 _GREEK = r"\\(?:pi|alpha|beta|gamma|theta|lambda|mu|phi|omega)(?![a-zA-Z])"
 _TEXT = re.compile(r"\\(?:text|textbf|mbox|mathrm)\s*\{([^{}]*)\}(\s*$)?")
@@ -68,9 +68,9 @@ _WRITINGS = [
     (re.compile(r"(?<=\d)\s*(?:percent|percentage|pct)\b"), r"\\%"),
     (re.compile(r"(?<=[)\]])\s*U\s*(?=[(\[])"), r" \\cup "),
 ]
-"""How calculators and people write what LaTeX writes otherwise."""
+"""Notations of calculators and people, and their LaTeX."""
 DECIMAL_COMMA = re.compile(r"^(-?\d+),(?!\d{3}$)(\d+)$")
-"""A number with a comma for its point, which "1,234" has not."""
+"""A number with a decimal comma; the comma of "1,234" is not one."""
 _COUNTED = re.compile(
     r"(-?[\d,]*\.?\d+|-?\d+/\d+|-?\\[dt]?frac\{\d+\}\{\d+\})\s+"
     r"((?:[a-z]{2,}|[a-z](?=/))(?:[ /-][a-z]+){0,3}(?:\^\{?\d\}?)?)",
@@ -98,7 +98,7 @@ def simply_written(text: str) -> str:
 
 
 def tidy(text: str) -> str:
-    """One formula without delimiters, leading equals sign and final full stop."""
+    """A formula without delimiters, leading equals sign and final full stop."""
     text = " ".join(text.split())
     if len(text) > 4 * MAX_LENGTH:
         return text[: 4 * MAX_LENGTH]
@@ -113,7 +113,7 @@ def tidy(text: str) -> str:
         text = pattern.sub(latex, text)
     for mark, plain in _COMMANDS.items():
         text = text.replace(mark, plain)
-    text = _REPEATING.sub(_fraction, _TEXT.sub(_said, text))
+    text = _REPEATING.sub(_fraction, _TEXT.sub(_text_words, text))
     text = _both_signs(_formulas(_PERCENT.sub(_hundredths, text)))
     text = re.sub(r"(?<=\d)\.(?!\d)", "", text)  # "5." and "1./3"
     text = _ABOUT.sub("", " ".join(text.split())).rstrip("\\.,;:= ")
@@ -140,7 +140,7 @@ _PERCENT = re.compile(r"(?<![\d.,])(\d{1,6})?\s?\\[cdt]?frac\s?(?:\{(\d{1,6})\}\
 
 
 def _hundredths(match: re.Match[str]) -> str:
-    """A fraction of percent, which math-verify does not read, as a fraction."""
+    """A fraction of a percent, which math-verify does not read, as a fraction."""
     whole, top, bottom = (int(part or 0) for part in (match[1], match[2] or match[4], match[3] or match[5]))
     return _latex((whole + Fraction(top, bottom)) / 100) if bottom else match.group()
 
@@ -165,7 +165,7 @@ _SIGNS = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 
 
 def _both_signs(text: str) -> str:
-    r"""Two formulas for each one of a list with a `\pm`, or with one within braces, which math-verify does not read."""
+    r"""Each formula with a `\pm` as two, in a list or where it is within braces: math-verify does not read those."""
     if _SIGNS.search(text) is None:
         return text
     parts = _parts(text)
@@ -179,7 +179,7 @@ def _both_signs(text: str) -> str:
 
 
 def _parts(text: str) -> list[str]:
-    """What stands between the commas that no bracket holds."""
+    """The parts between commas outside brackets."""
     parts, depth = [""], 0
     for character in text:
         depth += (character in "([{") - (character in ")]}")
@@ -190,8 +190,8 @@ def _parts(text: str) -> list[str]:
     return parts
 
 
-def _said(match: re.Match[str]) -> str:
-    r"""A `\text{}` as its words, if they are more than a unit: math-verify drops what ends a formula, also " or 6"."""
+def _text_words(match: re.Match[str]) -> str:
+    r"""A `\text{}` as its words, if they are more than a unit: math-verify drops it at the end, even " or 6"."""
     words = set(re.findall(r"[a-z]+", match[1].lower()))
     counts = _DIGIT.search(match[1]) or numbers_for_words(match[1]) != match[1]
     return f" {match[1]} " if counts or (match[2] is not None and words & _NO_UNITS) else match.group()

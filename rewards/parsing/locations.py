@@ -1,9 +1,9 @@
-r"""Boxes and points in the text of an answer, in every style they are written in.
+r"""Boxes and points in the text of an answer, in all common notations.
 
-Read are JSON objects with `bbox_2d`, `point_2d`, `coordinate`, `x1` … `y2` and the like; `[x1, y1, x2, y2]`,
+These are: JSON objects with `bbox_2d`, `point_2d`, `coordinate`, `x1` … `y2` and the like; `[x1, y1, x2, y2]`,
 `(x1, y1), (x2, y2)`, "top-left (x1, y1), bottom-right (x2, y2)", `[[x, y]]`, `(x, y)`, `x=…, y=…`; the tags
 `<|box_start|>…<|box_end|>`, `<box>…</box>`, `<point>x y</point>` and `<points x1="…" y1="…">`; and bare numbers
-where they are all there is. What stands where a box was expected and is none is told with the reason, never raised.
+if they are the whole text. An invalid box or point is returned with the reason; nothing is raised.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from morl.rewards.parsing.stated_values import LITERAL, MAX_FOUND, Found, Kind, answer_text, finite, in_json, read
+from morl.rewards.parsing.stated_values import LITERAL, MAX_FOUND, Match, Notation, answer_text, finite, in_json, read
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom: `x1 < x2`, `y1 < y2`."""
 
 MAX_VALUE = 1e9
-"""Greatest coordinate, so that areas stay finite."""
+"""The greatest coordinate; it keeps areas finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledBox:
-    """A box of an answer, or what stands where one was expected."""
+    """A box of an answer, or the reason why it is invalid."""
 
     box: Box | None
-    """None when it is no box: see `problem`."""
+    """None when it is invalid: see `problem`."""
     label: str | None = None
     problem: str = ""
-    """Why it is no box: not four numbers, not finite, swapped corners, no area."""
+    """Why it is invalid: not four numbers, not finite, swapped corners, no area."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledPoint:
-    """A point of an answer, or what stands where one was expected."""
+    """A point of an answer, or the reason why it is invalid."""
 
     point: Point | None
     label: str | None = None
@@ -104,7 +104,7 @@ _EMPTY = re.compile(r"\[\s*+\]")
 
 
 def labelled_box(numbers: Sequence[Any], label: str | None) -> LabelledBox:
-    """The box of four numbers, or what is wrong with them."""
+    """The box of four numbers, or the reason why they are none."""
     if len(numbers) != 4:
         return LabelledBox(None, label, f"{len(numbers)} numbers instead of four")
     x1, y1, x2, y2 = map(finite, numbers)
@@ -118,14 +118,14 @@ def labelled_box(numbers: Sequence[Any], label: str | None) -> LabelledBox:
 
 
 def labelled_point(numbers: Sequence[Any], label: str | None) -> LabelledPoint:
-    """The point of two numbers, the centre of the box of four, or what is wrong with them."""
+    """The point of two numbers, the centre of a box of four, or the reason why they are neither."""
     if len(numbers) == 4 and list(numbers[:2]) == list(numbers[2:]):  # a point written as a box
         return replace(labelled_point(numbers[:2], label), from_box=True)
     if len(numbers) == 4:
-        found = labelled_box(numbers, label)
-        if found.box is None:
-            return LabelledPoint(None, label, f"a box: {found.problem}", from_box=True)
-        x1, y1, x2, y2 = found.box
+        whole = labelled_box(numbers, label)
+        if whole.box is None:
+            return LabelledPoint(None, label, f"a box: {whole.problem}", from_box=True)
+        x1, y1, x2, y2 = whole.box
         return LabelledPoint(((x1 + x2) / 2, (y1 + y2) / 2), label, from_box=True)
     if len(numbers) != 2:
         return LabelledPoint(None, label, f"{len(numbers)} numbers instead of two")
@@ -137,35 +137,35 @@ def labelled_point(numbers: Sequence[Any], label: str | None) -> LabelledPoint:
     return LabelledPoint((x, y), label)
 
 
-def _points_in_text(text: str) -> Iterator[Found]:
-    """The points; without any, the boxes that stand for them."""
-    boxes: list[Found] = []
+def _points_in_text(text: str) -> Iterator[Match]:
+    """The points; without any, the boxes whose centres are the points."""
+    boxes: list[Match] = []
     any_point = False
     for match in _POINT_TEXT.finditer(text):
         if match["four"]:
             if len(boxes) < MAX_FOUND:
-                boxes.append(Found(_NUMBERS.findall(match.group()), *match.span()))
+                boxes.append(Match(_NUMBERS.findall(match.group()), *match.span()))
             continue
         any_point = True
         if match["molmo"] is None:
-            yield Found(_NUMBERS.findall(match.group()), *match.span())
+            yield Match(_NUMBERS.findall(match.group()), *match.span())
             continue
         label = _MOLMO_LABEL.search(match["molmo"])
         for pair in _MOLMO.finditer(match["molmo"]):
             at = match.start("molmo")
-            yield Found(pair.groups(), at + pair.start(), at + pair.end(), label[1] if label else None)
+            yield Match(pair.groups(), at + pair.start(), at + pair.end(), label[1] if label else None)
     if not any_point:
         yield from boxes
 
 
-def _boxes_in_text(text: str) -> Iterator[Found]:
-    """The boxes, labelled with the name that was last written before them."""
+def _boxes_in_text(text: str) -> Iterator[Match]:
+    """The boxes, each labelled with the last name before it."""
     names = list(_NAMED.finditer(text)) if "ref" in text else []
     at = -1
     for match in _BOX_TEXT.finditer(text):
         while at + 1 < len(names) and names[at + 1].end() <= match.start():
             at += 1
-        yield Found(_NUMBERS.findall(match.group()), *match.span(), names[at][1].strip() if at >= 0 else None)
+        yield Match(_NUMBERS.findall(match.group()), *match.span(), names[at][1].strip() if at >= 0 else None)
 
 
 def _named_box(item: Mapping[str, Any]) -> list[Any] | None:
@@ -186,37 +186,34 @@ def _named_point(item: Mapping[str, Any]) -> list[Any] | None:
     return _named_box(item) or ([item["x"], item["y"]] if "x" in item and "y" in item else None)
 
 
-BOXES = Kind((BOX_KEYS, POINT_KEYS), _named_box, _boxes_in_text, _BARE_BOX, _NUMBERS, labelled_box, corners=True)
-POINTS = Kind((POINT_KEYS, BOX_KEYS), _named_point, _points_in_text, _BARE_POINT, _NUMBERS, labelled_point)
+BOXES = Notation((BOX_KEYS, POINT_KEYS), _named_box, _boxes_in_text, _BARE_BOX, _NUMBERS, labelled_box, corners=True)
+POINTS = Notation((POINT_KEYS, BOX_KEYS), _named_point, _points_in_text, _BARE_POINT, _NUMBERS, labelled_point)
 
 
 def read_boxes(text: str, *, one: bool = False) -> list[LabelledBox]:
-    """The boxes of an answer, in its order; those that are none come with their problem.
+    """The boxes of an answer, in order; invalid ones have a `problem`.
 
     Args:
-        text: what follows the thinking.
-        one: one box was asked for: see `reading.read`.
+        text: the text after the thinking.
+        one: whether one box is expected: see `stated_values.read`.
     """
     return read(text, BOXES, one)
 
 
 def read_points(text: str, *, one: bool = False) -> list[LabelledPoint]:
-    """The points of an answer, as `read_boxes`; where it has boxes and no points, the boxes' centres."""
+    """The points of an answer, as `read_boxes`; if it has boxes and no points, their centres."""
     return read(text, POINTS, one)
 
 
-def box_from(value: Any) -> Box | None:
-    """The one box that a value is: four numbers, two corners, named sides, or the text of one."""
-    found = read_boxes(value, one=True) if isinstance(value, str) else in_json({"box": value}, BOXES)
-    return found[0].box if len(found) == 1 else None
-
-
 def point_from(value: Any) -> Point | None:
-    """The one point that a value is: two numbers, named ones, or the text of one; of a box, its centre."""
-    found = read_points(value, one=True) if isinstance(value, str) else in_json({"point": value}, POINTS)
-    return found[0].point if len(found) == 1 else None
+    """The point of a value that is two numbers, `x` and `y`, or the text of one; the centre of a value that is a box.
+
+    None for anything else.
+    """
+    points = read_points(value, one=True) if isinstance(value, str) else in_json({"point": value}, POINTS)
+    return points[0].point if len(points) == 1 else None
 
 
 def explicitly_empty(text: str) -> bool:
-    """Whether an answer in which nothing is found says so by an empty list."""
+    """Whether an answer without boxes has an empty list."""
     return _EMPTY.search(answer_text(text)) is not None

@@ -1,4 +1,4 @@
-"""Words in mathematics, which algebra drops after a number and otherwise takes for products of letters."""
+"""Words in mathematics. Computer algebra drops them after a number, and otherwise reads them as products of letters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OPPOSITES = (
 
 
 def opposed(one: str, other: str) -> bool:
-    """Whether one says "PM" where the other says "AM", or "south" where the other says "north"."""
+    """Whether the texts differ as "AM" from "PM", or "north" from "south"."""
     ours, theirs = (set(_WORD.findall(text.lower().replace(".", ""))) for text in (one, other))
     return any(pair & ours and pair & theirs and not pair & ours & theirs for pair in _OPPOSITES)
 
@@ -30,7 +30,7 @@ _SINGLE = re.compile(r"(?:\\(?:text|textbf|textit|mathrm|mbox)\s?\{)?\s?([a-zA-Z
 
 
 def _word(text: str) -> str | None:
-    """The one word that a text is; None of "xyz" and "abc", which are products."""
+    """The word, if the text is one word; None for "xyz" and "abc", which are products."""
     match = _SINGLE.fullmatch(text)
     if match is None:
         return None
@@ -40,7 +40,7 @@ def _word(text: str) -> str | None:
 
 
 def same_word(one: str, other: str) -> bool | None:
-    """Whether two words are the same, in either case; None where one may be a product, or the name of a figure."""
+    """Whether two words are the same in any case; None if one may be a product or the name of a figure."""
     ours, theirs = _word(one), _word(other)
     if ours is None or theirs is None:
         return None
@@ -55,7 +55,7 @@ _LETTERS = re.compile(r"\b[A-J]\b")
 
 
 def labelled(answer: str, gold: str) -> str:
-    """The letter of "(B) 12" and "B. 12" where it is the gold; else the answer as it is."""
+    """The letter of "(B) 12" or "B. 12" if it is the gold, else the answer unchanged."""
     letter = _LETTER.fullmatch(gold)
     if letter is None or not _LABEL.match(answer):
         return answer

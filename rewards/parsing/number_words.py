@@ -19,7 +19,7 @@ _WORDS = re.compile(
     rf"|(?P<small>{_BELOW_HUNDRED}))\b(?![-’'][a-z])",
     re.IGNORECASE,
 )
-# "one" counts where a number is expected, and nothing follows that makes it a pronoun; or on its own between marks.
+# "one" counts where a number is expected and the next word does not make it a pronoun, or alone between marks.
 _BEFORE_ONE = re.compile(
     r"(?:^|[{*:\"=(]|\b(?:is|are|be|or|and|exactly|only|just|to|about|see|count|contains?|has|have|was|were"
     r"|plus|minus|times|maybe|perhaps|possibly|probably|likely|either|around|approximately)\s)[\s*]*$",
@@ -42,7 +42,7 @@ def _is_number_one(text: str, start: int, end: int) -> bool:
 
 
 def numbers_for_words(text: str) -> str:
-    """The text with English number words in digits, "7 thousand", "two dozen" and "minus 3" too; in linear time."""
+    """The text with English number words as digits, also "7 thousand", "two dozen" and "minus 3"; in linear time."""
 
     def digits(match: re.Match[str]) -> str:
         if match.group().lower() == "one" and not _is_number_one(text, *match.span()):

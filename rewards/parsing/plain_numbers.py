@@ -1,6 +1,6 @@
-r"""Comparisons without computer algebra: of plain numbers, and of sets of integers, as many answers are.
+r"""Comparison of plain numbers and sets of integers without computer algebra; most answers are such.
 
-What is said here is what math-verify says as well, after a thousand times the work.
+The results are those of math-verify, at a thousandth of the cost.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from fractions import Fraction
 
 ROUNDING = Fraction(1, 10**6)
-"""To what math-verify rounds, in some comparisons: what differs by this little, it has to compare."""
+"""math-verify rounds to this in some comparisons: numbers that differ by about as little are left to it."""
 
 _NUMBER = re.compile(
     r"""
@@ -39,7 +39,7 @@ _BASED = re.compile(r"([0-9A-F]{1,60})_\{?\s?([1-9][0-9]?)\s?\}?", re.ASCII)
 
 
 def _in_base(number: re.Match[str]) -> int | str:
-    """The value of `1011_2`; what is written where the base has no such digits."""
+    """The value of `1011_2`; the text itself if the base has no such digits."""
     try:
         return int(number[1], int(number[2]))
     except ValueError:
@@ -50,7 +50,7 @@ _BRACES = dict.fromkeys(map(ord, "{} "))
 
 
 def compared(gold: str, answer: str) -> bool | None:
-    """Whether both are the same number or the same set; None where that needs a closer look."""
+    """Whether both are the same number or the same set; None where math-verify must decide."""
     ours, theirs = _BASED.fullmatch(gold), _BASED.fullmatch(answer)
     if ours and theirs:
         return _in_base(ours) == _in_base(theirs)

@@ -1,4 +1,4 @@
-"""What was asked."""
+"""The question of a prompt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def question(messages: Sequence[Any]) -> str:
-    """The text of the last message of the user; its text parts where it has several."""
+    """The text of the last user message; of several text parts, all joined by spaces."""
     for message in reversed(messages):
         if message.get("role") == "user":
             content = message.get("content") or ""

@@ -16,7 +16,7 @@ _SCALED = re.compile(
 
 
 def scaled(text: str) -> str:
-    """The text with numbers and their words of scale written as one number, in linear time."""
+    """The text with each number and its words of scale as one number; in linear time."""
     return _SCALED.sub(_product, text)
 
 

@@ -1,7 +1,6 @@
-"""Reads what an answer states: JSON wherever it stands, or text in the styles of one kind of thing.
+"""Reads the boxes, points or time spans that an answer states, in JSON or in text.
 
-A box, a point and a time span are looked for in the same places and in the same order. All of it takes linear
-time, and nothing that a text holds raises.
+All kinds are searched for in the same places, in the same order. Reading takes linear time, and no text raises.
 """
 
 from __future__ import annotations
@@ -17,28 +16,25 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from morl.rewards.parsing.answer import Span, boxes, denied, last_together, offered_together, stated, within_tags
 
 MAX_FOUND = 10_000
-"""Things of one answer that are read; those after them are not."""
+"""The most values that are read from one answer."""
 MAX_LITERAL = 400
-"""Characters of one number, at most; more is no number that anybody means."""
+"""The most characters of one number; a longer one counts as infinite or as none."""
 LITERAL = r"[-+]?(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++|nan\b|inf(?:inity)?+\b)(?:e[-+]?[0-9]++)?+"
-"""Pattern of a number as `finite` reads it, letters in either case."""
+"""Pattern of a number as `finite` reads it, in either case."""
 
 
-class Missing:
-    """The type of `MISSING`."""
-
-    def __repr__(self) -> str:
-        return "MISSING"
+class NotJson:
+    """The type of `NOT_JSON`."""
 
 
-MISSING: Final = Missing()
-"""There is no JSON value in the text; None would be JSON's null."""
+NOT_JSON: Final = NotJson()
+"""The text is not JSON; None would be JSON's null."""
 
 _ONE_LITERAL = re.compile(LITERAL, re.IGNORECASE)
 
 
 def finite(value: Any) -> float | None:
-    """The value as a number; None for what is none, is infinite or too large, and for true and false."""
+    """The value as a number; None for a boolean, anything not a number, or one that is not finite."""
     if isinstance(value, str):
         value = value.strip()
         if len(value) > MAX_LITERAL or not _ONE_LITERAL.fullmatch(value):
@@ -57,74 +53,36 @@ def _integer(literal: str) -> int | float:
 
 
 _DECODER = json.JSONDecoder(parse_int=_integer, strict=False)
-_MAX_JSON, _MAX_TRIES = 100_000, 50
-_BRACKET = re.compile(r"[\[{]")
 
 
-def decoded(text: str) -> Any | Missing:
-    """The JSON value that the text is, or `MISSING`; NaN, Infinity and numbers too long to be meant as floats."""
+def decoded(text: str) -> Any | NotJson:
+    """The value of a text that is JSON, or `NOT_JSON`; NaN, Infinity and overlong integers become floats."""
     try:
         return _DECODER.decode(text)
     except (ValueError, RecursionError):
-        return MISSING
-
-
-def _anything(value: Any) -> bool:
-    return True
-
-
-def find_json(text: str, accept: Callable[[Any], bool] = _anything) -> Any | Missing:
-    """The first fenced block that is JSON; else the first array or object in the text that is.
-
-    NaN and Infinity are decoded as such and are for `finite` to refuse; so are numbers too long to be meant.
-    Values longer than 100,000 characters outside a fence, and brackets after the 50th that begin none, are
-    not looked at.
-
-    Args:
-        text: what follows the thinking.
-        accept: refuses a value, and the next one is looked for.
-    """
-    for fence in _fences(text):
-        value = decoded(fence.text)
-        if not isinstance(value, Missing) and accept(value):
-            return value
-    at, tries = 0, 0
-    while tries < _MAX_TRIES and (bracket := _BRACKET.search(text, at)):
-        start = bracket.start()
-        try:
-            value, length = _DECODER.raw_decode(text[start : start + _MAX_JSON])
-        except ValueError:
-            at, tries = start + 1, tries + 1
-            continue
-        except RecursionError:
-            break
-        if accept(value):
-            return value
-        at = start + length
-        tries += 1
-    return MISSING
+        return NOT_JSON
 
 
 def _fences(text: str) -> list[Span]:
-    """The contents of ``` blocks, the word after the opening marks aside; the last may be open."""
+    """The contents of ``` blocks, without the language after the opening marks; the last may be unclosed."""
     if "```" not in text:
         return []
-    found, end = [], 0
+    blocks, end = [], 0
     while (start := text.find("```", end)) >= 0:
         close = text.find("```", start + 3)
         close = len(text) if close < 0 else close
         end = min(close + 3, len(text))
         language = _LANGUAGE.match(text, start + 3, close)
         inner = language.end() if language else start + 3
-        found.append(Span(text[inner:close].strip(), start, end))
-        if len(found) >= MAX_FOUND:
+        blocks.append(Span(text[inner:close].strip(), start, end))
+        if len(blocks) >= MAX_FOUND:
             break
-    return found
+    return blocks
 
 
 _LANGUAGE = re.compile(r"[A-Za-z0-9_+-]*+(?=\s)")
 
-# Full-width forms, typographic minus signs and spaces are written for plain ones; marks without width for nothing.
+# Full-width forms, typographic minus signs and spaces become plain ones; characters without width are dropped.
 _PLAIN = (
     {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
     | dict.fromkeys([0xA0, 0x2007, 0x2009, 0x200A, 0x202F, 0x3000], " ")
@@ -135,7 +93,7 @@ _PLAIN = (
 
 
 def answer_text(text: str) -> str:
-    """What stands in the last `<answer>…</answer>`, else all of the text; in plain characters, without outer spaces."""
+    """The content of the last `<answer>…</answer>`, else the whole text; in plain characters and stripped."""
     if not text.isascii():
         text = text.translate(_PLAIN)
     return within_tags(text).strip()
@@ -144,8 +102,8 @@ def answer_text(text: str) -> str:
 T = TypeVar("T")
 
 
-class Found(NamedTuple):
-    """Something in a text: its parts as they are written, and where it stands."""
+class Match(NamedTuple):
+    """A value in a text: its parts as written, its position and its label."""
 
     parts: Sequence[str]
     start: int
@@ -154,155 +112,155 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind(Generic[T]):
-    """What is looked for, and how it is written."""
+class Notation(Generic[T]):
+    """How one kind of value, such as a box, is written in JSON and in text."""
 
     keys: tuple[frozenset[str], ...]
-    """Keys of JSON objects that hold it; later sets count in objects without a key of the earlier ones."""
+    """Keys of JSON objects that hold a value; a later set counts only in objects without a key of an earlier one."""
     named: Callable[[Mapping[str, Any]], Sequence[Any] | None]
-    """The parts of a JSON object that is one itself, such as `{"x": 1, "y": 2}`."""
-    in_text: Callable[[str], Iterable[Found]]
-    """Those in a text, in order; in linear time."""
+    """The parts of a JSON object that is itself a value, such as `{"x": 1, "y": 2}`."""
+    in_text: Callable[[str], Iterable[Match]]
+    """The values in a text, in order; takes linear time."""
     bare: re.Pattern[str]
-    """How it is written where it is all there is."""
+    """A value without brackets or tags, accepted if it is the whole text."""
     part: re.Pattern[str]
-    """One of its parts."""
+    """One part of a value."""
     make: Callable[[Sequence[Any], str | None], T]
-    """Makes it of its parts and its label; what is wrong with them is told in what it makes."""
+    """Builds a value from its parts and its label; the value says what is wrong with them."""
     corners: bool = False
-    """Whether two pairs are one of it."""
+    """Whether two pairs of numbers are one value."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Statement(Span, Generic[T]):
-    """A piece of text with the things that it states."""
+    """A piece of text and the values that it states."""
 
-    things: list[T]
+    values: list[T]
 
 
-def read(text: str, kind: Kind[T], one: bool) -> list[T]:
-    r"""The things of a kind that an answer states, in its order.
+def read(text: str, notation: Notation[T], one: bool) -> list[T]:
+    r"""The values of one notation that an answer states, in order.
 
-    Looked for in the last `<answer>`, in it in the last `\boxed{}`; else in the first fenced block that has any;
-    else in what follows "answer is"; else everywhere. What the text denies ("not at [30, 40]") is left out.
+    Only the last `<answer>` is read, if there is one: the last `\boxed{}` in it; else the first fenced block with
+    values; else what follows "answer is"; else all of it. Denied values ("not at [30, 40]") are left out.
 
     Args:
-        text: what follows the thinking.
-        kind: what is looked for.
-        one: one thing was asked for, so that what is taken back ("no, wait") is left out. Things that
-            are offered together remain several.
+        text: the text after the thinking.
+        notation: how the values are written.
+        one: whether one value is expected. If so, values that are taken back ("no, wait") are left out; values
+            that are offered together all remain.
     """
     text = answer_text(text)
     if "boxed" in text or "fbox" in text:
-        held = [_all(_statements(box.text, kind)) for box in last_together(text, boxes(text))]
-        if any(held):
-            return [thing for things in held for thing in things][:MAX_FOUND]
+        boxed = [_all(_statements(box.text, notation)) for box in last_together(text, boxes(text))]
+        if any(boxed):
+            return [value for values in boxed for value in values][:MAX_FOUND]
     if "```" in text:
-        fenced = [_Statement(f.text, f.start, f.end, _all(_statements(f.text, kind))) for f in _fences(text)]
-        found = _first_together(text, [statement for statement in fenced if statement.things])
-        if found:
-            return _all(found)
+        fenced = [_Statement(f.text, f.start, f.end, _all(_statements(f.text, notation))) for f in _fences(text)]
+        statements = _first_together(text, [statement for statement in fenced if statement.values])
+        if statements:
+            return _all(statements)
     if "nswer" in text or "NSWER" in text or "答案" in text:
-        said = stated(text) or ""
-        # One thing stands in the sentence itself; a list may go on in the next ones.
-        for rest in (said, text[text.rfind(said) :]) if one else (text[text.rfind(said) :],):
-            found = _statements(rest, kind) if said else []
-            if found:
-                return _all(_first_together(rest, found) if one else found)
-    found = _statements(text, kind)
-    if one and len(found) > 1:
-        kept = {span.start for span in last_together(text, found)}
-        found = [statement for statement in found if statement.start in kept]
-    return _all(found)
+        sentence = stated(text) or ""
+        # One value stands in the sentence itself; a list may continue in the next ones.
+        for rest in (sentence, text[text.rfind(sentence) :]) if one else (text[text.rfind(sentence) :],):
+            statements = _statements(rest, notation) if sentence else []
+            if statements:
+                return _all(_first_together(rest, statements) if one else statements)
+    statements = _statements(text, notation)
+    if one and len(statements) > 1:
+        kept = {span.start for span in last_together(text, statements)}
+        statements = [statement for statement in statements if statement.start in kept]
+    return _all(statements)
 
 
 def _all(statements: Sequence[_Statement[T]]) -> list[T]:
     if len(statements) == 1:
-        return statements[0].things[:MAX_FOUND]
-    return [place for statement in statements for place in statement.things][:MAX_FOUND]
+        return statements[0].values[:MAX_FOUND]
+    return [value for statement in statements for value in statement.values][:MAX_FOUND]
 
 
-def _first_together(text: str, found: list[_Statement[T]]) -> list[_Statement[T]]:
+def _first_together(text: str, statements: list[_Statement[T]]) -> list[_Statement[T]]:
     last = 0
-    while last + 1 < len(found) and offered_together(text[found[last].end : found[last + 1].start]):
+    while last + 1 < len(statements) and offered_together(text[statements[last].end : statements[last + 1].start]):
         last += 1
-    return found[: last + 1]
+    return statements[: last + 1]
 
 
 _OBJECT = re.compile(r"\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\}")
 _LABELS = ("label", "text", "name", "category", "class")
-# What may stand before bare parts.
+# What may precede bare parts.
 _LEAD_IN = re.compile(r"(?:(?<![0-9])[:=]|\b(?:is|at))[\s*`]++(?=[-+.0-9])")
 _QUOTED = re.compile(r"""'(?:label|text|name)'\s*+:\s*+'([^']*+)'""")
 
 
-def _statements(text: str, kind: Kind[T]) -> list[_Statement[T]]:
+def _statements(text: str, notation: Notation[T]) -> list[_Statement[T]]:
     """What a text states: as one JSON value, else in JSON objects, else in words, else as bare parts."""
     if text[:1] in ("[", "{"):
         value = decoded(text)
-        things = [] if isinstance(value, Missing) else in_json(value, kind)
-        if things:
-            return [_Statement(text, 0, len(text), things)]
-    found = list(_from_objects(text, kind)) if "{" in text else []
-    if not found:
-        words = islice(kind.in_text(text), MAX_FOUND)
-        found = [
-            _Statement(text[start:end], start, end, [kind.make(parts, label)]) for parts, start, end, label in words
+        values = [] if isinstance(value, NotJson) else in_json(value, notation)
+        if values:
+            return [_Statement(text, 0, len(text), values)]
+    statements = list(_from_objects(text, notation)) if "{" in text else []
+    if not statements:
+        matches = islice(notation.in_text(text), MAX_FOUND)
+        statements = [
+            _Statement(text[start:end], start, end, [notation.make(parts, label)])
+            for parts, start, end, label in matches
         ]
-    if not found and len(text) < MAX_LITERAL:
+    if not statements and len(text) < MAX_LITERAL:
         starts = [0, *(lead.end() for lead in _LEAD_IN.finditer(text))]
-        bare = [Span(text[start:], start, len(text)) for start in starts if kind.bare.fullmatch(text, start)]
+        bare = [Span(text[start:], start, len(text)) for start in starts if notation.bare.fullmatch(text, start)]
         if bare and not denied(text, bare[0]):
-            return [_Statement(text, 0, len(text), [kind.make(kind.part.findall(bare[0].text), None)])]
-    return [statement for statement in found if not denied(text, statement)]
+            return [_Statement(text, 0, len(text), [notation.make(notation.part.findall(bare[0].text), None)])]
+    return [statement for statement in statements if not denied(text, statement)]
 
 
-def _from_objects(text: str, kind: Kind[T]) -> Iterator[_Statement[T]]:
+def _from_objects(text: str, notation: Notation[T]) -> Iterator[_Statement[T]]:
     for match in islice(_OBJECT.finditer(text), MAX_FOUND):
         inner = match.group().replace("\\{", "{").replace("\\}", "}")
         value = decoded(inner)
-        if isinstance(value, Missing):
+        if isinstance(value, NotJson):
             value = decoded(inner.replace("'", '"'))
-        if not isinstance(value, Missing):
-            things = in_json(value, kind)
-        elif any(key in inner for keys in kind.keys for key in keys):
-            # Not quite JSON: a comma too many, a quote within a text.
+        if not isinstance(value, NotJson):
+            values = in_json(value, notation)
+        elif any(key in inner for keys in notation.keys for key in keys):
+            # Almost JSON: a trailing comma, or a quote within a text.
             label = _QUOTED.search(inner)
-            things = [kind.make(found.parts, label[1] if label else None) for found in kind.in_text(inner)]
+            values = [notation.make(item.parts, label[1] if label else None) for item in notation.in_text(inner)]
         else:
             continue
-        if things:
-            yield _Statement(inner, match.start(), match.end(), things)
+        if values:
+            yield _Statement(inner, match.start(), match.end(), values)
 
 
-def in_json(value: Any, kind: Kind[T]) -> list[T]:
-    """The things anywhere in a JSON value, in its order."""
-    found: list[T] = []
+def in_json(value: Any, notation: Notation[T]) -> list[T]:
+    """The values anywhere in a decoded JSON value, in order."""
+    results: list[T] = []
     waiting = [value]
-    while waiting and len(found) < MAX_FOUND:
+    while waiting and len(results) < MAX_FOUND:
         item = waiting.pop()
         if isinstance(item, Mapping):
-            item = _small(item)
-            values = _held(item, kind)
-            if values is not None:
+            item = _lower_keys(item)
+            written = _under_keys(item, notation)
+            if written is not None:
                 label = _label(item)
-                found += [kind.make(parts, label) for value in values for parts in _parts(value, kind)]
-            elif (named := kind.named(item)) is not None:
-                found.append(kind.make(named, _label(item)))
+                results += [notation.make(parts, label) for value in written for parts in _parts(value, notation)]
+            elif (named := notation.named(item)) is not None:
+                results.append(notation.make(named, _label(item)))
             else:
                 waiting.extend(reversed(list(item.values())))
         elif isinstance(item, list | tuple):
             waiting.extend(reversed(item))
-    return found[:MAX_FOUND]
+    return results[:MAX_FOUND]
 
 
-def _small(item: Mapping[Any, Any]) -> dict[str, Any]:
-    """The object with its keys in small letters."""
+def _lower_keys(item: Mapping[Any, Any]) -> dict[str, Any]:
     return {key.lower(): value for key, value in item.items() if isinstance(key, str)}
 
 
-def _held(item: Mapping[str, Any], kind: Kind[T]) -> list[Any] | None:
-    for keys in kind.keys:
+def _under_keys(item: Mapping[str, Any], notation: Notation[T]) -> list[Any] | None:
+    for keys in notation.keys:
         values = [value for key, value in item.items() if key in keys]
         if values:
             return values
@@ -316,38 +274,38 @@ def _label(item: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _parts(value: Any, kind: Kind[T], depth: int = 3) -> Iterator[Sequence[Any]]:
-    """The parts of each thing that the value of a key says."""
+def _parts(value: Any, notation: Notation[T], depth: int = 3) -> Iterator[Sequence[Any]]:
+    """The parts of each value under one key."""
     if isinstance(value, str):
         value = value[:MAX_LITERAL]
-        texts = [found.parts for found in kind.in_text(value)]
-        yield from texts or [kind.part.findall(value)]
+        texts = [match.parts for match in notation.in_text(value)]
+        yield from texts or [notation.part.findall(value)]
     elif isinstance(value, Mapping):
-        yield kind.named(_small(value)) or ()
+        yield notation.named(_lower_keys(value)) or ()
     elif not isinstance(value, list | tuple):
         if value is not None:
             yield ()
     elif value and isinstance(value[0], list | tuple | Mapping) and depth:
-        if kind.corners and len(value) == 2 and all(isinstance(c, list | tuple) and len(c) == 2 for c in value):
+        if notation.corners and len(value) == 2 and all(isinstance(c, list | tuple) and len(c) == 2 for c in value):
             yield [*value[0], *value[1]]
         else:
             for item in value:
-                yield from _parts(item, kind, depth - 1)
+                yield from _parts(item, notation, depth - 1)
     elif value:
         yield value
 
 
-def gold_value(gold: Any, kind: Kind[T]) -> Any:
-    """A gold as numbers, texts, lists and mappings: JSON text decoded, other text read, arrays made lists.
+def gold_value(gold: Any, notation: Notation[T]) -> Any:
+    """A gold as numbers, texts, lists and mappings: JSON text is decoded, other text read, arrays become lists.
 
-    Raises: ValueError when it is a text in which nothing of the kind stands.
+    Raises: ValueError when the gold is a text without a value of the notation.
     """
     if isinstance(gold, str):
         value = decoded(gold.strip())
-        if isinstance(value, Missing):
-            value = [list(found.parts) for found in kind.in_text(gold)]
-            if not value and kind.bare.fullmatch(gold):
-                value = [kind.part.findall(gold)]
+        if isinstance(value, NotJson):
+            value = [list(match.parts) for match in notation.in_text(gold)]
+            if not value and notation.bare.fullmatch(gold):
+                value = [notation.part.findall(gold)]
             if not value:
                 raise ValueError(f"the gold {gold[:50]!r} cannot be read")
             value = value[0] if len(value) == 1 else value

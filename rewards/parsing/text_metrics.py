@@ -1,7 +1,7 @@
-"""How near one text is to another: pure functions of two texts, each in [0, 1].
+"""Similarity of two texts: pure functions, each with a value in [0, 1].
 
-Texts are compared as `normalised` leaves them. The words of a text are its `tokens`: a number is one word, and
-so is each character of a script that writes no spaces.
+Texts must be `normalised`. The words of a text are its `tokens`: a number is one word, and so is each character of
+a script without spaces.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|textit|mathbf|operatorname)\s*\{
 _DOLLARS = re.compile(r"\$([^$\n]{1,500})\$(?!\d)")
 _APOSTROPHES = re.compile(r"(?<=\w)['’‘`ʼ](?=\w)|(?<=s)['’](?=\s|$)")
 _INITIALS = re.compile(r"(?<![^\W_])([^\W\d_])\.(?!\d)")
-# A mark that belongs to what it touches: the dot of 3.5, the sign of -5, the sharp of C#, the percent of 5 %.
+# Marks that are part of a number or name: the dot of 3.5, the sign of -5, the sharp of C#, the percent of 5 %.
 _MEANT = re.compile(
     r"(?<=\d)[.,:/](?=\d) | (?<![\w.])\.(?=\d) | (?<![\w)])-(?=[.$€£]?\d) | (?<=\w)[%#‰′″] | (?<=\d)\s% | [#@](?=\w)",
     re.VERBOSE,
@@ -30,7 +30,7 @@ _ARTICLES = re.compile(r"(?<![\w'-])(?:a|an|the)\s+(?=\S)", re.IGNORECASE)
 
 
 class _Forms(dict[int, str]):
-    """What becomes of each character, worked out when it is first met: a table for `str.translate`."""
+    """A table for `str.translate` whose entries are computed on first use."""
 
     def __init__(self, change: Callable[[str, str], str]) -> None:
         super().__init__()
@@ -50,12 +50,12 @@ _WITHOUT_MARKS = _Forms(lambda character, kind: " " if kind[0] == "P" or kind ==
 def normalised(
     text: str, *, case: bool = True, punctuation: bool = True, articles: bool = False, latex: bool = True
 ) -> str:
-    r"""The text in one form: Unicode NFKC, one space for any, no invisible characters.
+    r"""The text in NFKC, with white space collapsed and without invisible characters.
 
     Args:
-        case: make capitals small.
-        punctuation: leave out marks, but not those that numbers, amounts and names are made of (3.5, -5, 5 %, C#).
-        articles: leave out "a", "an" and "the" where a word follows.
+        case: fold case.
+        punctuation: drop punctuation, except marks that are part of numbers, amounts and names (3.5, -5, 5 %, C#).
+        articles: drop "a", "an" and "the" before a word.
         latex: unwrap `\text{…}` and `$…$`.
     """
     text = unicodedata.normalize("NFKC", text).translate(_VISIBLE)
@@ -70,7 +70,7 @@ def normalised(
 
 
 def says_something(text: str) -> bool:
-    """Whether there is more in the text than spaces and what nobody sees."""
+    """Whether the text has a visible character."""
     return any(unicodedata.category(character)[0] not in "CZM" for character in text)
 
 
@@ -87,7 +87,7 @@ def _without_marks(text: str) -> str:
 UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-"""The scripts that write no spaces between words, as ranges for a character class."""
+"""Scripts without spaces between words, as ranges for a character class."""
 _TOKEN = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 
 
@@ -97,22 +97,19 @@ def tokens(text: str) -> list[str]:
 
 
 def exact(answer: str, gold: str) -> float:
-    """1 when they are the same."""
+    """1 when the texts are equal."""
     return float(answer == gold)
 
 
 def f1(answer: str, gold: str) -> float:
-    """Harmonic mean of the share of the answer's words found in the gold and of the gold's found in the answer.
-
-    A word counts as often as both have it. As in SQuAD (arXiv 1606.05250).
-    """
-    given, wanted = tokens(answer), tokens(gold)
-    same = sum((Counter(given) & Counter(wanted)).values())
-    return 2 * same / (len(given) + len(wanted)) if same else 0.0
+    """The harmonic mean of precision and recall over words, with multiplicity. As in SQuAD (arXiv 1606.05250)."""
+    answer_tokens, gold_tokens = tokens(answer), tokens(gold)
+    same = sum((Counter(answer_tokens) & Counter(gold_tokens)).values())
+    return 2 * same / (len(answer_tokens) + len(gold_tokens)) if same else 0.0
 
 
 def anls(answer: str, gold: str, *, threshold: float = 0.5) -> float:
-    """1 - d / L, d being the edits between the two in characters and L the longer one's length; 0 below the threshold.
+    """1 - d / L, with d the edit distance in characters and L the length of the longer text; 0 below the threshold.
 
     As in ST-VQA and DocVQA (arXiv 1905.13648), where the threshold is 0.5.
     """
@@ -124,14 +121,14 @@ def anls(answer: str, gold: str, *, threshold: float = 0.5) -> float:
 
 
 def wer(answer: str, gold: str) -> float:
-    """1 - word error rate: the words to substitute, insert or delete, per word of the gold; never below 0."""
-    given, wanted = tokens(answer), tokens(gold)
-    if len(given) >= 2 * len(wanted):
+    """1 - word error rate, at least 0. The rate is words substituted, inserted or deleted per word of the gold."""
+    answer_tokens, gold_tokens = tokens(answer), tokens(gold)
+    if len(answer_tokens) >= 2 * len(gold_tokens):
         return 0.0
-    return max(0.0, 1.0 - Levenshtein.distance(given, wanted) / len(wanted))
+    return max(0.0, 1.0 - Levenshtein.distance(answer_tokens, gold_tokens) / len(gold_tokens))
 
 
-_LITTLE_WORDS = frozenset(
+_FUNCTION_WORDS = frozenset(
     """
     a an the this that these those there here it its is are was were
     be been am has have had do does did can will would of in at to for from by with as and so called named known
@@ -144,41 +141,41 @@ _HEDGES = frozenset(
 
 
 def contains(answer: str, gold: str, *, question: str = "", maximum_ratio: float = 1.0) -> float:
-    """1 when the gold's words stand in the answer, together and in order, and little else does.
+    """1 when the answer contains the gold's words, together and in order, and few others.
 
     With w words in the gold and e other words in the answer, the value is min(1, maximum_ratio * w / (w + e)).
-    Little words ("it is in the") are free where the gold has others, and so are the question's unless it names
-    the gold. An answer that offers alternatives or denies ("or", "maybe", "not") where the gold does not is 0.
+    Function words ("it is in the") are free unless the gold has only such words, and words of the question are free
+    unless it contains the gold. An answer that hedges or denies ("or", "maybe", "not") where the gold does not is 0.
 
     With a ratio of 1, offering k guesses of one length pays no more on average than the likeliest of them alone.
     """
-    given, wanted = tokens(answer), tokens(gold)
-    if not _stands_in(wanted, given) or (_HEDGES - set(wanted)) & set(given):
+    answer_tokens, gold_tokens = tokens(answer), tokens(gold)
+    if not _stands_in(gold_tokens, answer_tokens) or (_HEDGES - set(gold_tokens)) & set(answer_tokens):
         return 0.0
-    asked = tokens(question)
-    free = set() if _LITTLE_WORDS.issuperset(wanted) else _LITTLE_WORDS
-    free = free if _stands_in(wanted, asked) else free | set(asked)
-    extra = sum(count for word, count in (Counter(given) - Counter(wanted)).items() if word not in free)
-    return min(1.0, maximum_ratio * len(wanted) / (len(wanted) + extra))
+    question_tokens = tokens(question)
+    free = set() if _FUNCTION_WORDS.issuperset(gold_tokens) else _FUNCTION_WORDS
+    free = free if _stands_in(gold_tokens, question_tokens) else free | set(question_tokens)
+    extra = sum(count for word, count in (Counter(answer_tokens) - Counter(gold_tokens)).items() if word not in free)
+    return min(1.0, maximum_ratio * len(gold_tokens) / (len(gold_tokens) + extra))
 
 
 def _stands_in(run: Sequence[str], words: Sequence[str]) -> bool:
-    """Whether the run is a part of the words. Both are joined by what no word holds, to be searched in linear time."""
+    """Whether the words contain the run; both are joined by a character that no word has, for a linear search."""
     return f"\n{chr(10).join(run)}\n" in f"\n{chr(10).join(words)}\n"
 
 
 def relaxed(answer: str, gold: str, *, tolerance: float = 0.05) -> float:
-    """1 when the answer's one number is within that part of a gold that is a number; else 1 when they are the same.
+    """1 when the texts are equal, or the answer's one number is within the relative tolerance of a numeric gold.
 
-    As in ChartQA (arXiv 2203.10244), where the tolerance is 5 %. A percentage is also read as a part of 1. A
-    gold of "5 million" is 5,000,000; the same words of an answer are also 5, as on the axis of a chart in millions.
+    As in ChartQA (arXiv 2203.10244), where the tolerance is 5 %. A percentage is also read as a fraction. A gold of
+    "5 million" is 5,000,000; an answer of "5 million" is also 5, as on the axis of a chart in millions.
     """
     if answer == gold:
         return 1.0
     gold, answer = gold[:2000], answer[:2000]
     targets = _readings(scaled(gold), alone=True)
-    given = _readings(scaled(answer), alone=False) | _readings(answer, alone=False)
-    near = (abs(value - target) <= Fraction(tolerance) * abs(target) for target in targets for value in given)
+    values = _readings(scaled(answer), alone=False) | _readings(answer, alone=False)
+    near = (abs(value - target) <= Fraction(tolerance) * abs(target) for target in targets for value in values)
     return float(any(near))
 
 
@@ -186,10 +183,10 @@ _AROUND_A_NUMBER = re.compile(r"[\s$€£¥%°.,~≈=+-]*")
 
 
 def _readings(text: str, *, alone: bool) -> set[Fraction]:
-    found = numbers(text)
-    values = {number.value for number in found}
+    matches = numbers(text)
+    values = {number.value for number in matches}
     value = values.pop() if len(values) == 1 else None
-    if value is None or (alone and not _AROUND_A_NUMBER.fullmatch(text[: found[0].start] + text[found[-1].end :])):
+    if value is None or (alone and not _AROUND_A_NUMBER.fullmatch(text[: matches[0].start] + text[matches[-1].end :])):
         return set()
-    percent = text[found[-1].end :].lstrip().startswith("%")
+    percent = text[matches[-1].end :].lstrip().startswith("%")
     return {value, value / 100} if percent else {value}

@@ -1,7 +1,6 @@
-"""Whether an answer is a calculation that is left for the reader to do.
+"""Detects answers that are unevaluated calculations.
 
-A policy asked for 34 * 2 soon finds out that "34 * 2" equals the gold. It is equal, and it is
-no answer.
+A policy that is asked for 34 * 2 soon learns that "34 * 2" equals the gold, but it is no answer.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ _NAMED_FUNCTION = (
 )
 _FUNCTION = re.compile(rf"!|\^(?!\{{?\\circ)|{_NAMED_FUNCTION}")
 _MULTIPLE = re.compile(rf"[\d)}}\]]{_NAMED_FUNCTION}")
-# Signs within words ("x-axis", "m/s") calculate nothing, and neither does the sign of a number in a list.
+# Signs within words ("x-axis", "m/s") and the sign of a number in a list are no operations.
 _CALCULATION = re.compile(rf"{_FUNCTION.pattern}|[\d)}}\]][-+*/]|\w[-+*/][\d({{\\]|\w\+\w|\)\(")
 _EQUALS = re.compile(r"=(?![^{}=]*\})")  # but not that of "\sum_{i=1}"
 _SENTENCE_END = re.compile(r"\.(?=\s|$)")
 
 
 def after_approximation(answer: str, gold: str) -> str:
-    r"""What follows the last "≈", where the gold is a plain number: "81 - 31 ≈ 40" says 40.
+    r"""The part after the last "≈", if the gold is a plain number: 40 for "81 - 31 ≈ 40".
 
-    A number that equals the gold stays the answer if what follows is its rounding: "1/3 ≈ 0.333" says 1/3.
+    A number that equals the gold is kept if the part after it is its rounding: 1/3 for "1/3 ≈ 0.333".
     """
     sides = [side.strip(" $") for side in _APPROXIMATELY.split(answer)]
     if len(sides) == 1 or not _is_plain(gold):
@@ -52,12 +51,12 @@ def after_approximation(answer: str, gold: str) -> str:
 
 
 def left_undone(answer: str, gold: str, question: str = "") -> bool:
-    r"""Whether `answer` is a calculation that the question asks for, or an unevaluated one beside a plain number.
+    r"""Whether `answer` repeats the calculation of the question, or is unevaluated where the gold is a plain number.
 
-    Beside a plain number a fraction of integers stays a number unless it divides evenly ("85/5") or is what the
-    question asked to calculate; so does "3 \times 10^5". A power, root, factorial or other function of numbers is a
-    value unless the question asked to calculate it, or a number stands before it ("34\sqrt{4}"). An equation is
-    judged by its right side.
+    For a plain gold, a fraction of integers counts as evaluated unless it divides evenly ("85/5") or is the
+    calculation of the question; "3 \times 10^5" always does. A power, root, factorial or other function of numbers
+    counts as evaluated unless it is the calculation of the question, or a number precedes it ("34\sqrt{4}"). Of an
+    equation, the right side is judged.
     """
     gold = _NAME.sub("", _normal(gold))
     side = _EQUALS.split(_normal(answer))[-1]
@@ -79,13 +78,13 @@ def left_undone(answer: str, gold: str, question: str = "") -> bool:
 
 
 def _quotes(question: str, side: str) -> bool:
-    """Whether the side stands in the question, and not as a part of a longer number, sum or product."""
+    """Whether the question contains the side, and not within a longer number, sum or product."""
     pattern = rf"(?<![\d+*/])(?<!\d\.){re.escape(side)}(?![+*/]|\.?\d)"
     return re.search(pattern, _normal(_SENTENCE_END.sub(";", question))) is not None
 
 
 def _signs(formula: str) -> list[str]:
-    """What a formula is made of, in whatever order: "1+x" is not "x+1" left undone."""
+    """The characters of a formula in sorted order: "1+x" is not an unevaluated "x+1"."""
     return sorted(re.sub(r"\\[cdt]?frac|[\\{}()*/]", "", formula))
 
 
@@ -102,6 +101,6 @@ def _normal(text: str) -> str:
 
 
 def _improper(match: re.Match[str]) -> str:
-    r"""`5\frac{1}{3}` as 16/3, which 51/3 is not."""
+    r"""`5\frac{1}{3}` as 16/3, not as 51/3."""
     top, bottom = int(match[2] or match[4]), int(match[3] or match[5])
     return f"{int(match[1]) * bottom + top}/{bottom}"

@@ -1,1 +1,1 @@
-"""The built-in verifiers, one file each; none imports another."""
+"""The built-in verifiers, one file each. No verifier imports another."""

@@ -37,8 +37,8 @@ def _written(gold: Any, media: Sequence[Any], meta: Mapping[str, Any], **options
 def _marks(response: str, gold: Any, media: Sequence[Any], meta: Mapping[str, Any], **options: Any) -> list[Mark]:
     frames = CoordinateFrames.of(options)
     golds = gold_boxes(gold, frames.gold_format)
-    found = read_boxes(final_text(response), one=len(golds) == 1)
-    sides: list[tuple[Side, list[LabelledBox]]] = [("gold", golds), ("answer", found)]
+    answers = read_boxes(final_text(response), one=len(golds) == 1)
+    sides: list[tuple[Side, list[LabelledBox]]] = [("gold", golds), ("answer", answers)]
     return [
         Mark(side, frames.into_parts(side, media, meta)(item.box), item.label or "")
         for side, items in sides
@@ -92,29 +92,29 @@ def box(
     min_pixels: Annotated[int, Field(ge=1)] = MIN_PIXELS,
     max_pixels: Annotated[int, Field(ge=1)] = MAX_PIXELS,
 ) -> Verdict:
-    r"""How well the boxes of the answer overlap the gold's, in [0, 1].
+    r"""How well the answer's boxes overlap the gold boxes, in [0, 1].
 
     Reads JSON with `bbox_2d` (or `bbox`, `box`, …), `<|box_start|>(x1,y1),(x2,y2)<|box_end|>` or
     `[x1, y1, x2, y2]` after the thinking: in the last `\boxed{}` or `<answer>`, else in the first fenced block,
     else after "answer is", else anywhere. The gold is a box, a list of boxes, a list of
     `{"bbox_2d": …, "label": …}`, or the JSON text of one of these.
 
-    One box for one box scores their `metric`: `iou`; `giou`, which is max(0, GIoU); or `giou_shifted`, which is
-    (1 + GIoU) / 2 and still rises towards a gold that is not touched, but gives every box something. Of several,
-    each gold box is paired with one of the answer so that the sum of scores is greatest, and the sum is divided by
-    the number of boxes on the side that has more: missing, superfluous and repeated boxes cost, and so do boxes
-    without area, with swapped corners or without finite numbers. Boxes are not cut to the image. An empty gold
-    list wants an empty list.
+    One answer box against one gold box scores their `metric`: `iou`; `giou`, which is max(0, GIoU); or
+    `giou_shifted`, which is (1 + GIoU) / 2 and so rewards a box for coming closer before it overlaps, but gives
+    every box something. With several boxes, each gold box is paired with one answer box so that the sum of scores
+    is greatest, and the sum is divided by the number of boxes in the longer list. Missing, superfluous and
+    repeated boxes lower the score, and so do boxes without area, with swapped corners or with numbers that are
+    not finite. Boxes are not clipped to the image. An empty gold list asks for an empty list.
 
-    `threshold`: a pair that scores less counts 0. `hit`: any other counts 1, if it scores more than 0; without a
-    threshold a box of the whole image then scores 1.
-    `match_labels`: only boxes with the same label, case and spaces aside, are paired.
+    `threshold`: a pair that scores less counts 0. `hit`: a pair that reaches the threshold and scores above 0
+    counts 1; without a threshold, a box around the whole image then scores 1.
+    `match_labels`: only boxes with the same label are paired. Case and spaces do not matter.
 
-    `frame` and `gold_frame` say what the numbers count, and are never guessed: `absolute`, pixels of the image
-    as it came; `absolute_resized`, pixels as the model saw it, resized with `factor`, `min_pixels` and
-    `max_pixels` of its processor; `relative_1000`, thousandths of width and height; `relative_1`, parts of them.
-    Where they differ and the size of the image is needed, it is read from the first image, or from the columns
-    that `size_from` names: one with [width, height], or two.
+    `frame` and `gold_frame` are the units of the coordinates, and are never guessed: `absolute`, pixels of the
+    original image; `absolute_resized`, pixels of the image that the model saw, resized with its processor's
+    `factor`, `min_pixels` and `max_pixels`; `relative_1000`, thousandths of width and height; `relative_1`,
+    fractions of them. Where a conversion needs the image size, it is read from the first image, or from the
+    columns that `size_from` names: one with [width, height], or two.
     """
     frames = CoordinateFrames(frame, gold_frame, gold_format, size_from, Resize(factor, min_pixels, max_pixels))
     try:
@@ -127,64 +127,65 @@ def box(
     except ValueError as error:
         return Verdict(None, "bad_gold", str(error))
     text = final_text(response)
-    found = read_boxes(text, one=len(golds) == 1)
+    answers = read_boxes(text, one=len(golds) == 1)
     if not golds:
-        if found:
-            return Verdict(0.0, "ok", f"{len(found)} boxes where there is nothing to find")
-        said = explicitly_empty(text)
-        return Verdict(1.0, "ok", "an empty list") if said else Verdict(0.0, "no_answer", "no list in the answer")
-    if not found:
+        if answers:
+            return Verdict(0.0, "ok", f"{len(answers)} boxes where the gold has none")
+        is_empty = explicitly_empty(text)
+        return Verdict(1.0, "ok", "an empty list") if is_empty else Verdict(0.0, "no_answer", "no list in the answer")
+    if not answers:
         return Verdict(0.0, "no_answer", "no box in the answer")
-    scored = _Scoring(metric, threshold, hit, match_labels)
-    if len(found) == 1 and len(golds) == 1:
-        return scored.one(golds[0], found[0], into_gold)
-    return scored.many(golds, found, into_gold)
+    scoring = _Scoring(metric, threshold, hit, match_labels)
+    if len(answers) == 1 and len(golds) == 1:
+        return scoring.one(golds[0], answers[0], into_gold)
+    return scoring.many(golds, answers, into_gold)
 
 
 class _Scoring:
-    """How overlaps become scores."""
+    """Turns overlaps into scores."""
 
     __slots__ = ("_hit", "_labels", "_metric", "_threshold")
 
     def __init__(self, metric: Metric, threshold: float, hit: bool, labels: bool) -> None:
         self._metric, self._threshold, self._hit, self._labels = metric, threshold, hit, labels
 
-    def one(self, gold: LabelledBox, found: LabelledBox, into_gold: Transfer) -> Verdict:
-        if found.box is None or gold.box is None:
-            return Verdict(0.0, "ok", f"no box: {found.problem}")
-        if self._labels and _folded(found.label) != _folded(gold.label):
-            return Verdict(0.0, "ok", f"label {found.label!r} instead of {gold.label!r}")
-        x1, y1, x2, y2 = into_gold(found.box)
+    def one(self, gold: LabelledBox, answer: LabelledBox, into_gold: Transfer) -> Verdict:
+        if answer.box is None or gold.box is None:
+            return Verdict(0.0, "ok", f"not a box: {answer.problem}")
+        if self._labels and _folded(answer.label) != _folded(gold.label):
+            return Verdict(0.0, "ok", f"label {answer.label!r} instead of {gold.label!r}")
+        x1, y1, x2, y2 = into_gold(answer.box)
         overlap = (iou if self._metric == "iou" else giou)(gold.box, (x1, y1, x2, y2))
-        return Verdict(self._shaped(overlap), "ok", "[{:g}, {:g}, {:g}, {:g}]".format(*found.box))
+        return Verdict(self._score(overlap), "ok", "[{:g}, {:g}, {:g}, {:g}]".format(*answer.box))
 
-    def _shaped(self, overlap: float) -> float:
+    def _score(self, overlap: float) -> float:
         score = (1 + overlap) / 2 if self._metric == "giou_shifted" else max(0.0, overlap)
         if score < self._threshold or score <= 0:
             return 0.0
         return 1.0 if self._hit else score
 
-    def many(self, golds: list[LabelledBox], found: list[LabelledBox], into_gold: Transfer) -> Verdict:
+    def many(self, golds: list[LabelledBox], answers: list[LabelledBox], into_gold: Transfer) -> Verdict:
         import numpy as np
 
-        good = [(into_gold(item.box), _folded(item.label)) for item in found if item.box is not None]
-        told = f"{len(found)} boxes for {len(golds)}"
-        if len(good) < len(found):
-            told += f", {len(found) - len(good)} of them none: {next(item.problem for item in found if item.problem)}"
-        if len(golds) * len(good) > MAX_PAIRS:
-            return Verdict(0.0, "ok", f"{told}: too many to be meant")
-        if not good:
-            return Verdict(0.0, "ok", told)
+        valid = [(into_gold(item.box), _folded(item.label)) for item in answers if item.box is not None]
+        detail = f"{len(answers)} boxes for {len(golds)}"
+        if len(valid) < len(answers):
+            problem = next(item.problem for item in answers if item.problem)
+            detail += f", {len(answers) - len(valid)} of them invalid: {problem}"
+        if len(golds) * len(valid) > MAX_PAIRS:
+            return Verdict(0.0, "ok", f"{detail}: too many to match")
+        if not valid:
+            return Verdict(0.0, "ok", detail)
         rows = [item.box for item in golds if item.box is not None]
-        overlaps = box_scores(rows, [box for box, _ in good], generalised=self._metric != "iou")  # type: ignore[misc]
+        overlaps = box_scores(rows, [box for box, _ in valid], generalised=self._metric != "iou")  # type: ignore[misc]
         scores = (1 + overlaps) / 2 if self._metric == "giou_shifted" else np.maximum(overlaps, 0.0)
         scores[(scores < self._threshold) | (scores <= 0)] = 0.0
         if self._hit:
             scores[scores > 0] = 1.0
         if self._labels:
-            names = np.array([label for _, label in good], dtype=object)
+            names = np.array([label for _, label in valid], dtype=object)
             scores[np.array([_folded(item.label) for item in golds], dtype=object)[:, None] != names] = 0.0
-        return Verdict(best_sum(scores) / max(len(golds), len(found)), "ok", told)
+        return Verdict(best_sum(scores) / max(len(golds), len(answers)), "ok", detail)
 
 
 def _folded(label: str | None) -> str | None:

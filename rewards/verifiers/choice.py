@@ -1,4 +1,4 @@
-r"""Multiple choice: which letter does the answer commit to?"""
+r"""Multiple choice: which option does the answer commit to?"""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from morl.rewards.parsing.stated_values import answer_text
 from morl.rewards.reward import Example, Verdict, reward
 
 LETTERS = "ABCDEFGHIJ"
-"""Letters of options whose number is not known."""
+"""The letters accepted when the options are not known."""
 MAX_STATEMENTS = 100
-"""Sentences that may name an option, the last ones of a response."""
+"""The most sentences naming an option that are read, counted from the end of a response."""
 
 _COLOURS = ["red", "blue", "green"]
 
@@ -50,15 +50,15 @@ def choice(
     options: Sequence[str] | dict[str, str] | str | None = None,
     options_from: str | None = None,
 ) -> Verdict:
-    r"""1 when the answer commits to the gold's option and to no other, else 0.
+    r"""1 when the answer commits to the gold option and to no other, else 0.
 
     Reads the last `<answer>` after the thinking, if there is one, and in it the last `\boxed{}`; without a box, the
-    letter after "answer is" or the like; then a line that is a letter; then the text of an option. "A or B" is no
-    answer.
+    letter after "answer is" or a similar phrase; then a line that is only a letter; then the text of an option.
+    "A or B" scores 0.
 
-    The gold is a letter, an option's text, its index from 0, or `{answer: …, options: …}`. The options' texts
-    are needed for golds and answers that are texts: give them as `options`, or name with `options_from` the
-    column of the data that holds them (a list, a mapping from letters, or text such as "A) red B) blue").
+    The gold is a letter, the text of an option, its index from 0, or `{answer: …, options: …}`. If golds or answers
+    are texts, the texts of the options are needed: give them as `options`, or set `options_from` to the column of
+    the data that holds them (a list, a mapping from letters, or text such as "A) red B) blue").
     """
     if isinstance(gold, Mapping) and "answer" in gold:
         options = gold.get("options", options)
@@ -73,7 +73,7 @@ def choice(
         return Verdict(None, "bad_gold", str(error))
     target = _gold_letter(gold, texts)
     if target is None:
-        return Verdict(None, "bad_gold", f"the gold {str(gold)[:50]!r} is no option")
+        return Verdict(None, "bad_gold", f"the gold {str(gold)[:50]!r} is not an option")
     text = answer_text(final_text(response))
     if not text:
         return Verdict(0.0, "no_answer", "no answer after the thinking")
@@ -90,7 +90,7 @@ _LABEL = re.compile(r"\s*[(\[]?([A-Z])[)\].:]\s*")
 
 
 def option_texts(options: Any) -> dict[str, str]:
-    """The options' texts by letter; none when they are not known. Raises: ValueError when they cannot be read."""
+    """The options' texts by letter; empty when they are not known. Raises: ValueError when they cannot be read."""
     if options is None:
         return {}
     if isinstance(options, str):
@@ -138,17 +138,17 @@ def _same_text(text: str, texts: Mapping[str, str]) -> list[str]:
 
 
 def chosen_letters(text: str, texts: Mapping[str, str], letters: Iterable[str]) -> set[str]:
-    """The options that the text commits to: one, if it is a good answer."""
+    """The letters of the options that the text commits to; a valid answer commits to one."""
     known = set(letters)
-    for found in (
+    for chosen in (
         _from_boxes(text, texts, known),
         _from_statements(text, texts, known),
         _from_lines(text, texts, known),
         _from_judgements(text, known),
         _from_ending(text, known),
     ):
-        if found:
-            return found
+        if chosen:
+            return chosen
     return _from_last_sentence(text, texts) or _from_first_words(text, texts)
 
 
@@ -168,7 +168,7 @@ def _from_boxes(text: str, texts: Mapping[str, str], letters: set[str]) -> set[s
             rest = content[label.end() :] if label else content
             chosen |= {label[1]} & letters if label else set()
             chosen |= {span.text for span in _tokens(rest, letters)} if not label or len(rest) < 8 else set()
-            chosen |= letters.intersection(_further(rest)) if label and not _same_text(rest, texts) else set()
+            chosen |= letters.intersection(_further_labels(rest)) if label and not _same_text(rest, texts) else set()
     return chosen
 
 
@@ -177,20 +177,20 @@ _REJECTED = re.compile(
     r"\b(?:not|wrong|incorrect|false|neither\s\(?[a-z]|all\s+but)\b|^\s*!|\\(?:neg|lnot|overline|cancel)(?![a-z])",
     re.IGNORECASE,
 )
-# "B. False" and "B) Not given" are options with their texts.
+# "B. False" and "B) Not given" name an option with its text, and deny nothing.
 _LABELLED_DENIAL = re.compile(r"[(\[]?[A-Z][)\].:]\s+(?:(?:false|incorrect|wrong)\W*$|not\s+[a-z]{2})", re.IGNORECASE)
 _OR_LABEL = re.compile(r"\bor\s+[(\[]?([A-Z])[)\].:]\s")
 
 
-def _further(rest: str) -> list[str]:
-    """The labels of more options in what follows the first one; "D. Roosevelt" on its own is a name."""
-    found = [match[1] for match in _NEXT_LABEL.finditer(rest)]
-    return found if len(found) > 1 else _OR_LABEL.findall(rest)
+def _further_labels(rest: str) -> list[str]:
+    """The labels of further options after the first one; a single "D. Roosevelt" is a name."""
+    labels = [match[1] for match in _NEXT_LABEL.finditer(rest)]
+    return labels if len(labels) > 1 else _OR_LABEL.findall(rest)
 
 
-# What may not touch a letter that names an option. Chinese, Japanese and Korean write no space there.
+# What must not follow a letter that names an option. Chinese, Japanese and Korean write no space there.
 _OF_A_WORD = r"(?![\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3])(?:\w|['’]\w)"
-# A capital letter on its own, or any letter in brackets; "A" and "I" before a word are words themselves.
+# A single capital letter, or any letter in brackets; "A" and "I" before a word are words themselves.
 _TOKEN = re.compile(
     rf"""
     (?<![a-zA-Z0-9_\\-]) (?<!\w['’]) (?: \(([A-Za-z])\) | \[([A-Z])\] | ([A-Z]) ) (?! {_OF_A_WORD} | - )
@@ -201,8 +201,8 @@ _TOKEN = re.compile(
 
 
 def _tokens(text: str, letters: set[str]) -> list[Span]:
-    found = ((match, (match[match.lastindex or 0]).upper()) for match in _TOKEN.finditer(text))
-    return [Span(letter, *match.span()) for match, letter in found if letter in letters]
+    matches = ((match, (match[match.lastindex or 0]).upper()) for match in _TOKEN.finditer(text))
+    return [Span(letter, *match.span()) for match, letter in matches if letter in letters]
 
 
 _LEAD = re.compile(
@@ -227,7 +227,7 @@ _DENIED_LEAD = re.compile(
     r"(?:(?:the|option|choice|letter|answer|either)\b[\s:*_]*)*$",
     re.IGNORECASE,
 )
-# What is told of another option does not choose it: "The answer is B. C is wrong."
+# A statement about another option does not choose that option: "The answer is B. C is wrong."
 _SAID_OF = re.compile(
     r"[*_)\]'\"]{0,4}(?:,?\s(?:and|or)\s[(*_]{0,3}[A-Z][*_)]{0,3})?\s{1,3}"
     r"(?:is|are|was|were|would|can|cannot|does|do|did|has|have|gives?|fails?)\b",
@@ -239,9 +239,9 @@ _LINE_END = re.compile(r"\n(?!\s{0,3}\(?or\b)", re.IGNORECASE)
 
 
 def _from_statements(text: str, texts: Mapping[str, str], letters: set[str]) -> set[str]:
-    said = stated(text)
-    if said is not None and _same_text(said, texts):
-        return set(_same_text(said, texts))
+    statement = stated(text)
+    if statement is not None and _same_text(statement, texts):
+        return set(_same_text(statement, texts))
     spans: list[Span] = []
     for match in list(_LEAD.finditer(text))[-MAX_STATEMENTS:]:
         if _DENIED_LEAD.search(match.group()):
@@ -266,13 +266,13 @@ def _first_token(line: str, letter: str, letters: set[str]) -> Span | None:
     for token in _tokens(line, letters)[:1]:
         if token.start <= at < token.end:
             return token
-    # A small letter counts when nothing but a mark or the end follows it: "answer: b", not "the answer is a".
+    # A small letter counts only before a mark or the end: "answer: b", not "the answer is a".
     if letter.islower() and letter.upper() in letters and re.match(r"[)\]*_}$.,;\s]{0,4}$|[)\]]", line[at + 1 :]):
         return Span(letter.upper(), at, at + 1)
     return None
 
 
-# "B is correct", and what its clause must not hold before: "it is not certain that B is correct".
+# "B is correct"; _DOUBT must not precede it in the clause: "it is not certain that B is correct".
 _JUDGEMENT = re.compile(
     r"""
     [*_)\]]{0,4} [ ]{1,2} (?: is | must\ be | should\ be | seems | appears | looks ) [ ] (?: to\ be [ ] )?
@@ -318,12 +318,12 @@ _ENDING = re.compile(
 )
 
 
-# What is said before goes for other options: "Not A. So B", "not A but B".
+# The words before this concern other options: "Not A. So B", "not A but B".
 _DONE_WITH = re.compile(r"[.!?]\s|\bnot\s[*_(\[]{0,3}[A-Z][*_)\]]{0,3},?\sbut\b", re.IGNORECASE)
 
 
 def _from_ending(text: str, letters: set[str]) -> set[str]:
-    """The letter at the end of "Therefore: B", "so D" or "Option C"."""
+    """The letter that ends "Therefore: B", "so D" or "Option C"."""
     sentence = re.split(r"(?<=[!?。])\s|(?<=[^A-Z]\.)\s|\n", text[-200:].strip())[-1]
     tokens = _tokens(sentence, letters)
     if not tokens or re.search(r"\w", sentence[tokens[-1].end :]):
@@ -351,7 +351,7 @@ def _from_lines(text: str, texts: Mapping[str, str], letters: set[str]) -> set[s
     if same:
         return set(same)
     labelled = [letter for line in lines for letter in _labels(line) if letter in letters]
-    # Several are the options told again, and the text after the last one is no answer.
+    # Several labelled lines repeat the options; they are an answer only if the last line is labelled as well.
     return set(labelled) if len(labelled) == 1 or _LABELLED.fullmatch(lines[-1]) else set()
 
 
@@ -360,13 +360,13 @@ def _labels(line: str) -> list[str]:
     first = _LABELLED.fullmatch(line)
     if first is None:
         return []
-    found, end = [(first[1] or first[2]).upper()], first.end(first.lastindex or 0)
+    letters, end = [(first[1] or first[2]).upper()], first.end(first.lastindex or 0)
     for match in _NEXT_LABEL.finditer(line, end):
         if re.search(r"\b(?:because|since|as|not|but)\b", line[end : match.start()], re.IGNORECASE):
             break
-        found.append(match[1])
+        letters.append(match[1])
         end = match.end()
-    return found
+    return letters
 
 
 _DENIAL = re.compile(r"\b(?:not|cannot|never|unlikely)\b|n['’]t\b|\bwrong\b|\bincorrect\b|\bneither\b", re.IGNORECASE)
@@ -378,13 +378,13 @@ def _from_last_sentence(text: str, texts: Mapping[str, str]) -> set[str]:
 
 
 def _from_first_words(text: str, texts: Mapping[str, str]) -> set[str]:
-    """The option of "No, it is not", where no other is named."""
+    """The option that opens the text, such as "No" of "No, it is not", if no other is named."""
     same = set(_same_text(re.split(r"[,.!;:](?=\s)", text[:300], maxsplit=1)[0], texts))
     return same if _named(text[:2000], texts) == same else set()
 
 
 def _named(text: str, texts: Mapping[str, str]) -> set[str]:
-    """The options whose texts stand in the text: of "light blue" that one, and not "blue"; none of "2" in "1/2"."""
+    """The options whose texts occur in the text. "light blue" does not name "blue", nor "1/2" the option "2"."""
     normal, named = _normal(text), set[str]()
     for option in sorted(filter(None, map(_normal, texts.values())), key=len, reverse=True):
         before = r"(?<![\w/^-])(?<!\d[.,])" if option[0].isdigit() else r"(?<!\w)"

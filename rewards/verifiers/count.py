@@ -1,4 +1,4 @@
-"""How many are there?"""
+"""Counting: how many are there?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from morl.rewards.parsing.stated_values import answer_text, decoded
 from morl.rewards.reward import Example, Verdict, reward
 
 MAX_TEXT = 50_000
-"""Characters of an answer that are looked at, the last ones."""
+"""Only the last characters of an answer are read, this many."""
 
 
 @reward(
@@ -50,47 +50,47 @@ def count(
     *,
     falloff: Annotated[float, Field(ge=0, le=1)] = 0.0,
 ) -> Verdict:
-    r"""1 when the one number of the answer is the gold count, else 0; several different numbers are wrong.
+    r"""1 when the answer is one number and equals the gold count, else 0; several different numbers are wrong.
 
     Reads the last `\boxed{}` or `<answer>` after the thinking; else the number that follows "answer is"; else the
-    one after "total of"; else the last number that is not denied ("not 3", "more than 3"). English number words are
-    numbers too ("three", "twenty-one", "two dozen", "7 thousand"), but not the pronoun of "this one". 43.0 is 43; 43.5
-    is wrong. The gold is a whole number that is not negative, or its text.
+    one after "total of"; else the last number that is not denied ("not 3", "more than 3"). English number words
+    count as numbers ("three", "twenty-one", "two dozen", "7 thousand"), but the pronoun of "this one" does not.
+    43.0 is 43; 43.5 is wrong. The gold is a non-negative whole number, or its text.
 
-    Several numbers are wrong, but of "3 cats: one black and two white", "3 apples in 1 basket" and "5 cats, 2 of
-    them black" the first one counts, and of "3 people and 1 dog" the one whose noun the question asks for ("how
-    many people"). "None" and "there are no cats" are 0, and so is "no cats, but 3 dogs" where cats are asked for; "a
-    single cat" is 1. Of an answer that is a JSON object, its `count` is read.
+    Several numbers are wrong, with these exceptions: in "3 cats: one black and two white", "3 apples in 1 basket" and
+    "5 cats, 2 of them black" the first number counts; in "3 people and 1 dog" the one whose noun the question asks
+    for ("how many people"). "None" and "there are no cats" are 0, and so is "no cats, but 3 dogs" if the question is
+    about cats; "a single cat" is 1. In an answer that is a JSON object, `count` (or `total`, …) is read.
 
-    `falloff`: with 0, the default, only the exact count scores. With more, a wrong count scores what is left
-    of 1 after its distance over `falloff` times the gold: with 0.2, 9 for 10 scores 0.5, and 8 scores 0.
+    `falloff`: with 0, the default, only the exact count scores. Otherwise the value is
+    max(0, 1 - |answer - gold| / (falloff * gold)): with 0.2, 9 instead of 10 scores 0.5, and 8 scores 0.
     """
     target = _gold_count(gold)
     if target is None:
-        return Verdict(None, "bad_gold", "the gold must be one whole number that is not negative")
+        return Verdict(None, "bad_gold", "the gold must be one non-negative whole number")
     text = numbers_for_words(answer_text(final_text(response))[-MAX_TEXT:])
-    said = _keyed(text) or _total(text) or _asked_for(text, messages) or _without_parts(text)
-    found = _said_again(answer_numbers(said)) or answer_numbers(_without_digits(text))
-    if not found:
+    text_of_count = _keyed(text) or _total(text) or _asked_for(text, messages) or _without_parts(text)
+    answers = _counted_aloud(answer_numbers(text_of_count)) or answer_numbers(_without_digits(text))
+    if not answers:
         return Verdict(0.0, "no_answer", "no number in the answer")
-    shown = ", ".join(item.text for item in found[:5])
-    if len({item.value for item in found}) > 1:
+    shown = ", ".join(item.text for item in answers[:5])
+    if len({item.value for item in answers}) > 1:
         return Verdict(0.0, "ok", f"several numbers: {shown}")
-    value = found[0].value
+    value = answers[0].value
     if value is None or value.denominator != 1 or value < 0:
-        return Verdict(0.0, "ok", f"{shown[:50]}: no whole number that can be counted to")
+        return Verdict(0.0, "ok", f"{shown[:50]}: not a whole number that can be a count")
     distance = abs(value - target)
     if not distance or not falloff:
         return Verdict(float(not distance), "ok", shown)
-    room = Fraction(falloff) * target
-    return Verdict(float(max(Fraction(0), 1 - distance / room)) if room else 0.0, "ok", shown)
+    reach = Fraction(falloff) * target
+    return Verdict(float(max(Fraction(0), 1 - distance / reach)) if reach else 0.0, "ok", shown)
 
 
 _KEYS = ("count", "total", "answer", "number")
 
 
 def _keyed(text: str) -> str | None:
-    """What an answer that is one JSON object has under a key such as "count"; None where it is none."""
+    """The values of keys such as "count" in an answer that is one JSON object; None for any other answer."""
     value = decoded(_FENCE.sub("", text))
     if not isinstance(value, Mapping):
         return None
@@ -100,11 +100,11 @@ def _keyed(text: str) -> str | None:
 _FENCE = re.compile(r"\A```[A-Za-z]*+|```\Z")
 
 
-def _said_again(found: list[Number]) -> list[Number]:
-    """The numbers; of those that count aloud, "1, 2, 3" and then "3" again, the one that is said again."""
-    values = [item.value for item in found]
+def _counted_aloud(answers: list[Number]) -> list[Number]:
+    """The numbers; only the last of an answer that counts aloud and then repeats the total: "1, 2, 3. So 3"."""
+    values = [item.value for item in answers]
     aloud = len(values) > 2 and values[-1] == len(values) - 1 and values[:-1] == list(range(1, len(values)))
-    return found[-1:] if aloud else found
+    return answers[-1:] if aloud else answers
 
 
 _TOTAL = re.compile(
@@ -116,9 +116,9 @@ _SENTENCE_END = re.compile(r"[.!?。](?=\s|$)|\n")
 
 
 def _total(text: str) -> str | None:
-    """What follows the last "total of", and the one offered with it; None where the answer is stated more plainly."""
-    found = _TOTAL.finditer(text)
-    starts = list(dict.fromkeys(match.end() if match["number"] is None else match.start() for match in found))
+    """What follows the last "total of", and one offered with it; None where the answer has a box or "answer is"."""
+    matches = _TOTAL.finditer(text)
+    starts = list(dict.fromkeys(match.end() if match["number"] is None else match.start() for match in matches))
     if not starts or boxes(text) or stated(text) is not None:
         return None
     start, gap = starts[-1], text[starts[-2] : starts[-1]] if len(starts) > 1 else ""
@@ -152,9 +152,9 @@ _SINGLE = re.compile(
 
 
 def _without_digits(text: str) -> str:
-    """The number of an answer that names none: of "there are no cats" 0, of "a single cat" 1; else nothing."""
-    said = text[-MAX_TAIL:]
-    return "0" if _NONE.fullmatch(said) else "1" if _SINGLE.fullmatch(said) else ""
+    """The number of an answer without digits: 0 for "there are no cats", 1 for "a single cat"; else empty."""
+    tail = text[-MAX_TAIL:]
+    return "0" if _NONE.fullmatch(tail) else "1" if _SINGLE.fullmatch(tail) else ""
 
 
 _BREAKDOWN = re.compile(r"[0-9]{1,9}(?:[ ][a-z'-]{1,30}){0,6}[ ]?[:(,.;]", re.IGNORECASE)
@@ -171,19 +171,19 @@ _PART = re.compile(
 
 
 def _without_parts(text: str) -> str:
-    """The text without numbers, after the first, that say where the counted things are or how some of them look.
+    """The text without later numbers that say where the counted things are, or describe some of them.
 
-    What follows "3 cats:" or "3 cats (" goes as well if it adds up to the count; not in "5, removing 2, leaves 3".
+    What follows "3 cats:" or "3 cats (" is dropped if it adds up to the count, but not in "5, removing 2, leaves 3".
     """
-    said = text if boxes(text) else stated(text) or text[-MAX_TAIL:]
-    head = _BREAKDOWN.search(said)
-    if head is not None and not _RESULT.search(said, head.end()):
-        first, *rest = numbers(_ONE.sub("1", said[head.start() :]))
+    statement = text if boxes(text) else stated(text) or text[-MAX_TAIL:]
+    head = _BREAKDOWN.search(statement)
+    if head is not None and not _RESULT.search(statement, head.end()):
+        first, *rest = numbers(_ONE.sub("1", statement[head.start() :]))
         if len(rest) > 1 and sum((item.value or Fraction(0) for item in rest), Fraction(0)) == first.value:
-            return said[: head.end() - 1]
-    end = next((item.end for item in numbers(said)), 0)
-    kept = said[:end] + _PART.sub(" ", said[end:])
-    return text if boxes(text) or kept == said else kept
+            return statement[: head.end() - 1]
+    end = next((item.end for item in numbers(statement)), 0)
+    kept = statement[:end] + _PART.sub(" ", statement[end:])
+    return text if boxes(text) or kept == statement else kept
 
 
 _HOW_MANY = re.compile(r"\bhow\s+many\s+((?:[a-z'-]{1,30}\s+){0,5}[a-z'-]{1,30})", re.IGNORECASE)
@@ -192,31 +192,31 @@ _AFTER_NOUN = frozenset(
 )
 _COUNTED = re.compile(r"[ ]([a-z'-]{1,30}(?:[ ][a-z'-]{1,30}){0,3})", re.IGNORECASE)
 _JOINERS = frozenset("or and to plus minus times maybe perhaps of by on in at".split())  # noqa: SIM905
-# Words after which a number is worked out from those before it, or replaces them.
+# After these words a number is computed from those before it, or replaces them.
 _TURN = re.compile(
     r"\b(?:so|thus|hence|therefore|then|wait|actually|no|not|leav(?:es|ing)|mak(?:es|ing)|each)\b|=", re.IGNORECASE
 )
 
 
 def _asked_for(text: str, messages: Sequence[Any]) -> str | None:
-    """The one number whose noun follows "how many" in the question, where each has a noun; else None.
+    """The one number whose noun follows "how many" in the question, if every number has a noun; else None.
 
-    "No dogs" is a number of dogs.
+    "No dogs" counts as 0 dogs.
     """
-    asked = _HOW_MANY.findall(question(messages)[-MAX_TAIL:])
-    if not asked or boxes(text):
+    questions = _HOW_MANY.findall(question(messages)[-MAX_TAIL:])
+    if not questions or boxes(text):
         return None
-    words = asked[-1].lower().split()
+    words = questions[-1].lower().split()
     noun = next((word for word, after in pairwise(words) if after in _AFTER_NOUN), words[-1])
     if noun in _AFTER_NOUN:
         return None
-    said = _none_of(noun).sub(" 0 ", stated(text) or text[-MAX_TAIL:])
-    found = numbers(said)
-    if not found or _TURN.search(said, found[0].end, found[-1].start):
+    statement = _none_of(noun).sub(" 0 ", stated(text) or text[-MAX_TAIL:])
+    stated_numbers = numbers(statement)
+    if not stated_numbers or _TURN.search(statement, stated_numbers[0].end, stated_numbers[-1].start):
         return None
     wanted = set()
-    for item in found:
-        counted = _COUNTED.match(said, item.end)
+    for item in stated_numbers:
+        counted = _COUNTED.match(statement, item.end)
         nouns = counted[1].lower().split() if counted else ["or"]
         if nouns[0] in _JOINERS:
             return None
@@ -226,7 +226,7 @@ def _asked_for(text: str, messages: Sequence[Any]) -> str | None:
 
 
 def _none_of(noun: str) -> re.Pattern[str]:
-    """How it is said that there is nothing of the noun: "no red cars", "aren't any cars"."""
+    """Matches statements that there are none of the noun: "no red cars", "aren't any cars"."""
     return re.compile(
         rf"(?:\bno|(?:\bnot|n['’]t)(?:[ ](?:see|have|contain|show))?[ ](?:any|a[ ]single))[ ]"
         rf"(?=(?:[a-z'-]{{1,30}}[ ]){{0,2}}{re.escape(noun.removesuffix('s'))}(?:e?s)?\b)",
@@ -241,6 +241,6 @@ def _gold_count(gold: Any) -> int | None:
         text = str(gold)[:MAX_TAIL]
     except ValueError:  # more digits than Python prints
         return None
-    found = {item.value for item in numbers(numbers_for_words(answer_text(text)))}
-    value = found.pop() if len(found) == 1 else None
+    values = {item.value for item in numbers(numbers_for_words(answer_text(text)))}
+    value = values.pop() if len(values) == 1 else None
     return int(value) if value is not None and value.denominator == 1 and value >= 0 else None

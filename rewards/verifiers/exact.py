@@ -1,4 +1,4 @@
-"""The answer is the gold, word for word."""
+"""The answer equals the gold, word for word."""
 
 from __future__ import annotations
 
@@ -34,35 +34,38 @@ def exact(
     ignore_case: bool = True,
     ignore_punctuation: bool = True,
 ) -> Verdict:
-    r"""1 when the answer equals the gold, or one of the golds in a list, else 0.
+    r"""1 when the answer equals the gold, or one of a list of golds, else 0.
 
     The answer is the last `\boxed{}` after the thinking; without a box, what follows "answer is"; without
-    that, the whole text. `part: text` always takes the whole text after the thinking. With an `<answer>`, all
-    of this is about what the last one holds. Unicode forms, spaces
-    and invisible characters are made one; `ignore_punctuation` leaves out marks at the ends.
+    that, the whole text. `part: text` always takes the whole text after the thinking. If there is an `<answer>`,
+    only the content of the last one is read.
+
+    Unicode is normalised (NFKC), white space collapsed and invisible characters removed. `ignore_punctuation` drops
+    punctuation at the ends.
     """
 
     def normal(text: str) -> str:
         return _normal(text, ignore_case, ignore_punctuation)
 
     golds = gold if isinstance(gold, Sequence) and not isinstance(gold, str) else [gold]
-    known = {normal(answer_text(str(item))) for item in golds if isinstance(item, str | int | float)}
-    if len(golds) == 0 or "" in known or any(not isinstance(item, str | int | float) for item in golds):
-        return Verdict(None, "bad_gold", "the gold must be text that is not empty, or a list of such")
+    accepted = {normal(answer_text(str(item))) for item in golds if isinstance(item, str | int | float)}
+    if len(golds) == 0 or "" in accepted or any(not isinstance(item, str | int | float) for item in golds):
+        return Verdict(None, "bad_gold", "the gold must be non-empty text, or a list of such texts")
     text = answer_text(final_text(response))
-    given = {normal(text)}
+    answers = {normal(text)}
     if part == "answer":
         boxed = different(last_together(text, boxes(text)))
-        # A full stop may end a sentence or stand in a name, and a gold may itself be a sentence with "answer".
+        # A full stop may end the sentence or be part of a name, and a gold may itself be a sentence with "answer".
         readings = [text, stated(text, whole_line=True), stated(text)]
         if boxed:
-            given = {normal(_TEXT.sub(r"\1", box)) for box in boxed}
+            answers = {normal(_TEXT.sub(r"\1", box)) for box in boxed}
         elif readings[-1] is not None:
-            said = [normal(reading) for reading in readings if reading is not None]
-            given = {next((reading for reading in said if reading in known), said[-1])}
-    if given == {""}:
+            normalised = [normal(reading) for reading in readings if reading is not None]
+            answers = {next((reading for reading in normalised if reading in accepted), normalised[-1])}
+    if answers == {""}:
         return Verdict(0.0, "no_answer", "no answer after the thinking")
-    return Verdict(float(given <= known and len(given) == 1), "ok", " ; ".join(sorted(item[:100] for item in given)))
+    shown = " ; ".join(sorted(item[:100] for item in answers))
+    return Verdict(float(answers <= accepted and len(answers) == 1), "ok", shown)
 
 
 _TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
@@ -75,9 +78,9 @@ def _normal(text: str, ignore_case: bool, ignore_punctuation: bool) -> str:
     if not ignore_punctuation:
         return text
     start, end = 0, len(text)
-    while start < end and not _counts(text[start]):
+    while start < end and not _is_significant(text[start]):
         start += 1
-    while end > start and not _counts(text[end - 1]):
+    while end > start and not _is_significant(text[end - 1]):
         end -= 1
     return text[start:end]
 
@@ -85,5 +88,5 @@ def _normal(text: str, ignore_case: bool, ignore_punctuation: bool) -> str:
 _MEANINGFUL = "-+<>=$€£%°#@"
 
 
-def _counts(character: str) -> bool:
+def _is_significant(character: str) -> bool:
     return character.isalnum() or character in _MEANINGFUL or unicodedata.category(character) in ("Mn", "Mc", "So")

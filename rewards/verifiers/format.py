@@ -1,4 +1,4 @@
-r"""The response has the structure that was asked for: thinking, answer tags, boxes, a block of JSON."""
+r"""The response has the required structure: thinking, answer tags, boxes, a JSON block."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ANSWER = {"answer_tags": True}
         Example('<think>Hm.</think>```json\n{"a": 1}\n```', None, 1.0, {"fenced_json": True}),
     ],
 )
-def format(  # noqa: A001  # the name that recipes call it by
+def format(  # noqa: A001  # its name in recipes
     response: str,
     *,
     thinking: Literal["required", "optional", "forbidden"] = "required",
@@ -45,20 +45,20 @@ def format(  # noqa: A001  # the name that recipes call it by
     fenced_json: bool = False,
     partial: bool = False,
 ) -> Verdict:
-    r"""1 when the response has the structure that the options ask for, else 0. What it says is not looked at.
+    r"""1 when the response has the structure that the options ask for, else 0. Content is not checked.
 
-    `thinking: required`   exactly one `<think>…</think>`, first, with something in it, and an answer after it.
-    `thinking: optional`   the same, or no such tags at all, or thinking that is empty.
-    `thinking: forbidden`  no such tags; where the prompt opened the thinking, it must be closed at once.
-    `opened`               the prompt ends with `<think>`, as some chat templates have it, and the response begins
-                           inside the thinking. A run's rewards read such a response with the tag before it; responses
-                           from elsewhere may lack it.
-    `answer_tags`          the answer is one `<answer>…</answer>`, with something in it and nothing around it.
-    `boxed`                exactly so many `\boxed{}` in the answer, none of them empty or unclosed.
-    `fenced_json`          exactly one fenced block in the answer; it is marked as JSON, or not marked, and is JSON.
+    `thinking: required`   exactly one non-empty `<think>…</think>` at the start, and an answer after it.
+    `thinking: optional`   the same, or no such tags at all, or empty thinking.
+    `thinking: forbidden`  no such tags; if the prompt opened the thinking, it must be closed at once.
+    `opened`               the prompt ends with `<think>`, as in some chat templates, so that the response begins
+                           inside the thinking. In a run, rewards read such a response with the tag before it;
+                           responses from a file may lack it.
+    `answer_tags`          the answer is one non-empty `<answer>…</answer>` with nothing around it.
+    `boxed`                the exact number of `\boxed{}` in the answer; none may be empty or unclosed.
+    `fenced_json`          the answer has exactly one fenced block, marked as JSON or not marked, and it is valid JSON.
 
-    All of them must hold; with `partial` the value is the share that does. An empty answer is 0 in any case.
-    The tags must be in the response's text: where a tokenizer takes them for special tokens, they are not.
+    All of them must hold; with `partial` the value is the share that does. An empty answer always scores 0.
+    The tags must be in the response's text: they are not if the tokenizer treats them as special tokens.
     """
     text = response.strip()
     if opened and not text.startswith("<think>"):
@@ -69,17 +69,17 @@ def format(  # noqa: A001  # the name that recipes call it by
     tagged = re.fullmatch(r"<answer>(.*)</answer>", inner, re.DOTALL)
     if not says_something(re.sub(r"</?answer>", "", inner)):
         return Verdict(0.0, "no_answer", "no answer after the thinking")
-    found = [("thinking", _thinks_well(text, thinking, opening, closing, opened=opened))]
+    checks = [("thinking", _thinks_well(text, thinking, opening, closing, opened=opened))]
     if answer_tags:
         once = inner.count("<answer>") == inner.count("</answer>") == 1
-        found.append(("answer tags", once and tagged is not None and says_something(tagged[1])))
+        checks.append(("answer tags", once and tagged is not None and says_something(tagged[1])))
     if boxed is not None:
-        found.append(("boxes", _has_boxes(inner, boxed)))
+        checks.append(("boxes", _has_boxes(inner, boxed)))
     if fenced_json:
-        found.append(("JSON", _has_json(inner)))
-    wrong = [name for name, holds in found if not holds]
-    value = 1.0 - len(wrong) / len(found) if partial else float(not wrong)
-    return Verdict(value, "ok", f"wrong: {', '.join(wrong)}" if wrong else "as asked")
+        checks.append(("JSON", _has_json(inner)))
+    failed = [name for name, holds in checks if not holds]
+    value = 1.0 - len(failed) / len(checks) if partial else float(not failed)
+    return Verdict(value, "ok", f"wrong: {', '.join(failed)}" if failed else "as asked")
 
 
 def _thinks_well(text: str, thinking: str, opening: int, closing: int, *, opened: bool) -> bool:
@@ -97,8 +97,8 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\b")
 
 
 def _has_boxes(answer: str, wanted: int) -> bool:
-    found = boxes(answer, braceless=False)
-    return len(_BOX.findall(answer)) == len(found) == wanted and all(says_something(box.text) for box in found)
+    contents = boxes(answer, braceless=False)
+    return len(_BOX.findall(answer)) == len(contents) == wanted and all(says_something(box.text) for box in contents)
 
 
 _FENCED = re.compile(r"(?:^|\n)[ \t]*```([\w+-]*)[ \t]*\n(.*)\n[ \t]*```[ \t]*(?:\n|$)", re.DOTALL)
@@ -116,4 +116,4 @@ def _has_json(answer: str) -> bool:
 
 
 def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")

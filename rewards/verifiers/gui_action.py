@@ -1,4 +1,4 @@
-"""GUI actions: is it the right kind of action, and are its arguments right?"""
+"""GUI actions: are the type of each action and its arguments right?"""
 
 from __future__ import annotations
 
@@ -38,30 +38,30 @@ def _written(
     gold_scroll: Convention | None = None,
     **options: Any,
 ) -> str:
-    """The gold in the answer format of MiMo-VL, under the options of the reward; a list when it has several steps."""
+    """The gold in MiMo-VL's answer format, under the reward's options; a list if it has several steps."""
     frames = CoordinateFrames.of(options)
     targets = read_gold(gold, box_format=frames.gold_format, scroll=gold_scroll or scroll)
 
-    def there(point: Point | None) -> list[float] | None:
+    def into_answer(point: Point | None) -> list[float] | None:
         return list(frames.out_of_gold(media, meta)(point)) if point else None
 
     steps = []
     for target in targets:
         action = target.action
         clicked = {1: "click", 2: "double_click", 3: "triple_click"} if action.button == "left" else {}
-        far = there((action.distance, action.distance)) if action.distance else None
-        said = {
+        distances = into_answer((action.distance, action.distance)) if action.distance else None
+        fields = {
             "action": clicked.get(action.clicks, f"{action.button}_click") if action.type == "click" else action.type,
-            "start_point": there(_middle(target.boxes) or action.point),
-            "end_point": there(_middle(target.end_boxes) or action.end_point),
+            "start_point": into_answer(_middle(target.boxes) or action.point),
+            "end_point": into_answer(_middle(target.end_boxes) or action.end_point),
             "text": action.text,
             "direction": OPPOSITE[action.direction] if action.direction and scroll == "content" else action.direction,
-            "scroll_distance": far and far[0 if action.direction in ("left", "right") else 1],
+            "scroll_distance": distances and distances[0 if action.direction in ("left", "right") else 1],
             "keys": sorted(action.keys) if action.keys else None,
             "app": action.app,
             "status": action.status,
         }
-        steps.append({key: value for key, value in said.items() if value is not None})
+        steps.append({key: value for key, value in fields.items() if value is not None})
     return json.dumps(steps if len(steps) > 1 else steps[0], ensure_ascii=False)
 
 
@@ -69,22 +69,22 @@ def _marks(
     response: str, gold: Any, media: Sequence[Any] = (), meta: Mapping[str, Any] = _NO_META, **options: Any
 ) -> list[Mark]:
     frames = CoordinateFrames.of(options)
-    found: list[Mark] = []
+    marks: list[Mark] = []
     for number, target in enumerate(read_gold(gold, box_format=frames.gold_format), start=1):
         boxes: list[Sequence[float]] = [*target.boxes, *target.end_boxes]
         points = [point for point in (target.action.point, target.action.end_point) if point]
         of_gold = frames.into_parts("gold", media, meta)
-        found += [Mark("gold", of_gold(place), f"{number} {target.action.type}") for place in boxes or points]
+        marks += [Mark("gold", of_gold(place), f"{number} {target.action.type}") for place in boxes or points]
     try:
         steps = read_actions(final_text(response))
-    except ValueError:  # no action to be seen
+    except ValueError:  # the answer has no action
         steps = []
     for number, step in enumerate(steps, start=1):
         if isinstance(step, Action):
             of_answer = frames.into_parts("answer", media, meta)
             ends = [place for place in (step.point, step.end_point) if place]
-            found += [Mark("answer", of_answer(place), f"{number} {step.type}") for place in ends]
-    return found
+            marks += [Mark("answer", of_answer(place), f"{number} {step.type}") for place in ends]
+    return marks
 
 
 def _middle(boxes: Sequence[Box]) -> Point | None:
@@ -94,44 +94,45 @@ def _middle(boxes: Sequence[Box]) -> Point | None:
 _Frame = Annotated[
     Frame,
     Field(
-        description="What the answer's coordinates count, never guessed: `absolute`, pixels of the image as it came; "
-        "`absolute_resized`, pixels as the model saw it, resized with `factor`, `min_pixels` and `max_pixels` of its "
-        "processor; `relative_1000`, thousandths of width and height; `relative_1`, parts of them."
+        description="The unit of the answer's coordinates, never guessed: `absolute`, pixels of the original image; "
+        "`absolute_resized`, pixels of the image that the model saw, resized with its processor's `factor`, "
+        "`min_pixels` and `max_pixels`; `relative_1000`, thousandths of width and height; `relative_1`, fractions of "
+        "them."
     ),
 ]
-_GoldFrame = Annotated[Frame, Field(description="What the gold's coordinates count, and its radius and distances.")]
-_GoldFormat = Annotated[BoxFormat, Field(description="The gold's boxes: two corners, or a corner, width and height.")]
+_GoldFrame = Annotated[Frame, Field(description="The unit of the gold's coordinates, of `radius` and of distances.")]
+_GoldFormat = Annotated[BoxFormat, Field(description="Gold boxes are two corners, or a corner with width and height.")]
 _SizeFrom = Annotated[
     str | list[str] | None,
     Field(
-        description="Columns with the size of the image: one with [width, height], or two. Without them it is read "
-        "from the first image, where frames differ and it is needed."
+        description="The columns with the image size: one with [width, height], or two. By default the size is read "
+        "from the first image, if a conversion needs it."
     ),
 ]
 _Radius = Annotated[
-    float, Field(ge=0, allow_inf_nan=False, description="In the gold's unit; 0 asks for the gold's point itself.")
+    float, Field(ge=0, allow_inf_nan=False, description="In the gold's unit; with 0, the point must equal the gold's.")
 ]
 _Scroll = Annotated[
     Convention,
     Field(
         description="The answer's convention. With `finger`, scrolling up moves the finger up and shows what is below, "
-        "as MiMo-VL has it; with `content`, it shows what is above, as AndroidControl and UI-TARS have it. A swipe "
-        "between two points is what the finger does; a wheel that turns by `pixels` above 0 shows what is above."
+        "as in MiMo-VL; with `content`, it shows what is above, as in AndroidControl and UI-TARS. A swipe between two "
+        "points is a movement of the finger; a wheel turned by positive `pixels` shows what is above."
     ),
 ]
-_GoldScroll = Annotated[Convention | None, Field(description="The gold's convention, if it is another.")]
+_GoldScroll = Annotated[Convention | None, Field(description="The gold's convention, if it differs.")]
 _Within = Annotated[
     Annotated[float, Field(ge=0, allow_inf_nan=False)] | None,
-    Field(description="By how much the distance of a scroll may differ; it does not count when this is not given."),
+    Field(description="The allowed difference of scroll distances. By default distances are ignored."),
 ]
 _TextMetric = Annotated[
     Literal["exact", "f1", "anls"],
-    Field(description="`f1` (of words) and `anls` (of characters) give their value from `text_threshold` on."),
+    Field(description="`f1` (words) and `anls` (characters) give their value, or 0 below `text_threshold`."),
 ]
-_AnyClick = Annotated[bool, Field(description="Clicks of all kinds are one.")]
-_InputPoint = Annotated[bool, Field(description="Where the text goes counts, too, if the gold says where.")]
+_AnyClick = Annotated[bool, Field(description="Treat all kinds of click as equal.")]
+_InputPoint = Annotated[bool, Field(description="Also check where text is entered, if the gold has a place.")]
 _TypeCredit = Annotated[
-    float, Field(ge=0, lt=1, description="What a step of the right type with wrong arguments is worth.")
+    float, Field(ge=0, lt=1, description="The value of a step of the right type with wrong arguments.")
 ]
 
 
@@ -212,39 +213,40 @@ def gui_action(
     check_input_point: _InputPoint = False,
     type_credit: _TypeCredit = 0.0,
 ) -> Verdict:
-    """Part of the gold's steps that the answer takes, in order: 1 when all are right and there are no others.
+    """The share of the gold's steps that the answer takes, in order: 1 when all are right and there are no others.
 
-    Step i of the answer is held against step i of the gold, and their sum divided by the length of the longer list,
-    so that every extra action costs, after a single gold too. Twelve types of action are known, and another type
-    than the gold's is 0.
+    Step i of the answer is compared with step i of the gold, and the sum of values is divided by the length of the
+    longer list, so that extra actions lower the value. There are twelve types of action; a wrong type scores 0.
+    What must agree besides the type:
 
-    - click, longpress, hover: the point is in the gold's box, edges included, or within `radius` of the gold's point.
-      A hover's gold may name no place. Double, triple, right and middle clicks are clicks of another kind.
-    - drag: both ends, each as a click. scroll: the direction.
-    - input, select: the text, with Unicode forms and spaces made one; an empty text is never right.
-    - press: the set of keys in any order and under any of their names (ctrl, control; the back button is a key).
-      open, appswitch: the application's name, without case, spaces and punctuation.
-    - wait, finished: nothing more; but a status that the gold has (success, failure) must be the answer's.
+    - click, longpress, hover: the point, in the gold box, edges included, or within `radius` of the gold point. A
+      hover's gold may lack a place. Double, triple, right and middle clicks are different kinds of click.
+    - drag: both ends, each as for a click. scroll: the direction.
+    - input, select: the text, after Unicode and white space are normalised. An empty text is never right.
+    - press: the set of keys, in any order and under any of their names (ctrl, control; the back button is a key).
+      open, appswitch: the name of the application; case, spaces and punctuation do not matter.
+    - wait, finished: nothing else, except a status (success, failure) that the gold has.
 
-    The answer follows the thinking, in one of these formats, whatever the gold is in:
+    The answer follows the thinking, in one of these formats, which may differ from the gold's:
     MiMo-VL `{"action": "click", "start_point": [x, y]}`, alone, fenced or in a list;
     UI-TARS `Action: click(start_box='(x,y)')`, or `pyautogui.click(x, y)`, `do(action="Tap", element=[x, y])`;
     OS-Atlas `CLICK <point>[[x,y]]</point>`; AndroidControl `{"action_type": "click", "x": …, "y": …}`;
     tool calls of Qwen2.5-VL `{"name": "computer_use", "arguments": {"action": "left_click", "coordinate": [x, y]}}`.
-    Of a box where a point belongs (`start_box`, `<box>`, or `bbox`, `box_2d`, … without a point), the middle counts;
-    a click or drag without a place, right after the pointer was moved, is where the pointer is.
-    Actions one below the other are a sequence; of actions with other words between them the last one counts;
-    alternatives ("or") are wrong, and so is a line with anything behind its action. `finished()` and COMPLETE say
-    success, IMPOSSIBLE and FAIL failure. The last 50,000 characters are read; more than 200 actions are none.
+    A box in the place of a point (`start_box`, `<box>`, or `bbox`, `box_2d`, … without a point) stands for its middle.
+    A click or drag without a place, right after the pointer was moved, happens at the pointer.
+    Actions one below the other are a sequence; where other words separate actions, the last one counts. Alternatives
+    ("or") are wrong, and so is a line with anything after its action. `finished()` and COMPLETE mean success,
+    IMPOSSIBLE and FAIL mean failure. Only the last 50,000 characters are read; more than 200 actions score 0.
 
-    The gold is an object, a list of objects, or text in any of these formats. An object may hold the target as
-    `bbox`: one box or a list of which any is right; its own `radius`; and, as in Mind2Web, `operation` and `value`.
+    The gold is an object, a list of objects, or text in any of these formats. An object may have the target as
+    `bbox`, one box or a list of boxes any of which is right; a `radius` of its own; and, as in Mind2Web, `operation`
+    and `value`.
     """
     frames = CoordinateFrames(frame, gold_frame, gold_format, size_from, Resize(factor, min_pixels, max_pixels))
     rules = Rules(radius, text_metric, text_threshold, ignore_case, any_click, check_input_point, distance_within)
     try:
         targets = read_gold(gold, box_format=gold_format, scroll=gold_scroll or scroll)
-        if frame != gold_frame and any(rules.ask_where(target.action.type) for target in targets):
+        if frame != gold_frame and any(rules.compares_places(target.action.type) for target in targets):
             x, y = frames.into_gold(media, meta)((1.0, 1.0))
             rules = replace(rules, scale=(x, y))
     except ValueError as error:
@@ -253,18 +255,18 @@ def gui_action(
         steps = read_actions(final_text(response), scroll)
     except ValueError as error:
         return Verdict(0.0, "no_answer", str(error))
-    return _held_against(steps, targets, rules, type_credit)
+    return _compared(steps, targets, rules, type_credit)
 
 
-def _held_against(steps: Sequence[Step], targets: Sequence[Target], rules: Rules, type_credit: float) -> Verdict:
-    total, wrong = 0.0, []
+def _compared(steps: Sequence[Step], targets: Sequence[Target], rules: Rules, type_credit: float) -> Verdict:
+    total, reasons = 0.0, []
     for index, (step, target) in enumerate(zip(steps, targets, strict=False)):
         value, reason = compare(step, target, rules)
         if isinstance(step, Action) and step.type == target.action.type:
             value = max(value, type_credit)
         total += value
         if reason:
-            wrong.append(f"{index + 1}: {reason}" if len(targets) > 1 else reason)
+            reasons.append(f"{index + 1}: {reason}" if len(targets) > 1 else reason)
     if len(steps) != len(targets):
-        wrong.append(f"{len(steps)} actions instead of {len(targets)}")
-    return Verdict(total / max(len(steps), len(targets)), "ok", "; ".join(wrong[:5]) or targets[0].action.type)
+        reasons.append(f"{len(steps)} actions instead of {len(targets)}")
+    return Verdict(total / max(len(steps), len(targets)), "ok", "; ".join(reasons[:5]) or targets[0].action.type)

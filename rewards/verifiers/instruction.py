@@ -1,4 +1,4 @@
-"""The answer does what the prompt's checkable instructions say: IFEval."""
+"""The answer follows the prompt's verifiable instructions, as in IFEval."""
 
 from __future__ import annotations
 
@@ -39,38 +39,40 @@ _TWO = {
 def instruction(response: str, gold: Any, *, loose: bool = False, partial: bool = False) -> Verdict:
     """1 when the answer follows every instruction of the gold, else 0; with `partial`, the share that it follows.
 
-    The gold names instructions of the 25 families of IFEval (arXiv 2311.07911) as its data does,
-    `{instruction_id_list: [ids], kwargs: [arguments of each]}`, or as a list of `{id: …, arguments}`; JSON text of
-    either will do. Arguments that are null are taken for absent.
+    The gold names instructions of the 25 families of IFEval (arXiv 2311.07911) as that data set does,
+    `{instruction_id_list: [ids], kwargs: [arguments of each]}`, or as a list of `{id: …, arguments}`, or as JSON text
+    of either. Arguments that are null count as absent.
 
-    Only what follows the thinking is read, without invisible characters. An instruction counts as followed when the
-    text itself follows it; with `loose`, as in the paper, also when the text does without its first line, its last
-    line, both, or its asterisks. Sentences and languages are told by rules and a detector of our own (see the reward
-    `language`), so that nothing is downloaded; counts may differ by a little from those of the published program. An
-    answer that names several of the choices of `constrained_response` does not follow it.
+    Only the text after the thinking is read, without invisible characters. With `loose`, as in the paper, an
+    instruction also counts as followed if the text follows it without its first line, last line, both, or its
+    asterisks. Sentences are split by rules and languages detected offline (see the reward `language`), so counts may
+    differ slightly from those of the published program. An answer that names several of the choices of
+    `constrained_response` does not follow it.
 
-    An empty answer follows nothing. But any other text without a comma follows "no comma", be it one letter: these
-    instructions say nothing of what the answer is worth. Mix this reward with one that does, a reward model say.
+    An empty answer follows nothing, but a single letter follows "no comma": these instructions do not measure the
+    quality of an answer. Mix this reward with one that does, such as a reward model.
     """
     try:
-        asked = read(gold)
+        instructions = read(gold)
     except ValueError as error:
         return Verdict(None, "bad_gold", str(error)[:300])
-    text = _seen(final_text(response))
+    text = _without_invisible(final_text(response))
     if not says_something(text):
         return Verdict(0.0, "no_answer", "no answer after the thinking")
     variants = dict.fromkeys([text, *(_loosened(text) if loose else ())])
-    ignored = [name for name, follows in asked if not any(map(follows, variants))]
-    value = 1.0 - len(ignored) / len(asked) if partial else float(not ignored)
-    return Verdict(value, "ok", f"ignored: {', '.join(ignored)}" if ignored else f"all {len(asked)} followed")
+    violated = [name for name, follows in instructions if not any(map(follows, variants))]
+    value = 1.0 - len(violated) / len(instructions) if partial else float(not violated)
+    return Verdict(
+        value, "ok", f"not followed: {', '.join(violated)}" if violated else f"all {len(instructions)} followed"
+    )
 
 
-# The joiners belong to words of some scripts, but never to those in ASCII.
+# Zero-width joiners belong to words of some scripts, but not to ASCII words.
 _JOINERS = re.compile(r"(?<=[ -~])[\u200c\u200d]|[\u200c\u200d](?=[ -~])")
 
 
-def _seen(text: str) -> str:
-    """The text without what nobody sees, which would hide words that are forbidden and make two words of one."""
+def _without_invisible(text: str) -> str:
+    """The text without invisible characters, which could hide forbidden words and split one word in two."""
     if text.isascii():
         return text
     hidden = {
@@ -80,25 +82,25 @@ def _seen(text: str) -> str:
 
 
 def read(gold: Any) -> list[tuple[str, Callable[[str], bool]]]:
-    """The instructions of a gold: their ids, and functions of the text. Raises: ValueError when it names none."""
-    found: list[tuple[str, Callable[[str], bool]]] = []
-    for name, arguments in _named(_from_json(gold)):
+    """The gold's instructions: (id, check of a text). Raises: ValueError when it names none or a wrong one."""
+    instructions: list[tuple[str, Callable[[str], bool]]] = []
+    for name, arguments in _ids_and_arguments(_from_json(gold)):
         family = FAMILIES.get(name) if isinstance(name, str) else None
         if family is None:
             raise ValueError(f"unknown instruction {str(name)[:60]!r}{did_you_mean(str(name)[:60], FAMILIES)}")
         if not isinstance(arguments, Mapping):
             raise ValueError(f"{name}: the arguments must be a mapping")
-        given = {str(key): value for key, value in arguments.items() if value is not None}
+        stated = {str(key): value for key, value in arguments.items() if value is not None}
         try:
-            options = check_options(family, given)
+            options = check_options(family, stated)
         except ValidationError as error:
             first = error.errors()[0]
-            said = explain(first, options_model(family).model_fields)
-            raise ValueError(f"{name}: {'.'.join(map(str, first['loc']))}: {said}") from error
-        found.append((name, functools.partial(family, **options)))
-    if not found:
+            rule = explain(first, options_model(family).model_fields)
+            raise ValueError(f"{name}: {'.'.join(map(str, first['loc']))}: {rule}") from error
+        instructions.append((name, functools.partial(family, **options)))
+    if not instructions:
         raise ValueError("the gold names no instruction")
-    return found
+    return instructions
 
 
 def _from_json(value: Any) -> Any:
@@ -110,7 +112,7 @@ def _from_json(value: Any) -> Any:
         raise ValueError(f"the gold is neither instructions nor JSON text of them: {str(error)[:100]}") from error
 
 
-def _named(gold: Any) -> Iterator[tuple[Any, Any]]:
+def _ids_and_arguments(gold: Any) -> Iterator[tuple[Any, Any]]:
     if isinstance(gold, Mapping) and "instruction_id_list" in gold:
         names, arguments = _from_json(gold["instruction_id_list"]), _from_json(gold.get("kwargs"))
         if not isinstance(names, list | tuple) or not isinstance(arguments, list | tuple | None):

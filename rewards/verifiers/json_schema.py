@@ -1,4 +1,4 @@
-"""The answer is JSON of the form that was asked for."""
+"""The answer is JSON that conforms to a schema, or equals the gold."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from morl.rewards.parsing.answer import final_text
 from morl.rewards.reward import Example, Verdict, reward
 
 MAX_LENGTH = 200_000
-"""Characters of JSON that are checked."""
+"""Characters of JSON that are read."""
 MAX_DEPTH = 100
-"""Brackets within brackets; what is nested deeper is not read."""
+"""The greatest depth of nesting that is read."""
 MAX_VALUES = 20
-"""Places after the first JSON in a text at which another one is looked for."""
+"""Further JSON values that are read after the first one, at most."""
 
 
 def _checked(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema itself. Raises: ValueError when it is none, or refers to what it does not hold."""
+    """The schema itself. Raises: ValueError when it is invalid, or refers outside itself."""
     try:
         text = json.dumps(schema, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"no JSON schema: it holds what JSON cannot ({str(error)[:100]})") from error
+        raise ValueError(f"not a JSON schema: it holds what JSON cannot ({str(error)[:100]})") from error
     _validator(text)
     return schema
 
@@ -46,27 +46,27 @@ def _validator(text: str) -> Any:
         kind = validator_for(schema, default=jsonschema.Draft202012Validator)
         kind.check_schema(schema)
         kind = validators.extend(kind, {"uniqueItems": _unique})
-        # A registry that is given is all there is: without one, references would be fetched from the network.
+        # Without an explicit registry, jsonschema would fetch references from the network.
         validator = kind(schema, registry=REGISTRY)
         next(validator.iter_errors(None), None)
     except jsonschema.SchemaError as error:
-        where = "/".join(map(str, error.absolute_path))
-        raise ValueError(f"no JSON schema: {where + ': ' if where else ''}{error.message[:200]}") from error
+        path = "/".join(map(str, error.absolute_path))
+        raise ValueError(f"not a JSON schema: {path + ': ' if path else ''}{error.message[:200]}") from error
     except Unresolvable as error:
         raise ValueError(_unresolved(error)) from error
     except (RecursionError, TypeError, AttributeError, re.error) as error:
-        raise ValueError("no JSON schema: it refers to itself without end, or names no known standard") from error
+        raise ValueError("not a JSON schema: it refers to itself endlessly, or names an unknown standard") from error
     return validator
 
 
 def _unique(validator: Any, wanted: Any, items: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
-    """The keyword `uniqueItems`, in linear time; jsonschema compares each item with each."""
+    """The keyword `uniqueItems` in linear time; jsonschema compares every pair of items."""
     if wanted is True and isinstance(items, list) and len(set(map(_canonical, items))) < len(items):
-        yield jsonschema.ValidationError("items that are the same")
+        yield jsonschema.ValidationError("equal items")
 
 
 def _canonical(value: Any) -> str:
-    """A text that two JSON values share if they are equal: 1 and 1.0, or objects in another order."""
+    """One text for equal JSON values, such as 1 and 1.0, or objects with their keys in another order."""
     return json.dumps(_without_point_zero(value), sort_keys=True)
 
 
@@ -111,16 +111,16 @@ def json_schema(
     """1 when the answer's JSON is valid under a JSON schema, else 0.
 
     The schema is the option, or else the gold of each prompt: a mapping, or JSON text. With `match: equal` the
-    gold is the JSON that is expected: the answer's must equal it, whatever the order of its keys (1 equals 1.0,
-    but not true), and be valid under the option's schema if there is one.
+    gold is the expected JSON: the answer must equal it, in any order of keys (1 equals 1.0, but not true), and be
+    valid under the option's schema if there is one.
 
     Reads, after the thinking, the first fenced block that is marked as JSON or not marked; without one, the
-    whole text; or else the first object or array in it. Different JSON values offered in one answer are wrong.
-    JSON is taken by the standard: no comments, no commas at an end, no NaN, no key twice in one object.
+    whole text, or else the first object or array in it. Different JSON values in one answer are wrong.
+    JSON must be strict: no comments, no trailing commas, no NaN, no duplicate keys.
 
-    The schema's draft is the one that its `$schema` names, else 2020-12. `format` is a remark there, and is not
-    checked. A `$ref` must lead into the schema itself: nothing is ever fetched. A schema that requires little
-    is met by `{}`, and one without `type` by `[]`, too: say `type`, `required`, and `additionalProperties: false`.
+    The schema's draft is the one that its `$schema` names, else 2020-12. `format` is an annotation and is not
+    checked. A `$ref` must lead into the schema itself: nothing is ever fetched. A loose schema is met by `{}`, and
+    one without `type` also by `[]`: set `type`, `required` and `additionalProperties: false`.
     """
     expected: Any = None
     if match == "equal" or schema is None:
@@ -129,7 +129,7 @@ def json_schema(
         try:
             expected = parse(gold) if isinstance(gold, str) else parse(json.dumps(gold, allow_nan=False))
             if match == "schema" and not (isinstance(expected, dict) and expected):
-                raise ValueError("a JSON schema is a mapping that is not empty")
+                raise ValueError("a JSON schema is a non-empty mapping")
             if match == "schema":
                 schema = dict(_checked(expected))
         except (TypeError, ValueError, RecursionError) as error:
@@ -138,34 +138,34 @@ def json_schema(
     if not text:
         return Verdict(0.0, "no_answer", "no answer after the thinking")
     try:
-        found = find(text)
+        value = find(text)
     except ValueError as error:
-        return Verdict(0.0, "no_answer", f"no JSON: {str(error)[:200]}")
+        return Verdict(0.0, "no_answer", f"no valid JSON: {str(error)[:200]}")
     if schema is not None:
         try:
-            wrong = next(_validator(json.dumps(schema)).iter_errors(found), None)
+            violation = next(_validator(json.dumps(schema)).iter_errors(value), None)
         except Unresolvable as error:
             return Verdict(None, "bad_gold", _unresolved(error))
         except RecursionError:
-            if _depth(found) < 20:
-                return Verdict(None, "bad_gold", "the schema refers to itself without end")
+            if _depth(value) < 20:
+                return Verdict(None, "bad_gold", "the schema refers to itself endlessly")
             return Verdict(0.0, "ok", "nested too deeply")
-        if wrong is not None:
-            return Verdict(0.0, "ok", f"{wrong.json_path[:100]}: {wrong.message[:200]}")
-    if match == "equal" and not equal(found, expected):
-        return Verdict(0.0, "ok", "not the JSON that is expected")
+        if violation is not None:
+            return Verdict(0.0, "ok", f"{violation.json_path[:100]}: {violation.message[:200]}")
+    if match == "equal" and not equal(value, expected):
+        return Verdict(0.0, "ok", "not the expected JSON")
     return Verdict(1.0, "ok", "valid" if match == "schema" else "equal")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return made
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        raise ValueError("a duplicate key in an object")
+    return mapping
 
 
 def _constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _float(digits: str) -> float:
@@ -179,7 +179,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant,
 
 
 def parse(text: str) -> Any:
-    """The JSON value that a text is, by the standard. Raises: ValueError."""
+    """The value of a text that is strict JSON. Raises: ValueError."""
     text = text.strip(" \t\r\n\ufeff")
     value, end = _decode(text, 0)
     if end < len(text):
@@ -208,7 +208,7 @@ def _depth(value: Any) -> int:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Whether two JSON values are the same: 1 is 1.0 but not true, and keys have no order."""
+    """Whether two JSON values are equal: 1 is 1.0 but not true, and keys have no order."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):
@@ -217,7 +217,7 @@ def equal(one: Any, other: Any) -> bool:
 
 
 def find(text: str) -> Any:
-    """The one JSON value that a text offers. Raises: ValueError when there is none, or there are different ones."""
+    """The one JSON value in a text. Raises: ValueError when there is none, or several that differ."""
     blocks = _fenced(text)
     values = [parse(blocks[0]), *_readable(blocks[1:])] if blocks else _values(text)
     if any(not equal(values[0], other) for other in values[1:]):
@@ -232,7 +232,7 @@ def _readable(texts: list[str]) -> Iterator[Any]:
 
 
 def _fenced(text: str) -> list[str]:
-    """Fenced blocks that are marked as JSON; if none is, those that have no mark."""
+    """Fenced blocks marked as JSON; without any, the unmarked ones."""
     blocks: dict[str, list[str]] = {"json": [], "": []}
     mark, lines = None, []
     for line in text.split("\n") if "```" in text else []:
@@ -253,12 +253,12 @@ def _fenced(text: str) -> list[str]:
 
 
 _MARK = re.compile(r"[A-Za-z]*")
-# A bracket that opens JSON, rather than a formula, a set or a remark.
+# A bracket that opens JSON rather than a formula, a set or an aside.
 _START = re.compile(r'(?<![\w\\])\{|(?<!\w)\[(?=\s*+(?:["{\[\]\d-]|true|false|null))')
 
 
 def _values(text: str) -> list[Any]:
-    """The whole text as JSON, or the objects and arrays in it, the first of which must be readable."""
+    """The whole text as JSON, or the objects and arrays in it, of which the first must be valid."""
     try:
         return [parse(text)]
     except ValueError:

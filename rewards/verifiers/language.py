@@ -1,4 +1,4 @@
-"""The answer is written in the language that was asked for."""
+"""The answer is written in the requested language."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ def language(
 ) -> Verdict:
     """1 when at least `share` of the answer is in the language, or in one of the languages, else 0.
 
-    Languages are given as the option, or else as the gold of each prompt: ISO 639 codes, tags ("pt-BR" is read as
+    The languages are the option, or else the gold of each prompt: ISO 639 codes, tags ("pt-BR" is read as
     Portuguese) or English names; one or a list. With `partial` the value is the share itself.
 
-    Only what follows the thinking is read, without code blocks, formulas, links and tags. It is taken in
-    stretches of some 60 characters, and each counts by its letters. A stretch is in a language when the detector
-    (py3langid, 139 languages, offline, the same every time) finds that at least half as likely as any other; for
-    one too short to tell, such as a name, the script decides. Languages that are written alike count as one:
-    Chinese of any place, Serbian and Croatian, Malay and Indonesian, the Arabics.
+    Only the text after the thinking is read, without code blocks, formulas, links and tags. It is split into stretches
+    of about 60 characters, weighted by their letters. A stretch is in a language if the detector (py3langid,
+    139 languages, offline, deterministic) gives that language at least half the probability of the likeliest one;
+    where a stretch is too short to tell, such as a name, its script decides. Languages that are written alike count
+    as one: varieties of Chinese, Serbian and Croatian, Malay and Indonesian, varieties of Arabic.
 
-    An answer without words is 0. What the words say is not looked at: mix this with other rewards.
+    An answer without words scores 0. Content is not checked: mix this with other rewards.
     """
     try:
-        asked = codes(gold if language is None else language)
+        wanted = codes(gold if language is None else language)
     except ValueError as error:
         return Verdict(None, "bad_gold", str(error)[:300])
-    found = share_in(final_text(response), asked)
-    if found is None:
+    detected = share_in(final_text(response), wanted)
+    if detected is None:
         return Verdict(0.0, "no_answer", "no words in the answer")
-    value = found.share if partial else float(found.share >= share)
-    return Verdict(value, "ok", f"{found.share:.0%} in {', '.join(sorted(asked))}; mostly {found.most}")
+    value = detected.share if partial else float(detected.share >= share)
+    return Verdict(value, "ok", f"{detected.share:.0%} in {', '.join(sorted(wanted))}; mostly {detected.likeliest}")

@@ -1,4 +1,4 @@
-"""How long a response is: for mixtures that should not reward talking on."""
+"""The length of a response, for mixtures that should not reward verbosity."""
 
 from __future__ import annotations
 
@@ -34,19 +34,20 @@ def length(
     margin: Annotated[int, Field(ge=0)] = 0,
     part: Literal["response", "answer"] = "response",
 ) -> Verdict:
-    """1 from `minimum` to `maximum`, and down to 0 in a straight line over `margin` units beyond them.
-    Without an upper limit, say `maximum: null`.
+    """1 for lengths from `minimum` to `maximum`, falling linearly to 0 over `margin` units outside them.
 
-    Tokens are those that the policy wrote, its thinking included. Words and characters are those of the whole
-    response, or with `part: answer` of what follows the thinking.
+    `maximum: null` sets no upper limit. Tokens are all those that the policy wrote, thinking included. Words and
+    characters are those of the whole response, or, with `part: answer`, of the text after the thinking.
     """
     if maximum is not None and minimum > maximum:
         return Verdict(None, "error", f"the minimum, {minimum}, is above the maximum, {maximum}")
     if unit == "tokens":
         if part == "answer":
-            return Verdict(None, "error", "tokens are counted for the whole response; count words or characters")
+            return Verdict(
+                None, "error", "tokens are counted for the whole response only; set unit to words or characters"
+            )
         if sample is None or (response and not sample.token_ids_T):
-            return Verdict(None, "error", "the tokens of this response are not known; count words or characters")
+            return Verdict(None, "error", "the tokens of this response are unknown; set unit to words or characters")
         count = sample.length
     else:
         text = response if part == "response" else final_text(response)

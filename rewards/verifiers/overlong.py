@@ -1,4 +1,4 @@
-"""Responses that come near the length limit: DAPO's soft punishment."""
+"""Responses near the length limit: DAPO's soft overlong punishment."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def overlong(
     buffer: Annotated[int, Field(ge=0)],
     unit: Literal["tokens", "words", "characters"] = "tokens",
 ) -> Verdict:
-    """1 up to `maximum - buffer`, from there down to 0 at `maximum` in a straight line, and 0 beyond it.
+    """1 up to a length of `maximum - buffer`, then linearly down to 0 at `maximum`, and 0 beyond it.
 
-    It is 1 plus the punishment of DAPO (arXiv 2503.14476, equation 13), with `maximum` for L_max and `buffer`
-    for L_cache; the paper has 20480 and 4096. A buffer of 0 is a sharp limit: 1 up to the maximum.
+    This is 1 plus the punishment of DAPO (arXiv 2503.14476, equation 13), with L_max = `maximum` and
+    L_cache = `buffer`; the paper uses 20480 and 4096. A buffer of 0 makes a hard limit: 1 up to the maximum.
 
-    It counts the whole response, its thinking included: the tokens that the policy wrote, or words (what stands
-    between spaces) or characters. Tokens are known in a run; for responses from a file, count the others. A text
-    that nobody asked to have spaces may do without them, and is one word.
-    To train as the paper does, weigh it like the other terms: a response of 0 here loses its weight at most.
+    The length is that of the whole response, thinking included: the tokens that the policy wrote, words separated by
+    white space, or characters. Responses from a file have no tokens: use words or characters. A text without spaces
+    counts as one word, so a policy can evade a limit in words.
+    To train as in the paper, give this term a weight like the others: a response that scores 0 loses that weight.
     """
     if unit == "tokens":
         if sample is None or (response and not sample.token_ids_T):
-            return Verdict(None, "error", "the tokens of this response are not known; count words or characters")
+            return Verdict(None, "error", "the tokens of this response are unknown; set unit to words or characters")
         count = sample.length
     else:
         count = len(response.split()) if unit == "words" else len(response)

@@ -31,11 +31,11 @@ def _written(gold: Any, media: Sequence[Any], meta: Mapping[str, Any], **options
 def _marks(response: str, gold: Any, media: Sequence[Any], meta: Mapping[str, Any], **options: Any) -> list[Mark]:
     frames = CoordinateFrames.of(options)
     areas, targets = gold_areas(gold, frames.gold_format)
-    read = read_points(final_text(response), one=len(targets) < 2)
-    found = [item.point for item in read if item.point is not None]
+    labelled = read_points(final_text(response), one=len(targets) < 2)
+    answers = [item.point for item in labelled if item.point is not None]
     of_gold, of_answer = frames.into_parts("gold", media, meta), frames.into_parts("answer", media, meta)
     golds = [Mark("gold", of_gold(place)) for place in (*areas, *targets)]
-    return golds + [Mark("answer", of_answer(place)) for place in found]
+    return golds + [Mark("answer", of_answer(point)) for point in answers]
 
 
 @reward(
@@ -78,64 +78,65 @@ def point(
     min_pixels: Annotated[int, Field(ge=1)] = MIN_PIXELS,
     max_pixels: Annotated[int, Field(ge=1)] = MAX_PIXELS,
 ) -> Verdict:
-    r"""1 when the point of the answer lies in the gold box, its edge included, or near enough to the gold point.
+    r"""1 when the answer's point lies in the gold box, edge included, or within `radius` of the gold point.
 
     Reads JSON with `point_2d` (or `point`, `coordinate`, …, or `x` and `y`), `<point>x y</point>`, Molmo's
     `<points x1="…" y1="…">`, `(x, y)` or `[x, y]` after the thinking: in the last `\boxed{}` or `<answer>`, else in the
-    first fenced block, else after "answer is", else anywhere. Where the answer is a box, its centre counts, as in
-    evaluations on ScreenSpot; not with `centre_of_box: false`.
+    first fenced block, else after "answer is", else anywhere. If the answer is a box, its centre counts, as in
+    evaluations on ScreenSpot; `centre_of_box: false` turns this off.
 
-    The gold is a box, or a list of boxes any of which will do: then one point is asked for, and different points
-    offered together are a hedge that scores 0. Or it is a point, with the `radius` within which an answer is right,
-    in units of the gold's frame. Or it is a list of points: each is paired with at most one of the answer's that is
-    near enough, and the value is the number of pairs over the number of points on the side that has more.
+    The gold takes one of three forms:
+    - a box, or a list of boxes any of which will do. One point is expected; different points score 0 as a hedge;
+    - a point. It needs `radius`, the greatest distance of a right answer, in units of the gold's frame;
+    - a list of points. Each is paired with at most one answer point within `radius`, and the value is the number of
+      pairs over the number of points in the longer list.
 
-    `gold_format` says how gold boxes are written: corners, or a corner with width and height. `frame`,
-    `gold_frame`, `size_from` and the limits of resizing are as in the reward `box`.
+    `gold_format` is the format of gold boxes: two corners, or a corner with width and height. `frame`,
+    `gold_frame`, `size_from` and the resizing limits are as in the reward `box`.
     """
     frames = CoordinateFrames(frame, gold_frame, gold_format, size_from, Resize(factor, min_pixels, max_pixels))
     try:
         areas, targets = gold_areas(gold, gold_format)
         if targets and radius is None:
-            raise ValueError("the gold is a point: give the radius within which an answer is right (radius)")
+            raise ValueError("the gold is a point: set 'radius', the greatest distance of a right answer")
         if len(targets) ** 2 > MAX_PAIRS:
             raise ValueError(f"more than {int(MAX_PAIRS**0.5)} gold points cannot be matched")
         into_gold = frames.into_gold(media, meta)
     except ValueError as error:
         return Verdict(None, "bad_gold", str(error))
-    found = read_points(final_text(response), one=len(targets) < 2)
-    if not found:
+    answers = read_points(final_text(response), one=len(targets) < 2)
+    if not answers:
         return Verdict(0.0, "no_answer", "no point in the answer")
-    if found[0].from_box and not centre_of_box:
+    if answers[0].from_box and not centre_of_box:
         return Verdict(0.0, "no_answer", "a box instead of a point")
     if len(targets) > 1:
-        return _many(targets, found, into_gold, radius or 0.0)
-    if len({item.point for item in found}) > 1:
-        return Verdict(0.0, "ok", f"{len(found)} points where one was asked for")
-    if found[0].point is None:
-        return Verdict(0.0, "ok", f"no point: {found[0].problem}")
-    x, y = into_gold(found[0].point)
+        return _many(targets, answers, into_gold, radius or 0.0)
+    if len({item.point for item in answers}) > 1:
+        return Verdict(0.0, "ok", f"{len(answers)} points where one was asked for")
+    if answers[0].point is None:
+        return Verdict(0.0, "ok", f"not a point: {answers[0].problem}")
+    x, y = into_gold(answers[0].point)
     right = any(contains(area, (x, y)) for area in areas) or any(_near((x, y), t, radius or 0.0) for t in targets)
-    return Verdict(float(right), "ok", "({:g}, {:g})".format(*found[0].point))
+    return Verdict(float(right), "ok", "({:g}, {:g})".format(*answers[0].point))
 
 
 def _near(a: Point, b: Point, radius: float) -> bool:
     return math.dist(a, b) <= radius
 
 
-def _many(targets: list[Point], found: list[LabelledPoint], into_gold: Transfer, radius: float) -> Verdict:
-    good = [into_gold(item.point) for item in found if item.point is not None]
-    told = f"{len(found)} points for {len(targets)}"
-    if len(targets) * len(good) > MAX_PAIRS:
-        return Verdict(0.0, "ok", f"{told}: too many to be meant")
-    hits = [[float(_near((x, y), target, radius)) for x, y in good] for target in targets]
-    return Verdict(best_sum(hits) / max(len(targets), len(found)), "ok", told)
+def _many(targets: list[Point], answers: list[LabelledPoint], into_gold: Transfer, radius: float) -> Verdict:
+    valid = [into_gold(item.point) for item in answers if item.point is not None]
+    detail = f"{len(answers)} points for {len(targets)}"
+    if len(targets) * len(valid) > MAX_PAIRS:
+        return Verdict(0.0, "ok", f"{detail}: too many to match")
+    hits = [[float(_near((x, y), target, radius)) for x, y in valid] for target in targets]
+    return Verdict(best_sum(hits) / max(len(targets), len(answers)), "ok", detail)
 
 
 def gold_areas(gold: Any, gold_format: BoxFormat = "xyxy") -> tuple[list[Box], list[Point]]:
-    """The boxes of a gold, or its points: one of the lists is empty, the other is not.
+    """The gold's boxes and its points. Exactly one of the lists is empty.
 
-    Raises: ValueError when it holds neither, or both.
+    Raises: ValueError when the gold holds neither boxes nor points, or both.
     """
     value = gold_value(gold, POINTS)
     points = _gold_points(value)
@@ -143,12 +144,12 @@ def gold_areas(gold: Any, gold_format: BoxFormat = "xyxy") -> tuple[list[Box], l
         return [], points
     boxes = [item.box for item in gold_boxes(value, gold_format) if item.box is not None]
     if not boxes:
-        raise ValueError("there is nothing to point at in an empty gold")
+        raise ValueError("the gold is empty: there is nothing to point at")
     return boxes, []
 
 
 def _gold_points(value: Any) -> list[Point] | None:
-    """The points of a gold; None when it is none or anything else. Raises: ValueError when a point is none."""
+    """The gold's points; None when it is empty or not points. Raises: ValueError when a point is invalid."""
     if not isinstance(value, list | Mapping) or not value:
         return None
     is_one = isinstance(value, Mapping) or not isinstance(value[0], list | tuple | Mapping)
@@ -157,11 +158,11 @@ def _gold_points(value: Any) -> list[Point] | None:
         return None
     points: list[Point] = []
     for item in items:
-        found = in_json(item if isinstance(item, Mapping) else {"point": item}, POINTS)
-        if len(found) != 1 or found[0].point is None or found[0].from_box:
-            problem = found[0].problem or "a box" if len(found) == 1 else f"{len(found)} points in one item"
+        labelled = in_json(item if isinstance(item, Mapping) else {"point": item}, POINTS)
+        if len(labelled) != 1 or labelled[0].point is None or labelled[0].from_box:
+            problem = labelled[0].problem or "a box" if len(labelled) == 1 else f"{len(labelled)} points in one item"
             raise ValueError(f"gold point {len(points)}: {problem}")
-        points.append(found[0].point)
+        points.append(labelled[0].point)
     return points
 
 

@@ -12,11 +12,11 @@ from morl.rewards.reward import Example, Verdict, reward
 
 
 def _checked(pattern: str) -> str:
-    """The pattern itself. Raises: ValueError when it is no pattern, or would reward anything."""
+    """The pattern itself. Raises: ValueError when it is invalid or matches empty text."""
     try:
         matches_nothing = re.compile(pattern).search("") is not None
     except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"the pattern {pattern[:80]!r} is wrong: {error}") from error
+        raise ValueError(f"the pattern {pattern[:80]!r} is invalid: {error}") from error
     if matches_nothing:
         raise ValueError(f"the pattern {pattern[:80]!r} matches empty text, so it would reward anything")
     return pattern
@@ -46,18 +46,20 @@ def regex(
     ignore_case: bool = False,
     multiline: bool = False,
 ) -> Verdict:
-    r"""1 when the pattern is found, else 0. The pattern is the option, or the gold of each prompt.
+    r"""1 when the pattern matches, else 0. The pattern is the option, or else the gold of each prompt.
 
-    It is looked for in the text after the thinking, or in the `answer` in it (the last `\boxed{}`, or what
-    follows "answer is"), or in the whole `response`. `fullmatch` wants all of it to match, spaces at its
-    ends aside. `multiline` lets `^` and `$` match at lines, and `.` match line breaks.
+    `part` is what is searched: `text`, everything after the thinking; `answer`, the last `\boxed{}` in it, or what
+    follows "answer is"; or the whole `response`. `mode: fullmatch` requires a match of all of it, outer white space
+    aside. `multiline` lets `^` and `$` match at line breaks, and `.` match line breaks.
 
-    Python's syntax. A pattern that also matches empty text would reward anything and is an error.
-    A pattern that backtracks without end is stopped by the deadline.
+    The syntax is that of Python's `re`. A pattern that matches empty text would reward anything and is an error.
+    The deadline stops a pattern that backtracks without end.
     """
     source = pattern if pattern is not None else gold
     if not isinstance(source, str):
-        return Verdict(None, "bad_gold", "no pattern: give the option 'pattern', or a gold that is one")
+        return Verdict(
+            None, "bad_gold", "no pattern: set the option 'pattern', or give each prompt a pattern as its gold"
+        )
     try:
         _checked(source)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""How much of a response says again what it has said: loops, stuck words, copied paragraphs."""
+"""How repetitive a response is: loops, stuck words, copied paragraphs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from morl.rewards.parsing.text_metrics import UNSPACED
 from morl.rewards.reward import Example, Verdict, reward
 
 SPARED = 20
-"""Repeated n-grams that cost nothing: a short answer may well be "no, no, no", a short list has one form."""
+"""Repeated n-grams that cost nothing: short answers such as "no, no, no" and short lists repeat themselves."""
 MAX_WORD = 40
-"""A longer word is read as characters."""
+"""A longer word counts as separate characters."""
 MAX_GAP = 200
-"""More characters without a word between them are read as words each."""
+"""In a longer gap between words, each character counts as a word."""
 
 
 @reward(
@@ -38,17 +38,18 @@ def repetition(
     maximum_run: Annotated[int, Field(ge=1)] = 100,
     part: Literal["response", "answer"] = "response",
 ) -> Verdict:
-    """1 where little is said twice, down to 0 for a loop: min(1, (1 - s) / (1 - allowed)) * min(1, maximum_run / r).
+    """1 for text without much repetition, down to 0 for a loop.
 
-    s is the share of n-grams of words that stood there before, 20 of them spared. r is the longest stretch of
-    words, one after the other, that start such an n-gram: a stuck word or line, a copied paragraph.
+    The value is min(1, (1 - s) / (1 - allowed)) * min(1, maximum_run / r). s is the share of word n-grams that
+    occurred before, the first 20 of them not counted. r is the length, in n-grams, of the longest run of such
+    repeats: a stuck word or line, a copied paragraph.
 
-    Ordinary prose, code, lists and tables in one form have s below 0.2 and r below 100, and so the value 1; grids
-    of few symbols do not, and songs may not. Marks and capitals are not looked at. In scripts without spaces, in
-    words of more than 40 characters, and in more than 200 characters without a word, each character is a word.
+    Ordinary prose, code, lists and uniform tables have s below 0.2 and r below 100, and so score 1; grids of few
+    symbols score less, and songs may. Punctuation and case are ignored. In scripts without spaces, in words of more
+    than 40 characters, and in gaps of more than 200 characters between words, each character is a word.
 
-    The thinking and the answer are looked at apart, so that the answer may repeat the thinking; `part: answer`
-    looks at the answer alone. No text at all is 0. Short or senseless text is 1: mix this with other rewards.
+    Thinking and answer are measured separately, so that the answer may repeat the thinking; `part: answer` measures
+    the answer alone. An empty text scores 0. Short or meaningless text scores 1: mix this with other rewards.
     """
     answer = final_text(response)
     thinking = response[: response.rfind("</think>")] if "</think>" in response else "" if answer else response
@@ -57,8 +58,8 @@ def repetition(
         return Verdict(0.0, "no_answer", "no text")
     repeated = total = run = 0
     for text in parts:
-        again, count, longest = repeats(words(text), n)
-        repeated, total = repeated + again, total + count
+        repeated_in_part, count, longest = repeats(words(text), n)
+        repeated, total = repeated + repeated_in_part, total + count
         run = max(run, longest)
     share = max(0, repeated - SPARED) / max(1, total)
     value = min(1.0, (1.0 - share) / (1.0 - allowed)) * min(1.0, maximum_run / max(1, run))
@@ -70,25 +71,25 @@ _WORD = re.compile(rf"[{UNSPACED}]|(?:(?![{UNSPACED}])[\w{_MARKS}])+")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in small letters; the characters of what is no word, or too long for one."""
+    """The words of a text in lower case; the characters of long words and of long gaps between words."""
     text = text.casefold().strip()
-    found: list[str] = []
+    units: list[str] = []
     at = 0
     for match in _WORD.finditer(text):
         if match.start() - at > MAX_GAP:
-            found += text[at : match.start()]
+            units += text[at : match.start()]
         word, at = match.group(), match.end()
         if len(word) > MAX_WORD:
-            found += word
+            units += word
         else:
-            found.append(word)
+            units.append(word)
     if len(text) - at > MAX_GAP:
-        found += text[at:]
-    return found
+        units += text[at:]
+    return units
 
 
 def repeats(units: list[str], n: int) -> tuple[int, int, int]:
-    """`(repeated, total, run)`: n-grams that stood there before, all n-grams, and the most repeated ones in a row."""
+    """`(repeated, total, run)`: n-grams that occurred before, all n-grams, and the longest run of repeated ones."""
     numbers: dict[str, int] = {}
     ids = [numbers.setdefault(unit, len(numbers)) for unit in units]
     base = len(numbers) + 1

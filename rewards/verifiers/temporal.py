@@ -11,11 +11,11 @@ from pydantic import Field
 
 from morl.rewards.parsing.answer import final_text
 from morl.rewards.parsing.geometry import MAX_PAIRS, Segment, best_sum, segment_iou
-from morl.rewards.parsing.stated_values import Found, Kind, finite, gold_value, in_json, read
+from morl.rewards.parsing.stated_values import Match, Notation, finite, gold_value, in_json, read
 from morl.rewards.reward import Example, Verdict, reward
 
 MAX_SECONDS = 1e7
-"""Greatest time, some months."""
+"""The greatest time, about four months."""
 
 
 def _answer(gold: Any) -> str:
@@ -49,7 +49,7 @@ def temporal(
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.0,
     hit: bool = False,
 ) -> Verdict:
-    r"""How well the time spans of the answer overlap the gold's: overlap over union, in [0, 1].
+    r"""How well the answer's time spans overlap the gold's: temporal IoU, in [0, 1].
 
     Reads `[mm:ss, mm:ss]`, `hh:mm:ss.fff`, `from 3.2 to 8 s`, `3.2 - 8.0 seconds`, `1 min 5 s to 2 min`,
     `starts at 3 s and ends at 8 s` and JSON with `start` and `end`, or keys such as `start_time` and `end_time`,
@@ -57,27 +57,27 @@ def temporal(
     else anywhere. Plain numbers are seconds.
     The gold is a pair of numbers or of such texts, `{"start": …, "end": …}`, a list of these, or a text.
 
-    One span for one span scores the overlap over the union. Of several, each gold span is paired with one of the
-    answer so that the sum of scores is greatest, and the sum is divided by the number of spans on the side that has
-    more. A span that ends before or when it starts counts as one, and scores 0.
+    One answer span against one gold span scores the overlap over the union. With several spans, each gold span is
+    paired with one answer span so that the sum of scores is greatest, and the sum is divided by the number of spans
+    in the longer list. A span whose end is not after its start is counted, and scores 0.
 
-    `threshold`: a pair that scores less counts 0. `hit`: any other counts 1, if it scores more than 0; without a
-    threshold a span of the whole video then scores 1.
+    `threshold`: a pair that scores less counts 0. `hit`: a pair that reaches the threshold and scores above 0
+    counts 1; without a threshold, a span of the whole video then scores 1.
     """
     try:
         golds = gold_segments(gold)
     except ValueError as error:
         return Verdict(None, "bad_gold", str(error))
     text = _plain(final_text(response))
-    found = read(text, SEGMENTS, one=len(golds) == 1)
-    if not found:
+    answers = read(text, SEGMENTS, one=len(golds) == 1)
+    if not answers:
         return Verdict(0.0, "no_answer", "no time span in the answer")
-    good = [item.segment for item in found if item.segment is not None]
-    told = f"{len(found)} spans for {len(golds)}" if len(found) > 1 or len(golds) > 1 else ""
-    if len(good) < len(found):
-        told += f"{', ' * bool(told)}no span: {next(item.problem for item in found if item.problem)}"
-    if not good or len(golds) * len(good) > MAX_PAIRS:
-        return Verdict(0.0, "ok", told)
+    valid = [item.segment for item in answers if item.segment is not None]
+    detail = f"{len(answers)} spans for {len(golds)}" if len(answers) > 1 or len(golds) > 1 else ""
+    if len(valid) < len(answers):
+        detail += f"{', ' * bool(detail)}not a span: {next(item.problem for item in answers if item.problem)}"
+    if not valid or len(golds) * len(valid) > MAX_PAIRS:
+        return Verdict(0.0, "ok", detail)
 
     def score(a: Segment, b: Segment) -> float:
         overlap = segment_iou(a, b)
@@ -85,10 +85,10 @@ def temporal(
             return 0.0
         return 1.0 if hit else overlap
 
-    if len(found) == 1 and len(golds) == 1:
-        return Verdict(score(golds[0], good[0]), "ok", "{:g} to {:g} s".format(*good[0]))
-    scores = [[score(a, b) for b in good] for a in golds]
-    return Verdict(best_sum(scores) / max(len(golds), len(found)), "ok", told)
+    if len(answers) == 1 and len(golds) == 1:
+        return Verdict(score(golds[0], valid[0]), "ok", "{:g} to {:g} s".format(*valid[0]))
+    scores = [[score(a, b) for b in valid] for a in golds]
+    return Verdict(best_sum(scores) / max(len(golds), len(answers)), "ok", detail)
 
 
 _NUMBER = r"(?:[0-9]++(?:\.[0-9]++)?+|\.[0-9]++)"
@@ -117,7 +117,7 @@ _BARE = re.compile(rf"{_SIDE}{_TIME}\s*+(?:,|and\b)?\s*+{_SIDE}{_TIME}{_SIDE}\.?
 _LATEX = re.compile(r"\\(?:text|mathrm|mbox)\{([^{}]*+)\}|\\[,;: ]")
 _NARROW = re.compile(r"\\!")
 _HYPHEN = re.compile(r"(?<=[0-9])-(?=(?:second|sec|minute|min|hour)s?\b)|\smarks?\b", re.IGNORECASE)
-# Below 60 the second number goes with the first, and is no end of a span: "1 min and 10 s", not "1 min and 90 s".
+# Below 60 the second number belongs to the first and ends no span: "1 min and 10 s", not "1 min and 90 s".
 _AND = re.compile(
     rf"(?<=[0-9])(\s*+(?:{_HOURS}|{_MINUTES}))\s++and\s++"
     rf"(?=[0-5]?[0-9](?:\.[0-9]++)?+\s*+(?:{_MINUTES}|{_SECONDS}){_END})",
@@ -135,7 +135,7 @@ _SECONDS_OF = {"h": 3600.0, "m": 60.0, "s": 1.0, "分": 60.0, "秒": 1.0}
 
 
 def _plain(text: str) -> str:
-    """The text with its times in the plainest form."""
+    """The text with its times in one notation."""
     text = _HYPHEN.sub(" ", _LATEX.sub(r" \1 ", _NARROW.sub("", text)))
     text = _AND.sub(r"\1 ", text)
     return _CLOCK_SECONDS.sub("", _ORDINALS.sub(r"\1\2\3", text))
@@ -143,15 +143,15 @@ def _plain(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TimeSpan:
-    """A time span of an answer, or what stands where one was expected."""
+    """A time span of an answer, or the reason why it is not one."""
 
     segment: Segment | None
-    """In seconds; None when it is no span: see `problem`."""
+    """In seconds; None when the span is invalid: see `problem`."""
     problem: str = ""
 
 
 def seconds(value: Any) -> float | None:
-    """A time in seconds: a number, `mm:ss`, `hh:mm:ss.fff`, or a text with units; None for anything else."""
+    """Seconds of a number, of `mm:ss` or `hh:mm:ss.fff`, or of a text with units; None for anything else."""
     if not isinstance(value, str):
         return finite(value)
     text = value.strip()
@@ -177,10 +177,10 @@ def _time_span(parts: Sequence[Any], label: str | None) -> TimeSpan:
         return TimeSpan(None, "not two times")
     last = parts[1].strip() if isinstance(parts[1], str) else ""
     if isinstance(parts[0], str) and finite(parts[0]) is not None and _UNIT.search(last):
-        # "from 1 to 2 min": the unit stands once, for both.
+        # "from 1 to 2 min": the unit is written once, for both.
         start *= _SECONDS_OF[_UNIT.findall(last)[0][1].lower()]
     if not 0 <= start <= MAX_SECONDS or not 0 <= end <= MAX_SECONDS:
-        return TimeSpan(None, "a time before the start, or beyond any video")
+        return TimeSpan(None, "a time before 0, or longer than any video")
     if start >= end:
         return TimeSpan(None, "it ends before it starts" if start > end else "it has no length")
     return TimeSpan((start, end))
@@ -190,7 +190,7 @@ _NAMES = (("start", "end"), ("begin", "end"), ("from", "to"))
 
 
 def _named(item: Mapping[str, Any]) -> list[Any] | None:
-    """What stands under two keys such as `start_time` and `end_time`, the shortest such names first."""
+    """The values of two keys such as `start_time` and `end_time`; shorter keys win."""
     keys = sorted((key for key in item if "frame" not in key), key=len)
     for first, second in _NAMES:
         for key in keys:
@@ -199,17 +199,17 @@ def _named(item: Mapping[str, Any]) -> list[Any] | None:
     return None
 
 
-def _in_text(text: str) -> Iterator[Found]:
-    return (Found(_ONE_TIME.findall(match.group()), *match.span()) for match in _SEGMENT.finditer(text))
+def _in_text(text: str) -> Iterator[Match]:
+    return (Match(_ONE_TIME.findall(match.group()), *match.span()) for match in _SEGMENT.finditer(text))
 
 
 _KEYS = ("segment", "segments", "timestamp", "timestamps", "time", "times", "time_range", "span", "spans", "interval",
          "intervals", "time_span")  # fmt: skip
-SEGMENTS = Kind((frozenset(_KEYS),), _named, _in_text, _BARE, _ONE_TIME, _time_span)
+SEGMENTS = Notation((frozenset(_KEYS),), _named, _in_text, _BARE, _ONE_TIME, _time_span)
 
 
 def gold_segments(gold: Any) -> list[Segment]:
-    """The time spans of a gold, in seconds; at least one.
+    """The gold's time spans, in seconds; at least one.
 
     Raises: ValueError when it holds anything but time spans that end after they start.
     """
@@ -222,11 +222,11 @@ def gold_segments(gold: Any) -> list[Segment]:
         items = list(gold)
     segments: list[Segment] = []
     for item in items:
-        found = in_json(item if isinstance(item, Mapping) else {"span": item}, SEGMENTS)
-        if len(found) != 1 or found[0].segment is None:
-            problem = found[0].problem if len(found) == 1 else f"{len(found)} spans in one item"
+        spans = in_json(item if isinstance(item, Mapping) else {"span": item}, SEGMENTS)
+        if len(spans) != 1 or spans[0].segment is None:
+            problem = spans[0].problem if len(spans) == 1 else f"{len(spans)} spans in one item"
             raise ValueError(f"gold span {len(segments)}: {problem}")
-        segments.append(found[0].segment)
+        segments.append(spans[0].segment)
     if len(segments) ** 2 > MAX_PAIRS:
         raise ValueError(f"more than {int(MAX_PAIRS**0.5)} gold spans cannot be matched")
     return segments

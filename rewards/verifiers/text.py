@@ -1,4 +1,4 @@
-r"""A short text against the texts that are accepted: questions about documents and charts, transcripts, names."""
+r"""A short text against the accepted texts: questions about documents and charts, transcripts, names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from morl.rewards.parsing.question import question
 from morl.rewards.reward import Example, Verdict, reward
 
 MAX_QUESTION = 20_000
-"""Characters of the question that are looked at, the last ones."""
+"""Only the last characters of the question are read, this many."""
 
 
 @reward(
@@ -50,26 +50,26 @@ def text(
     maximum_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0,
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05,
 ) -> Verdict:
-    r"""How near the answer is to the gold, or to the nearest of a list of accepted golds: a value from 0 to 1.
+    r"""How similar the answer is to the gold, or to the most similar of a list of golds, in [0, 1].
 
     `metric`:
-    exact     1 when they are the same. Numbers are text: 43.0 is not 43.
-    f1        the words they share, as in SQuAD and DROP: harmonic mean of precision and recall.
-    anls      1 - edits / length of the longer, in characters, as in DocVQA; 0 below `threshold`.
-    contains  1 when the gold's words stand together in the answer. What else it says costs: a gold of 2 words
-              beside 6 others gives 2/8, times `maximum_ratio`, at most 1. Little words and the question's own
-              are free. "or" and "not" give 0. With the ratio above 1, listing guesses begins to pay.
-    wer       1 - word error rate, never below 0, as for transcripts.
-    relaxed   a gold that is a number ("1.5 million" too): 1 within `tolerance` (5 %) of it; any other gold: exact.
+    exact     1 when they are equal. Numbers are compared as text: 43.0 is not 43.
+    f1        harmonic mean of precision and recall over words, as in SQuAD and DROP.
+    anls      1 - edits / length of the longer text, in characters, as in DocVQA; 0 below `threshold`.
+    contains  1 when the answer contains the gold's words, together and in order. Other words lower the value: a gold
+              of 2 words among 6 others gives 2/8, times `maximum_ratio`, at most 1. Function words and words of the
+              question are free. "or" and "not" give 0. With a ratio above 1, listing guesses begins to pay.
+    wer       1 - word error rate, at least 0; for transcripts.
+    relaxed   for a gold that is a number ("1.5 million" too): 1 within `tolerance` (5 %) of it; else as exact.
               As in ChartQA.
 
     The answer is the last `\boxed{}` after the thinking; without a box, what follows "answer is"; without that,
-    the whole text. `part: text` always takes the whole text after the thinking. Different boxes side by side are
-    no answer. With an `<answer>`, all of this is about what the last one holds.
+    the whole text. `part: text` always takes the whole text after the thinking. Different boxes side by side
+    score 0. If there is an `<answer>`, only the content of the last one is read.
 
-    Unicode forms, spaces and invisible characters are made one. `ignore_punctuation` leaves out marks, but not
-    those of numbers (3.5, -5, 5 %). `ignore_articles` leaves out "a", "an", "the"; unless said, exact, f1 and
-    contains do.
+    Unicode is normalised (NFKC), white space collapsed and invisible characters removed. `ignore_punctuation` drops
+    punctuation, but not that of numbers (3.5, -5, 5 %). `ignore_articles` drops "a", "an" and "the"; by default
+    exact, f1 and contains do.
     """
     ignores = metric in ("exact", "f1", "contains") if ignore_articles is None else ignore_articles
 
@@ -77,16 +77,16 @@ def text(
         return text_metrics.normalised(words, case=ignore_case, punctuation=ignore_punctuation, articles=ignores)
 
     golds = [_as_text(item) for item in (gold if isinstance(gold, list | tuple) else [gold])]
-    known = [normal(within_tags(item)) for item in golds]
-    if not known or "" in known:
-        return Verdict(None, "bad_gold", "the gold must be text that is not empty, or a list of such")
-    given, rivals = _readings(within_tags(final_text(response)), part, golds)
-    given = [reading for reading in dict.fromkeys(map(normal, given)) if reading]
-    if not given:
+    accepted_texts = [normal(within_tags(item)) for item in golds]
+    if not accepted_texts or "" in accepted_texts:
+        return Verdict(None, "bad_gold", "the gold must be non-empty text, or a list of such texts")
+    readings, rivals = _readings(within_tags(final_text(response)), part, golds)
+    readings = [reading for reading in dict.fromkeys(map(normal, readings)) if reading]
+    if not readings:
         return Verdict(0.0, "no_answer", "no answer after the thinking")
-    if rivals and len(given) > 1:
-        return Verdict(0.0, "ok", "several answers: " + " ; ".join(item[:60] for item in given[:4]))
-    asked = normal(question(messages)[-MAX_QUESTION:]) if metric == "contains" else ""
+    if rivals and len(readings) > 1:
+        return Verdict(0.0, "ok", "several answers: " + " ; ".join(item[:60] for item in readings[:4]))
+    question_text = normal(question(messages)[-MAX_QUESTION:]) if metric == "contains" else ""
 
     def value(answer: str, accepted: str) -> float:
         match metric:
@@ -97,20 +97,20 @@ def text(
             case "anls":
                 return text_metrics.anls(answer, accepted, threshold=threshold)
             case "contains":
-                return text_metrics.contains(answer, accepted, question=asked, maximum_ratio=maximum_ratio)
+                return text_metrics.contains(answer, accepted, question=question_text, maximum_ratio=maximum_ratio)
             case "wer":
                 return text_metrics.wer(answer, accepted)
             case "relaxed":
                 return text_metrics.relaxed(answer, accepted, tolerance=tolerance)
 
     best, answer = max(
-        ((value(answer, accepted), answer) for answer in given for accepted in known), key=lambda x: x[0]
+        ((value(answer, accepted), answer) for answer in readings for accepted in accepted_texts), key=lambda x: x[0]
     )
     return Verdict(best, "ok", answer[:200])
 
 
 def _as_text(item: Any) -> str:
-    """A text or a number as text; empty for anything else."""
+    """A text or number as text; empty for anything else."""
     if isinstance(item, bool) or not isinstance(item, str | int | float):
         return ""
     try:
@@ -120,7 +120,7 @@ def _as_text(item: Any) -> str:
 
 
 def _readings(words: str, part: str, golds: Sequence[str]) -> tuple[list[str], bool]:
-    """What the answer may be; and whether each is an answer of its own, or they are readings of one."""
+    """The candidate answers, and whether they are separate answers rather than readings of one answer."""
     if part == "text":
         return [words], False
     boxed = last_together(words, boxes(words))
@@ -129,6 +129,6 @@ def _readings(words: str, part: str, golds: Sequence[str]) -> tuple[list[str], b
     sentence = stated(words)
     if sentence is None:
         return [words], False
-    # A full stop may end a sentence or stand in a name, and a gold may itself be a sentence with "answer".
+    # A full stop may end the sentence or be part of a name, and a gold may itself be a sentence with "answer".
     whole = [words] if any(stated(item) is not None for item in golds) else []
     return [sentence, stated(words, whole_line=True) or sentence, *whole], False

@@ -16,6 +16,7 @@ from morl.rewards.checks import written_gold
 from morl.rewards.parsing.geometry import Box, Segment, giou, iou, segment_iou
 from morl.rewards.parsing.gold_boxes import gold_boxes
 from morl.rewards.reward import Verdict
+from morl.rewards.reward_input import RewardInput
 from morl.rewards.verifiers.box import Metric, box
 from morl.rewards.verifiers.point import point
 from morl.rewards.verifiers.temporal import temporal
@@ -270,12 +271,12 @@ ONE, TWO = [10, 20, 110, 220], [[10, 20, 30, 40], [50, 60, 70, 80]]
 @pytest.mark.parametrize("frame", ["absolute", "absolute_resized", "relative_1000", "relative_1"])
 def test_a_gold_is_written_in_the_frame_of_the_answer(verifier: str, gold: Any, gold_format: str, frame: str) -> None:
     function = REWARDS.load(verifier)
-    row = {"media": (), "meta": {"size": [640, 480]}}
+    row: dict[str, Any] = {"media": (), "meta": {"size": [640, 480]}}
     options: dict[str, Any] = {"frame": frame, "gold_format": gold_format, "size_from": "size"}
     options |= {"radius": 1e-6} if verifier == "point" else {}
     write = traits_of(function).answer
     assert write is not None
-    response = written_gold(write, {"gold": gold, **row}, options)
+    response = written_gold(write, RewardInput("", gold, **row), options)
     assert function(response, gold, **row, **options).value == pytest.approx(1.0)
 
 

@@ -193,7 +193,7 @@ def test_limits_decide_how_many_tokens_there_are(codec):
 
 PLUGIN = """
 from morl.rewards import reward
-from morl.rewards.parsing.coordinates import image_size, smart_resize
+from morl.rewards.parsing.image_size import image_size, smart_resize
 
 
 @reward("seen_width")
