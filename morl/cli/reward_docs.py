@@ -20,6 +20,9 @@ from morl.registry import REWARDS, options_model, wanted_arguments
 from morl.rewards import Example
 from morl.traits import is_async, needs_gold, traits_of
 
+MAX_SHOWN = 1000
+"""Characters of an example's response or gold that are printed."""
+
 
 def describe_rewards(name: str | None = None) -> str:
     """All rewards with options and origin; or the documentation of one.
@@ -71,7 +74,16 @@ def _execution(function: Callable[..., Any]) -> str:
 def _example(example: Example) -> str:
     value = "no score" if example.value is None else f"{example.value:g}"
     further = "".join(f", {key}: {value!r}" for key, value in {**example.options, **example.meta}.items())
-    return f"  {value:>8}  response: {example.response!r}, gold: {example.gold!r}{further}"
+    return f"  {value:>8}  response: {_shown(example.response)}, gold: {_shown(example.gold)}{further}"
+
+
+def _shown(value: Any) -> str:
+    """A value as Python writes it, cut in its middle when it is long: some examples are."""
+    text = repr(value)
+    if len(text) <= MAX_SHOWN:
+        return text
+    half = MAX_SHOWN // 2
+    return f"{text[:half]} … {text[-half:]} ({len(text):,} characters)"
 
 
 def _recipe_lines(name: str, function: Callable[..., Any], examples: Sequence[Example]) -> Iterator[str]:
