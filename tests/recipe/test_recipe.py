@@ -565,14 +565,14 @@ def test_every_recipe_of_morl_is_read_by_its_name(name, tmp_path, monkeypatch):
 
 
 def test_the_schema_file_is_the_schema():
-    path = Path(__file__).parent.parent / "recipes" / "morl.schema.json"
+    path = Path(__file__).parents[2] / "recipes" / "morl.schema.json"
     assert json.loads(path.read_text(encoding="utf-8")) == json_schema(), (
         "write it anew: python -m morl.cli.recipe_docs --schema > recipes/morl.schema.json"
     )
 
 
 def test_the_reference_is_that_of_the_schema():
-    path = Path(__file__).parent.parent / "docs" / "recipe.md"
+    path = Path(__file__).parents[2] / "docs" / "recipe.md"
     text = path.read_text(encoding="utf-8")
     assert text == reference(), "write it anew: python -m morl.cli.recipe_docs > docs/recipe.md"
     for key in ("samples_per_prompt", "bad_media", "`algorithm.importance`", "`reasoning_gym`", "`boxed`"):

@@ -72,7 +72,7 @@ def written(tmp_path: Path, vision_model: Path, monkeypatch: pytest.MonkeyPatch)
 
     def write(name: str) -> str:
         monkeypatch.chdir(tmp_path)
-        text = (Path(__file__).parents[1] / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+        text = (Path(__file__).parents[2] / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
         Path(f"{name}.yaml").write_text(text.replace("/shared/", ""), encoding="utf-8")
         for objective, row in ROWS.items():
             folder = Path("data") / objective
@@ -158,7 +158,7 @@ def test_rewards_count_in_the_pixels_that_the_model_sees(written: Callable[[str]
 
 @pytest.mark.parametrize("name", NODES)
 def test_every_setting_says_whose_it_is(name: str) -> None:
-    text = (Path(__file__).parents[1] / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     sections = re.split(r"^(?=\w)", text, flags=re.MULTILINE)
     for section in sections:
         if section.startswith(("algorithm:", "rollout:", "learner:")):

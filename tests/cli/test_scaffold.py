@@ -181,7 +181,7 @@ def test_no_reward_of_morl_is_called_like_the_command() -> None:
 
 
 def test_the_example_passes_its_own_tests(tmp_path: Path) -> None:
-    shutil.copytree(Path(__file__).parents[1] / "examples" / "custom_verifier", tmp_path / "package")
+    shutil.copytree(Path(__file__).parents[2] / "examples" / "custom_verifier", tmp_path / "package")
     environment = Environment.make(tmp_path / "venv")
     environment.install(tmp_path / "package")
     done = environment.run("-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path / "package")

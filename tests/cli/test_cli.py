@@ -99,7 +99,7 @@ def test_data_that_are_not_there_are_told_with_the_line_that_names_them(
 
 def test_a_mistyped_key_names_file_line_and_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "x.yaml"
-    text = Path(__file__).parent.parent / "recipes" / "arithmetic.yaml"
+    text = Path(__file__).parents[2] / "recipes" / "arithmetic.yaml"
     recipe.write_text(text.read_text().replace("temperature:", "temprature:"))
     line = next(i for i, row in enumerate(recipe.read_text().splitlines(), 1) if "temprature" in row)
     assert main(["train", str(recipe)]) == 2
@@ -183,7 +183,7 @@ def test_the_recipes_in_the_readme_are_recipes(tmp_path: Path) -> None:
     from morl.recipe.rm_recipe import PreferenceRecipe
     from morl.recipe.sft_recipe import SftRecipe
 
-    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     blocks = [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
     files = [tmp_path / f"{number}.yaml" for number in range(len(blocks))]
     for file, block in zip(files, blocks, strict=True):
@@ -200,7 +200,7 @@ def test_the_recipes_in_the_readme_are_recipes(tmp_path: Path) -> None:
 
 
 def test_what_the_readme_asks_of_a_service_is_there() -> None:
-    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     recipe = re.findall(r"^morl serve (\w+)", text, re.MULTILINE)
     asked = re.findall(r'"objective": "(\w+)", "response"', text) + re.findall(r"use: remote, .*objective: (\w+)", text)
     assert len(recipe) == 1
@@ -209,12 +209,12 @@ def test_what_the_readme_asks_of_a_service_is_there() -> None:
 
 
 def test_the_verifier_of_the_readme_is_short_and_reads_the_answer_alone(tmp_path: Path) -> None:
-    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    (block,) = [block.split("```")[0] for block in text.split("```python\n")[1:]]
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (block,) = [block.split("```")[0] for block in text.split("```python\n")[1:] if "@reward" in block]
     assert len([line for line in block.splitlines() if line.strip()]) <= 10
     (tmp_path / "palindrome.py").write_text(block)
     code = (
-        "import palindrome; from morl.testing.conformance import check_reward; check_reward('palindrome');"
+        "import palindrome; from morl.testing import check_reward; check_reward('palindrome');"
         "print(palindrome.palindrome('<think>hm</think>Anna'))"
     )
     said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
@@ -222,7 +222,7 @@ def test_the_verifier_of_the_readme_is_short_and_reads_the_answer_alone(tmp_path
 
 
 def test_what_the_readme_and_the_recipes_install_is_an_extra_of_a_checkout() -> None:
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     for file in (root / "README.md", *(root / "recipes").rglob("*.yaml")):
         text = file.read_text(encoding="utf-8")
@@ -231,7 +231,7 @@ def test_what_the_readme_and_the_recipes_install_is_an_extra_of_a_checkout() -> 
 
 
 def test_the_readme_names_every_option() -> None:
-    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     for command in ("train", "eval", "check", "plan", "score", "rm", "sft", "serve", "report", "export"):
         options = re.findall(r"--[a-z-]+", morl(command, "--help").stdout)
         assert {option for option in options if option != "--help" and option not in text} == set(), command
@@ -240,7 +240,7 @@ def test_the_readme_names_every_option() -> None:
 def test_the_readme_names_every_reward() -> None:
     from morl.registry import REWARDS
 
-    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     table = text.split("## Rewards\n")[1].split("\n\n`morl rewards NAME`")[0]
     built_in = {name for name, entry in REWARDS.entries().items() if entry.target.startswith("morl.rewards.")}
     assert {name for name in built_in if f"`{name}`" not in table} == set()
