@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -13,11 +13,32 @@ T = TypeVar("T")
 def run_coroutine(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end: with `asyncio.run`, in another thread if this one already runs an event loop.
 
-    Raises: what the coroutine raises.
+    An interrupt of the waiting thread cancels the coroutine. Raises: what the coroutine raises.
     """
+    return _run_in_thread(work) if _loop_is_running() else asyncio.run(work)
+
+
+def _loop_is_running() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work)
+        return False
+    return True
+
+
+def _run_in_thread(work: Coroutine[Any, Any, T]) -> T:
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
+
+    async def main() -> T:
+        started.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        return await work
+
     with ThreadPoolExecutor(1, "morl-event-loop") as thread:
-        return thread.submit(asyncio.run, work).result()
+        result = thread.submit(asyncio.run, main())
+        try:
+            return result.result()
+        except BaseException:
+            loop, task = started.result()
+            if task is not None and not result.done():
+                loop.call_soon_threadsafe(task.cancel)
+            raise

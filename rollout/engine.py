@@ -134,7 +134,13 @@ class Engine(Protocol):
 
 def engine_info(name: str) -> EngineInfo:
     """The capabilities of a registered engine. Raises: UsageError when its `info` is not an `EngineInfo`."""
-    info = getattr(ENGINES.load(name), "info", EngineInfo())
+    engine = ENGINES.load(name)
+    info = getattr(engine, "info", EngineInfo())
+    if info == EngineInfo() and hasattr(engine, "takes_pixels"):
+        raise UsageError(
+            f"engine '{name}' from {ENGINES.entry(name).origin}: `takes_pixels` is a field of its `info` now: "
+            "info = EngineInfo(takes_pixels=True)"
+        )
     if not isinstance(info, EngineInfo):
         raise UsageError(f"engine '{name}' from {ENGINES.entry(name).origin}: its `info` must be an EngineInfo")
     return info

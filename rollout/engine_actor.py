@@ -53,7 +53,7 @@ class EngineSpec:
         return engine
 
     def sent(self, request: Request) -> Request:
-        """The request without the form of its images that this engine does not use: images are large."""
+        """The request with only the image data that this engine uses, features or pixels, because images are large."""
         prompt = request.prompt
         takes_pixels = engine_info(self.entry.name).takes_pixels
         return replace(request, prompt=replace(prompt, features=None) if takes_pixels else replace(prompt, pixels=None))

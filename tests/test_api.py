@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from morl import api
 from morl.errors import DataError, RecipeError, UsageError
+from morl.event_loop import run_coroutine
 from morl.rewards import RewardInput, as_trl, as_verl
 
 ROWS = [
@@ -68,6 +72,41 @@ def test_all_of_it_runs_where_an_event_loop_runs_already(tiny_model: Path, tmp_p
     assert [metrics["step"] for metrics in run.metrics] == [1, 2]
     assert {row["step"] for row in run.evaluations} == {0, 2}
     assert row["reward"] == run.evaluations[-1]["reward"], "the exported policy scores what the run measured"
+
+
+def test_an_interrupt_of_a_notebook_cancels_the_work() -> None:
+    cancelled = False
+
+    async def work() -> None:
+        nonlocal cancelled
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
+
+    async def notebook() -> None:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        run_coroutine(work())
+
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        loop = asyncio.new_event_loop()
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(notebook())
+        loop.close()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert cancelled
+
+
+def test_an_error_of_the_work_is_raised_as_it_is() -> None:
+    async def work() -> None:
+        raise ValueError("wrong")
+
+    with pytest.raises(ValueError, match="wrong") as raised:
+        run_coroutine(work())
+    assert raised.value.__context__ is None
 
 
 def test_a_recipe_of_a_dictionary_is_checked_as_a_file_is(tmp_path: Path) -> None:

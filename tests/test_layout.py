@@ -65,7 +65,7 @@ def test_no_code_imports_a_bare_rewards_or_rollout() -> None:
     [
         "import morl, morl.rewards",
         "import morl.recipe, morl.cli.main, morl.rollout",
-        "import morl.preflight, morl.evaluation, morl.api",
+        "import morl.preflight, morl.evaluation, morl.api, morl.run, morl.report",
     ],
 )
 def test_light_imports_stay_light(statement: str) -> None:

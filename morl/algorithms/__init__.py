@@ -1,4 +1,4 @@
-"""The mathematics of the update: pure functions of tensors, one algorithm a file.
+"""The mathematics of the update: pure functions of tensors, one algorithm per file.
 
 An advantage or a loss names its inputs as parameters and takes its options as keyword-only
 parameters. The inputs:
@@ -46,6 +46,8 @@ advantage = ADVANTAGES.register
 loss = LOSSES.register
 
 __all__ = [
+    "ADVANTAGES",
+    "LOSSES",
     "Aggregation",
     "advantage",
     "kl",

@@ -106,7 +106,7 @@ class PromptSet:
         return len(self._skipped)
 
     def where(self, index: int) -> str:
-        """The row, as `data/math.jsonl:17`."""
+        """The row's location, such as `data/math.jsonl:17`."""
         return self._rows.where(self._row(index))
 
     def where_of(self, prompt: Prompt) -> str:

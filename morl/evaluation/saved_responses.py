@@ -1,4 +1,4 @@
-"""Scores of responses written elsewhere to the rows of an evaluation set."""
+"""Scores existing responses to the rows of an evaluation set."""
 
 from __future__ import annotations
 

@@ -335,7 +335,7 @@ def deepspeed_config(spec: LearnerSpec, dtype: str) -> dict[str, Any]:
 
 
 def prepare(model: Any, spec: LearnerSpec) -> Any:
-    """The model with gradients on what the recipe trains only: on new LoRA adapters if it has a `learner.lora`."""
+    """Freeze everything that the recipe does not train; with `learner.lora`, train new adapters only."""
     _choose_trainable(model, spec.train, spec.freeze)
     if spec.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

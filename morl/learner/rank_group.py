@@ -192,7 +192,7 @@ class RankProcess:
         return ray.util.get_node_ip_address(), os.getpid()
 
     def start(self, kind: type[Rank[Any]], settings: RankSettings) -> None:
-        """Load the model. Not in the constructor, whose errors Ray reports as the death of the actor."""
+        """Load the model, outside the constructor: Ray reports a constructor's error as a dead actor."""
         self._rank = kind(settings)
 
     def call(self, method: str, *arguments: Any) -> Any:

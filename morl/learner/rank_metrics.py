@@ -13,14 +13,19 @@ def largest() -> Any:
     return field(default=0.0, metadata={"combine": max})
 
 
+def alike() -> Any:
+    """A field of `RankMetrics` that has the same value on every rank."""
+    return field(default=0.0, metadata={"combine": lambda values: next(iter(values))})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankMetrics:
     """Metrics of any rank; subclasses add fields."""
 
     loss: float = 0.0
-    grad_norm: float = largest()
-    """Norm of the whole gradient, the same on every rank; NaN if DeepSpeed reports none."""
-    learning_rate: float = largest()
+    grad_norm: float = alike()
+    """Norm of the whole gradient; NaN if DeepSpeed reports none."""
+    learning_rate: float = alike()
     microbatches: float = 0.0
     seconds: float = largest()
     """Of the slowest rank."""

@@ -187,7 +187,7 @@ class LineTracker:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def log_eval(self, row: Mapping[str, Any]) -> None:
-        """Nothing: the caller announces evaluations."""
+        """Does nothing: the caller prints evaluations."""
 
     def close(self) -> None:
         """Nothing to close."""

@@ -140,7 +140,7 @@ def sample_row(step: int, group: Group, sample: Sample, score: Score) -> dict[st
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON values: what JSON cannot hold, or is too large to keep, becomes a short name.
+    """Convert `value` to JSON types; values that JSON cannot hold or that are too large become short names.
 
     >>> plain({"at": Path("a.png"), "raw": b"12", "box": (1, 2)})
     {'at': 'a.png', 'raw': '<bytes: 2>', 'box': [1, 2]}

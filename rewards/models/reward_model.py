@@ -62,11 +62,14 @@ class ServedModel(Resource):
     ) -> None:
         self._path = path
         self._kind = center
-        load = REWARD_MODELS.load("bradley_terry")
-        self._model: ScoreServer = load(
-            path, dtype=dtype, max_tokens=max_tokens, tokens_per_batch=tokens_per_batch, replicas=replicas
-        )
-        self._started = False
+        self._options: dict[str, Any] = {
+            "dtype": dtype,
+            "max_tokens": max_tokens,
+            "tokens_per_batch": tokens_per_batch,
+            "replicas": replicas,
+        }
+        self._model: ScoreServer | None = None
+        """None until `start`: the server imports torch, which `morl check` does without."""
         self._references: OrderedDict[tuple[str, str], float | str] = OrderedDict()
         self._fresh: list[float] = []
         self._fresh_count = 0
@@ -74,20 +77,21 @@ class ServedModel(Resource):
 
     async def start(self) -> None:
         """Load the model. Raises: UsageError when it does not exist, or `center: stored` finds no stored mean."""
+        model: ScoreServer = REWARD_MODELS.load("bradley_terry")(self._path, **self._options)
         if self._kind in ("stored", "running") and self.center is None:
-            self.center = self._model.stored_center()
+            self.center = model.stored_center()
             if self.center is None and self._kind == "stored":
                 raise UsageError(
                     f"reward_model: '{self._path}' was not made by `morl rm`, so the mean of its scores is not known: "
                     "set center to running, reference or a number"
                 )
         # Loading is slow and must not block the event loop.
-        await asyncio.get_running_loop().run_in_executor(None, self._model.start)
-        self._started = True
+        await asyncio.get_running_loop().run_in_executor(None, model.start)
+        self._model = model
 
     async def scores(self, questions: Sequence[Question], answers: Sequence[str]) -> list[float | str]:
         """The model's raw score of each answer, or the reason why it has none."""
-        if not self._started:
+        if self._model is None:
             raise RuntimeError("the reward model is not started")
         return await self._model.score(questions, answers) if answers else []
 
@@ -131,9 +135,9 @@ class ServedModel(Resource):
 
     def close(self) -> None:
         """Release the model; its last user stops it."""
-        if self._started:
+        if self._model is not None:
             self._model.close()
-            self._started = False
+            self._model = None
 
 
 def _key(question: Question) -> str:

@@ -102,7 +102,7 @@ class HFEngine:
         return await asyncio.get_running_loop().run_in_executor(self._worker, self._load, folder)
 
     async def clear_caches(self) -> None:
-        """Nothing outlives a call of `generate`."""
+        """Does nothing: no cache survives a call to `generate`."""
 
     async def policy_version(self) -> int:
         """See `Engine.policy_version`."""
