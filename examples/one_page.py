@@ -1,4 +1,4 @@
-"""Mixed On-policy Reinforcement Learning on one page: several objectives, one policy, one update a batch of answers.
+"""Mixed On-policy Reinforcement Learning on one page: several objectives, one policy, one update per rollout batch.
 
 Section 3 of the MiMo-VL report (arXiv 2506.03569) in torch and transformers. Prompts come from several objectives,
 mixed by their shares. Each answer is scored in [0, 1] by the reward of its own objective: a verifier, or what people
@@ -7,7 +7,7 @@ prefer. Each batch of answers then updates once the policy that wrote it.
     python examples/one_page.py          # sums and descriptions, with the small model that ships with morl: offline
     python examples/one_page.py --model ./smollm2 --lr 2e-5 --data math=sums.jsonl text=capitals.jsonl
 
-Only the rewards are morl's. A test holds its losses to those of `morl train --local` with the same seed and settings.
+Only the rewards are morl's. A test checks that its losses equal those of `morl train --local` with the same settings.
 What `morl train` adds: images, several rewards an objective, deadlines for rewards, vLLM, many GPUs, checkpoints, …
 
 Shapes: P prompts of a step, G answers of a prompt, B = P * G, L tokens of a prompt, T of an answer, V vocabulary.
@@ -47,7 +47,7 @@ class Objective(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Called as in a recipe."""
+    """Named as in a recipe."""
 
     seed: int = 0
     steps: int = 30

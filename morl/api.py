@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from morl.recipe import PreferenceRecipe, Recipe, RecipeSource, SftRecipe, load_document, load_recipe
+from morl.recipe import Document, PreferenceRecipe, Recipe, RecipeSource, SftRecipe, load_document, load_recipe
 from morl.rewards import score
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Run:
         return list(read_rows(self.path / name))
 
 
-def train(recipe: Recipe | RecipeSource, *, resume: bool | Path = False, local: bool = False) -> Run:
+def train(recipe: Recipe | RecipeSource, *, resume: bool | str | Path = False, local: bool = False) -> Run:
     """`morl train`: train the policy of a recipe.
 
     Args:
@@ -65,40 +65,48 @@ def train(recipe: Recipe | RecipeSource, *, resume: bool | Path = False, local: 
     from morl.train import train as run
 
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    resume = Path(resume) if isinstance(resume, str) else resume
     return Run(_folder(recipe, resume), run(recipe, resume=resume, local=local))
 
 
-def sft(recipe: SftRecipe | RecipeSource, *, resume: bool | Path = False, local: bool = False) -> Run:
+def sft(recipe: SftRecipe | RecipeSource, *, resume: bool | str | Path = False, local: bool = False) -> Run:
     """`morl sft`: supervised training in stages; the models are in `models/<stage>` of the run's folder."""
     from morl.sft import train_supervised
 
     recipe = recipe if isinstance(recipe, SftRecipe) else load_document(SftRecipe, recipe)
+    resume = Path(resume) if isinstance(resume, str) else resume
     return Run(_folder(recipe, resume), train_supervised(recipe, resume=resume, local=local))
 
 
-def rm(recipe: PreferenceRecipe | RecipeSource, *, resume: bool | Path = False, local: bool = False) -> Run:
+def rm(recipe: PreferenceRecipe | RecipeSource, *, resume: bool | str | Path = False, local: bool = False) -> Run:
     """`morl rm`: train a reward model from pairs of responses; it is in `model` of the run's folder."""
     from morl.rm import train_reward_model
 
     recipe = recipe if isinstance(recipe, PreferenceRecipe) else load_document(PreferenceRecipe, recipe)
+    resume = Path(resume) if isinstance(resume, str) else resume
     return Run(_folder(recipe, resume), train_reward_model(recipe, resume=resume, local=local))
 
 
 def evaluate(
-    recipe: Recipe | RecipeSource, models: Sequence[str | Path], *, out: Path | None = None, local: bool = False
+    recipe: Recipe | RecipeSource,
+    models: Sequence[str | Path] | str | Path,
+    *,
+    out: Path | None = None,
+    local: bool = False,
 ) -> list[list[dict[str, Any]]]:
     """`morl eval`: evaluate checkpoints or runs on the recipe's evaluation sets; per model, a row per set."""
     from morl.run import evaluate_models
 
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    return evaluate_models(recipe, [str(model) for model in models], out=out, local=local)
+    names = [models] if isinstance(models, str | Path) else models
+    return evaluate_models(recipe, [str(model) for model in names], out=out, local=local)
 
 
-def check(recipe: Recipe | RecipeSource, *, rows: int | None = None) -> CheckReport:
+def check(recipe: Document | RecipeSource, *, rows: int | None = None) -> CheckReport:
     """`morl check`: find the problems of a recipe, its data and its gold answers; loads no model."""
     from morl.preflight import check as run
 
-    return run(recipe.model_dump(mode="json") if isinstance(recipe, Recipe) else recipe, rows=rows)
+    return run(recipe.model_dump(mode="json") if isinstance(recipe, Document) else recipe, rows=rows)
 
 
 def plan(

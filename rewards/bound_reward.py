@@ -58,7 +58,8 @@ class BoundReward:
         self.wanted = tuple(argument for argument in wanted_arguments(function) if argument != "resource")
         self._needs_gold = needs_gold(function)
         self._runner = runner
-        self._waiting: _Batch | None = None
+        self._waiting: dict[asyncio.AbstractEventLoop, _Batch] = {}
+        """Each event loop has its own batch: other trainers call rewards from several threads."""
         self._tasks: set[asyncio.Task[None]] = set()
         for argument in self.wanted:
             if argument not in ARGUMENTS:
@@ -154,22 +155,22 @@ class BoundReward:
 
     async def _join_batch(self, arguments: dict[str, Any]) -> TermScore:
         loop = asyncio.get_running_loop()
-        batch = self._waiting
-        if batch is None or batch.futures[0].get_loop() is not loop:
-            batch = self._waiting = _Batch({name: [] for name in self.wanted})
-            loop.call_later(BATCH_WAIT_S, self._flush, batch)
+        batch = self._waiting.get(loop)
+        if batch is None:
+            batch = self._waiting[loop] = _Batch({name: [] for name in self.wanted})
+            loop.call_later(BATCH_WAIT_S, self._flush, loop, batch)
         for name, value in arguments.items():
             batch.arguments[name].append(value)
         future: asyncio.Future[TermScore] = loop.create_future()
         batch.futures.append(future)
         if len(batch.futures) >= BATCH_ITEMS:
-            self._flush(batch)
+            self._flush(loop, batch)
         return await future
 
-    def _flush(self, batch: _Batch) -> None:
-        if self._waiting is batch:
-            self._waiting = None
-            task = asyncio.get_running_loop().create_task(self._run_together(batch))
+    def _flush(self, loop: asyncio.AbstractEventLoop, batch: _Batch) -> None:
+        if self._waiting.get(loop) is batch:
+            del self._waiting[loop]
+            task = loop.create_task(self._run_together(batch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

@@ -6,10 +6,12 @@ import asyncio
 import inspect
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,18 @@ import pytest
 from morl import api
 from morl.errors import DataError, RecipeError, UsageError
 from morl.event_loop import run_coroutine
-from morl.rewards import RewardInput, as_trl, as_verl
+from morl.rewards import RewardInput, as_trl, as_verl, reward
+
+
+@reward("same_text", batch=True)
+def same_text(response: list[str], gold: list[str]) -> list[float]:
+    return [float(text == right) for text, right in zip(response, gold, strict=True)]
+
+
+@reward("crowded")
+def crowded(response: str, *, workers: int = 1) -> float:
+    return float(workers)
+
 
 ROWS = [
     {"response": r"\boxed{1/2}", "gold": "0.5"},
@@ -152,6 +165,56 @@ def test_verl_gets_a_number_and_whether_it_is_one() -> None:
         "detail": "4",
     }
     assert number("gsm8k", "It is 4.", "many")["no_score"] == 1.0
+
+
+def test_rows_of_trl_may_lack_images_and_messages_content() -> None:
+    number = as_trl("number")
+    chats = [[{"role": "assistant", "tool_calls": [{}]}], [{"role": "assistant", "content": "It is 4."}]]
+    for columns in ({"images": [None, None]}, {"image": [None, None]}):
+        assert number(prompts=["a", "b"], completions=chats, gold=(4, 4), **columns) == [0.0, 1.0]
+
+
+def test_verl_calls_a_batch_reward_from_many_threads() -> None:
+    together = as_verl("same_text")
+    with ThreadPoolExecutor(8) as threads:
+        results = list(threads.map(lambda i: together("x", "yes", "yes")["score"], range(16)))
+    assert results == [1.0] * 16
+
+
+def test_a_reward_of_verl_travels_and_can_be_closed() -> None:
+    number = pickle.loads(pickle.dumps(as_verl("number", tolerance=0.5)))
+    assert number.__name__ == "number"
+    assert number("x", "4.4", 4)["score"] == 1.0
+    child = os.fork()
+    if child == 0:  # has none of the parent's threads
+        os._exit(0 if number("x", "4.4", 4)["score"] == 1.0 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    number.close()
+    assert number("x", "3", 4)["score"] == 0.0
+    number.close()
+
+
+def test_what_would_be_misunderstood_is_refused() -> None:
+    with pytest.raises(UsageError, match="workers: should be at least 1, not -1"):
+        api.score("number", ROWS, workers=-1)
+    with pytest.raises(UsageError, match="row 0: should be a mapping or a RewardInput, not str"):
+        api.score("number", ["4"])
+    with pytest.raises(UsageError, match="has an option 'workers', which is an argument here"):
+        api.score("crowded", ROWS)
+    assert api.score("number", ROWS[1], workers=1)[0].value == 0.0, "one row alone"
+
+
+def test_paths_and_folders_may_be_text_or_paths(tmp_path: Path) -> None:
+    keys = recipe(tmp_path, tmp_path)
+    keys["model"]["path"] = tmp_path
+    assert api.load_recipe(keys).model.path == str(tmp_path)
+    with pytest.raises(UsageError, match="there is no run here to resume"):
+        api.train(keys, resume=str(tmp_path / "nowhere"), local=True)
+
+
+def test_recipes_of_other_commands_are_checked_too() -> None:
+    judge = api.load_document(api.PreferenceRecipe, "mini/judge")
+    assert api.check(judge, rows=2).command == "rm"
 
 
 def test_the_python_door_of_the_readme_opens(tmp_path: Path) -> None:

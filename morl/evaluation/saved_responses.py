@@ -72,7 +72,7 @@ def _responses(file: Path) -> dict[int, list[str]]:
         response, row = line.get("response"), line.get("row", number)
         if not isinstance(response, str) or not isinstance(row, int) or isinstance(row, bool) or row < 0:
             raise DataError(
-                f"{lines.where(number)}: a line is an object with 'response', a text, and maybe 'row', from 0; "
+                f"{lines.where(number)}: a line is an object with 'response' (text) and maybe 'row' (a number from 0); "
                 f"not {json.dumps(line, ensure_ascii=False):.80}"
             )
         responses.setdefault(row, []).append(response)

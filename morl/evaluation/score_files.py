@@ -147,9 +147,10 @@ async def _score_line(reward: BoundReward, line: bytes | None, number: int) -> t
     if not isinstance(row, dict):
         return refused(f"should be a JSON object, not {type(row).__name__}")
     try:
-        return row, await reward(RewardInput.of_row(row))
+        reward_input = RewardInput.of_row(row)
     except ValueError as error:
         return refused(str(error), row)
+    return row, await reward(reward_input)
 
 
 def _line(row: Mapping[str, Any]) -> bytes:

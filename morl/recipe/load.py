@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import importlib.resources
 import os
@@ -84,8 +83,17 @@ def inspect_document(
 def _read(source: RecipeSource) -> tuple[YamlDocument, list[Flaw]]:
     """A recipe with the lines of its keys; a dictionary has no lines. Raises: UsageError when it cannot be read."""
     if isinstance(source, Mapping):
-        return YamlDocument(copy.deepcopy(dict(source))), []
+        return YamlDocument(_plain(source)), []
     return yaml_lines.parse(read_text(str(source)))
+
+
+def _plain(value: Any) -> Any:
+    """A copy of a recipe's keys and values, with paths as text."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _name(source: RecipeSource) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from morl.testing.adversarial_inputs import HOSTILE_GOLDS, HOSTILE_RESPONSES
 from morl.testing.conformance import RewardCheckError, check_reward
 
-__all__ = ["RewardCheckError", "check_reward"]
+__all__ = ["HOSTILE_GOLDS", "HOSTILE_RESPONSES", "RewardCheckError", "check_reward"]

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any, Self
 
-from morl.errors import RunError
+from morl.errors import RunError, UsageError
 from morl.rewards.pool.worker_process import (
     Call,
     Item,
@@ -65,7 +65,9 @@ class WorkerPool:
     """
 
     def __init__(self, *, workers: int | None = None, memory_mb: int = 2048, recycle_after: int = 100_000) -> None:
-        self.workers = workers or usable_cores()
+        if workers is not None and workers < 1:
+            raise UsageError(f"workers: should be at least 1, not {workers}")
+        self.workers = usable_cores() if workers is None else workers
         self._memory_mb = memory_mb
         self._recycle_after = recycle_after
         self._preload: tuple[str, ...] = ()

@@ -205,5 +205,5 @@ def test_no_scale_leaves_the_range(low: float, high: float, value: float) -> Non
 
 
 def test_a_scale_that_no_number_spans_is_refused() -> None:
-    with pytest.raises(ValueError, match="further apart"):
+    with pytest.raises(ValueError, match="closer together"):
         term("t", scale=(-largest, largest))

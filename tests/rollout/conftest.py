@@ -26,7 +26,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="session")
 def run():
     """Runs a coroutine on one event loop for the session, because engines are bound to the loop they started on."""
-    with asyncio.WorkerPool() as runner:
+    with asyncio.Runner() as runner:
         yield runner.run
 
 
