@@ -106,8 +106,8 @@ def as_verl(reward: str, *, deadline_s: float | None = None, **options: Any) -> 
 
     Raises: UsageError for an unknown reward or a wrong option.
     """
-    options = _own_options(reward, REWARDS.load(reward), options, "deadline_s")
-    return VerlReward(_Calls(reward, options, deadline_s, workers=1))
+    checked = _own_options(reward, REWARDS.load(reward), options, "deadline_s")
+    return VerlReward(_Calls(reward, checked, deadline_s, workers=1))
 
 
 class VerlReward:
