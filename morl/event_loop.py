@@ -38,7 +38,8 @@ def _run_in_thread(work: Coroutine[Any, Any, T]) -> T:
         try:
             return result.result()
         except BaseException:
-            loop, task = started.result()
-            if task is not None and not result.done():
-                loop.call_soon_threadsafe(task.cancel)
+            if not result.done():  # an interrupt of this thread, not an error of the work
+                loop, task = started.result()
+                if task is not None:
+                    loop.call_soon_threadsafe(task.cancel)
             raise
